@@ -1,0 +1,1 @@
+"""Hydra's config groups. Each YAML begins with its schema from ``sdpo.config`` and holds only deviations from it."""

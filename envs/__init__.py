@@ -1,0 +1,1 @@
+"""Environments: where tasks come from and who verifies the answers. Imported as ``sdpo.envs``; never imports torch."""

@@ -1,0 +1,94 @@
+"""How many of something does a molecule have? The families ``heavy_atoms``, ``rings`` and ``functional_groups``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from rdkit import Chem
+from rdkit.Chem.rdMolDescriptors import CalcNumHeavyAtoms, CalcNumRings
+
+from sdpo.envs.chemistry.answers import Unreadable, read_count
+from sdpo.envs.chemistry.molecules import molecules, stable_hash, take_evenly
+from sdpo.envs.chemistry.question import RIGHT, Judgement, unreadable, wrong
+
+HEAVY_ATOMS = "atoms other than hydrogen"
+RINGS = "rings (each ring of a fused pair counts)"
+GROUPS = {
+    "hydroxyl groups (OH, those of carboxylic acids left out)": "[OX2H][#6;!$(C=O)]",
+    "carbonyl groups (C=O, those of acids and amides included)": "[CX3]=[OX1]",
+    "carboxylic acid groups (COOH)": "[CX3](=O)[OX2H]",
+    "amine nitrogens (amides and aromatic nitrogen left out)": "[NX3;!$(NC=[O,S])]",
+    "ether oxygens (C-O-C, aromatic oxygen left out)": "[OX2;!$(OC=O)]([#6])[#6]",
+    "nitrile groups (C#N)": "[CX2]#[NX1]",
+    "halogen atoms": "[F,Cl,Br,I]",
+    "carbon-carbon double bonds (aromatic bonds left out)": "[CX3]=[CX3]",
+}
+"""The wording of each group to its SMARTS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountQuestion:
+    """How many ``subject`` are in the molecule ``smiles``? The subject is one of the wordings above."""
+
+    subject: str
+    smiles: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.subject}/{self.smiles}"
+
+    @property
+    def prompt(self) -> str:
+        return f"How many {self.subject} are in the molecule with the SMILES {self.smiles} ? Answer with one integer."
+
+    @property
+    def reference(self) -> str:
+        return str(_count(self.subject, Chem.MolFromSmiles(self.smiles)))
+
+    def judge(self, answer: str) -> Judgement:
+        count = read_count(answer)
+        if isinstance(count, Unreadable):
+            return unreadable(count)
+        right_count = int(self.reference)
+        if count == right_count:
+            return RIGHT
+        return wrong(f"{count} is too {'high' if count > right_count else 'low'}: count the {self.subject} again.")
+
+
+def heavy_atom_questions(split: str, limit: int) -> list[CountQuestion]:
+    return _take_evenly((CountQuestion(subject=HEAVY_ATOMS, smiles=smiles) for smiles in molecules(split)), limit)
+
+
+def ring_questions(split: str, limit: int) -> list[CountQuestion]:
+    return _take_evenly((CountQuestion(subject=RINGS, smiles=smiles) for smiles in molecules(split)), limit)
+
+
+def functional_group_questions(split: str, limit: int) -> list[CountQuestion]:
+    """One group a molecule, each group with as many answers as it can have, not all of them zero."""
+    subjects = list(GROUPS)
+    return _take_evenly(
+        (
+            CountQuestion(subject=subjects[stable_hash(f"group/{smiles}") % len(subjects)], smiles=smiles)
+            for smiles in molecules(split)
+        ),
+        limit,
+    )
+
+
+def _take_evenly(questions: Iterable[CountQuestion], limit: int) -> list[CountQuestion]:
+    return take_evenly(questions, limit, key=lambda q: q.key, kind=lambda q: f"{q.subject}/{q.reference}")
+
+
+def _count(subject: str, mol: Chem.Mol) -> int:
+    if subject == HEAVY_ATOMS:
+        return int(CalcNumHeavyAtoms(mol))
+    if subject == RINGS:
+        return int(CalcNumRings(mol))
+    return len(mol.GetSubstructMatches(_pattern(subject)))
+
+
+@cache
+def _pattern(subject: str) -> Chem.Mol:
+    return Chem.MolFromSmarts(GROUPS[subject])

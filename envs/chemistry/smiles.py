@@ -1,0 +1,120 @@
+"""Is this SMILES a molecule, and if not, what does RDKit have against it?
+
+A molecule here is one neutral piece of common elements, closed-shell and without isotopes: anything looser would let a
+formula or a bound be met by what no chemist would call an answer (``C.C.C``, ``[CH2][CH2]``).
+
+RDKit says what is wrong with a SMILES only in its log. The log is sent to Python's ``rdkit`` logger (once a process),
+where a filter picks up what is said in this thread while it parses; all other messages still reach standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+
+from rdkit import Chem, rdBase
+
+from sdpo.envs.chemistry.answers import Unreadable
+
+MAX_ATOMS = 40
+"""Before RDKit looks for rings; four times what any question here needs."""
+MAX_MESSAGES = 4
+"""A syntax error and its position, twice; RDKit may go on for pages."""
+ELEMENTS = frozenset({"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"})
+
+_FOREIGN_CHARACTER = re.compile(r"[^A-Za-z0-9@+\-\[\]()=#:/\\.%]")
+_TIMESTAMP = re.compile(r"^\[[0-9:]+\] ")
+_ECHO = re.compile(r" (?:while parsing|for input): .*", re.DOTALL)
+
+_overheard: ContextVar[list[str] | None] = ContextVar("rdkit_messages", default=None)
+
+
+def read_molecule(answer: str) -> Chem.Mol | Unreadable:
+    """The molecule that a SMILES of at most some hundred characters stands for, or what is wrong with it."""
+    foreign = _FOREIGN_CHARACTER.search(answer)
+    if foreign is not None:
+        return Unreadable(f"The answer is not a SMILES: the character {foreign[0]!a} has no place in it.")
+    with _rdkit_messages() as messages:
+        draft = Chem.MolFromSmiles(answer, sanitize=False)
+        if draft is None:
+            return _refused(messages)
+        objection = _objection_to_draft(draft)
+        if objection is not None:
+            return Unreadable(objection)
+        problems = [problem.Message() for problem in Chem.DetectChemistryProblems(draft)]
+        if problems:
+            return _refused(problems)
+        mol = Chem.MolFromSmiles(answer)
+        if mol is None:
+            return _refused(messages)
+    objection = _objection_to_molecule(mol)
+    return mol if objection is None else Unreadable(objection)
+
+
+def _objection_to_draft(draft: Chem.Mol) -> str | None:
+    """What can be told before valences and rings are worked out."""
+    num_atoms = draft.GetNumAtoms()
+    if num_atoms == 0:
+        return "The SMILES holds no atoms."
+    if num_atoms > MAX_ATOMS:
+        return f"The molecule is far too large: it has {num_atoms} atoms, and at most {MAX_ATOMS} are read."
+    foreign = sorted({atom.GetSymbol() for atom in draft.GetAtoms()} - ELEMENTS)
+    if foreign:
+        return f"Only common elements (such as C, H, N, O, S and halogens) are read; it holds {', '.join(foreign)}."
+    if len(Chem.GetMolFrags(draft)) > 1:
+        return "The answer must be one connected molecule; the SMILES has several pieces, separated by dots."
+    return None
+
+
+def _objection_to_molecule(mol: Chem.Mol) -> str | None:
+    if Chem.GetFormalCharge(mol) != 0:
+        return f"The molecule must be neutral; its charge is {Chem.GetFormalCharge(mol):+d}."
+    for atom in mol.GetAtoms():
+        if atom.GetNumRadicalElectrons():
+            return f"The molecule must not be a radical; an atom {atom.GetSymbol()} has too few bonds or hydrogens."
+        if atom.GetIsotope():
+            return f"The molecule must not be labelled with isotopes; an atom {atom.GetSymbol()} is."
+        if atom.GetFormalCharge() and atom.GetSymbol() == "C":
+            return "No carbon of the molecule may bear a charge; one does."
+    return None
+
+
+def _refused(messages: list[str]) -> Unreadable:
+    """RDKit's own words, less its echo of the SMILES."""
+    said = [_ECHO.sub("", _TIMESTAMP.sub("", message)).removeprefix("SMILES Parse Error: ") for message in messages]
+    # The echo and the caret under it are lines of their own: only what is said in words is kept.
+    said = [" ".join(line.rstrip(" :").split()) for line in said if " " in line and "Failed parsing" not in line]
+    reason = "; ".join(list(dict.fromkeys(said))[:MAX_MESSAGES]) or "it cannot be parsed"
+    numbering = " (atoms are numbered from 0)" if "atom" in reason else ""
+    return Unreadable(f"The SMILES is not valid. RDKit: {reason}{numbering}.")
+
+
+@contextmanager
+def _rdkit_messages() -> Iterator[list[str]]:
+    """What RDKit logs in this thread meanwhile, which then goes nowhere else."""
+    _route_log()
+    messages: list[str] = []
+    token = _overheard.set(messages)
+    try:
+        yield messages
+    finally:
+        _overheard.reset(token)
+
+
+@cache
+def _route_log() -> None:
+    rdBase.LogToPythonLogger()
+    logging.getLogger("rdkit").addFilter(_overhear)
+
+
+def _overhear(record: logging.LogRecord) -> bool:
+    """A logging filter: False where the message was wanted here."""
+    messages = _overheard.get()
+    if messages is None:
+        return True
+    messages.append(record.getMessage())
+    return False

@@ -1,0 +1,119 @@
+"""Which system calls may a walled-in program not make, and how does the kernel refuse them?
+
+A list of refusals rather than of permissions: an interpreter needs too many calls, and they change with the C library.
+Refused is whatever makes a process, a connection, something that outlives the program, or touches another process or
+the kernel's own state. Numbers: Linux ``unistd`` tables; aarch64 has the generic one (untested, for want of a machine).
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+_REFUSED = {  # name: (x86_64, aarch64), None where there is no such call
+    "fork": (57, None),
+    "vfork": (58, None),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "setsid": (112, 157),
+    "setpgid": (109, 154),
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_send_signal": (424, 424),
+    "pidfd_getfd": (438, 438),
+    "pidfd_open": (434, 434),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "kcmp": (312, 272),
+    "prlimit64": (302, 261),
+    "setpriority": (141, 140),
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "ioprio_set": (251, 30),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "io_uring_setup": (425, 425),
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    "mkdir": (83, None),
+    "mkdirat": (258, 34),
+    "mknod": (133, None),
+    "mknodat": (259, 33),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "chroot": (161, 51),
+    "pivot_root": (155, 41),
+    "open_by_handle_at": (304, 265),
+}
+_SOCKET = (41, 198)
+_CLONE = (56, 220)
+_CLONE3 = (435, 435)
+_CLONE_THREAD = 0x00010000
+_X32_CALLS = 0x40000000
+
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_FIRST_ARGUMENT = 0, 4, 16
+_ALLOW, _KILL, _FAIL_WITH = 0x7FFF0000, 0x80000000, 0x00050000
+
+
+def filter_program(machine: str, *, allow_network: bool) -> bytes:
+    """The filter that refuses the calls above with EPERM, as classic BPF instructions of 8 bytes.
+
+    ``machine`` is as in ``platform.machine()``; raises ValueError where there is no table for it.
+    """
+    if machine not in _ARCHITECTURES:
+        known = ", ".join(_ARCHITECTURES)
+        raise ValueError(f"the table of system calls must cover the machine; got {machine!r}: add it to ({known})")
+    column = list(_ARCHITECTURES).index(machine)
+    numbers = [call[column] for call in (*_REFUSED.values(), *(() if allow_network else (_SOCKET,)))]
+    refused = [number for number in numbers if number is not None]
+    return _instructions(_ARCHITECTURES[machine], refused, clone=_CLONE[column], clone3=_CLONE3[column])
+
+
+def _instructions(architecture: int, refused: list[int], *, clone: int, clone3: int) -> bytes:
+    """Jumps count the instructions to skip, and so are written from the end backwards."""
+    refuse, no_such_call, allow = _FAIL_WITH | errno.EPERM, _FAIL_WITH | errno.ENOSYS, _ALLOW
+    tail = [
+        (_IF_EQUAL, 0, 1, clone3),  # its flags lie behind a pointer: the C library falls back to clone
+        (_RETURN, 0, 0, no_such_call),
+        (_IF_EQUAL, 0, 3, clone),
+        (_LOAD, 0, 0, _OFFSET_FIRST_ARGUMENT),
+        (_IF_ANY_BIT, 1, 0, _CLONE_THREAD),  # threads are bounded by the address space
+        (_RETURN, 0, 0, refuse),
+        (_RETURN, 0, 0, allow),
+        (_RETURN, 0, 0, refuse),
+    ]
+    to_refuse = len(tail) - 1
+    checks = [(_IF_EQUAL, to_refuse + len(refused) - 1 - i, 0, number) for i, number in enumerate(refused)]
+    head = [
+        (_LOAD, 0, 0, _OFFSET_ARCHITECTURE),
+        (_IF_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _OFFSET_NUMBER),
+        (_IF_AT_LEAST, to_refuse + len(refused), 0, _X32_CALLS),
+    ]
+    return b"".join(
+        struct.pack("=HBBI", code, if_true, if_false, value) for code, if_true, if_false, value in head + checks + tail
+    )

@@ -1,0 +1,82 @@
+"""``sdpo train | evaluate | envs | doctor``. An error of the user's is one paragraph and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from sdpo.errors import UserError
+
+USAGE = """\
+usage: sdpo COMMAND [KEY=VALUE ...]
+
+  sdpo train [KEY=VALUE ...]            train; e.g. sdpo train algorithm=grpo env=chemistry num_steps=20
+      --dry-run                         resolve and check the config, start nothing
+      --quiet                           one line a step instead of the live view
+  sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
+  sdpo envs list                        the environments that are installed
+  sdpo envs show NAME                   splits, sizes and sample tasks of one
+  sdpo doctor                           versions, devices, what is missing and how to get it
+
+Keys are hydra's: groups (algorithm=, model=, env=, learner=, rollout=, cluster=, tracking=, experiment=) and single values
+(batch.group_size=4). sdpo/config.py documents every one.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit code: 2 for an error that is the user's to mend."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help") or "--help" in words:
+        print(USAGE, end="")
+        return 0
+    command, *rest = words
+    try:
+        return _run(command, rest)
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped at once; the last checkpoint stands")
+        return 130
+
+
+def _run(command: str, rest: list[str]) -> int:
+    """Heavy imports happen where they are needed: a typo should not cost ten seconds."""
+    match command, rest:
+        case "train", overrides:
+            from sdpo.compose import train_config
+
+            config = train_config([_FLAGS.get(word, word) for word in overrides])
+            from sdpo.launch import run_training
+
+            return run_training(config)
+        case "evaluate", overrides:
+            from sdpo.compose import evaluate_config
+
+            evaluation = evaluate_config(overrides)
+            from sdpo.launch import run_evaluation
+
+            return run_evaluation(evaluation)
+        case "envs", ["list"]:
+            from sdpo.show_environments import list_environments
+
+            return list_environments()
+        case "envs", ["show", name]:
+            from sdpo.show_environments import show_environment
+
+            return show_environment(name)
+        case "doctor", []:
+            from sdpo.doctor import run_doctor
+
+            return run_doctor()
+    raise UserError(f"a command must be one of those that `sdpo --help` lists; got {' '.join([command, *rest])!r}.")
+
+
+_FLAGS = {"--dry-run": "dry_run=true", "--quiet": "tracking.quiet=true"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

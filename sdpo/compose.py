@@ -1,0 +1,105 @@
+"""From the words of a command line to a config: hydra composes, dataclasses check, and every refusal becomes one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sdpo.config import Config, EvaluateConfig, register
+from sdpo.errors import UserError
+
+
+def train_config(overrides: Sequence[str]) -> Config:
+    """The config of ``sdpo train``. Raises UserError naming the field, the value and the mend."""
+    config = _composed("train", overrides)
+    assert isinstance(config, Config)
+    return config
+
+
+def evaluate_config(overrides: Sequence[str]) -> EvaluateConfig:
+    """The config of ``sdpo evaluate``. Raises UserError likewise."""
+    config = _composed("evaluate", overrides)
+    assert isinstance(config, EvaluateConfig)
+    return config
+
+
+def _composed(name: str, overrides: Sequence[str]) -> object:
+    register()
+    with initialize_config_module("sdpo.conf", version_base=None):
+        try:
+            return OmegaConf.to_object(compose(name, [_opened(word) for word in overrides]))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_explained(name, overrides, error)) from error
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
+_OPEN = ("env.options.", "model.chat_template_options.")
+"""Keys under these are the environment's and the template's own, so any may be given."""
+
+
+def _opened(word: str) -> str:
+    """hydra wants ``++`` before a key that no schema lists."""
+    return f"++{word}" if word.startswith(_OPEN) else word
+
+
+def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
+    """Hydra's own words, less its internals; for an unknown key, with the nearest known ones."""
+    unknown = _unknown_key(name, overrides)
+    if unknown is not None:
+        key, known = unknown
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+        last = [other for other in known if other.split(".")[-1] == key.split(".")[-1]]
+        nearest = list(dict.fromkeys([*last, *near]))[:3]
+        hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"Known at the top: {', '.join(_tops(known))}."
+        return f"a config key must exist; {key!r} does not. {hint} (sdpo/config.py has them all; --dry-run prints yours.)"
+    cause = error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    missing = re.search(r"Missing mandatory value: (\S+)", str(cause))
+    if missing:
+        return f"{missing.group(1)} must be given; add {missing.group(1)}=VALUE to the command."
+    field = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
+    lines = lines[: next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))]
+    internal = ("full_key:", "object_type=", "reference_type=", "See https:")
+    words = " ".join(line for line in lines if not line.startswith(internal) and not line.endswith("_schema"))
+    return f"{field}: {words}" if field else words
+
+
+def _unknown_key(name: str, overrides: Sequence[str]) -> tuple[str, list[str]] | None:
+    """The first ``key=value`` whose key the config lacks, with the keys it has; None where all are known.
+
+    Group choices (``algorithm=grpo``) are composed first, because they decide which keys there are.
+    """
+    assigned = [(word.split("=", 1)[0].lstrip("+~"), word) for word in overrides if "=" in word]
+    try:
+        groups = [word for key, word in assigned if "." not in key and _is_group(name, key)]
+        known = list(_keys(compose(name, groups)))
+    except (HydraException, OmegaConfBaseException):
+        return None
+    for key, word in assigned:
+        if word not in groups and key not in known and not key.startswith((*_OPEN, "hydra")):
+            return key, known
+    return None
+
+
+def _is_group(name: str, key: str) -> bool:
+    return key == "experiment" or OmegaConf.is_config(OmegaConf.select(compose(name), key, throw_on_missing=False))
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        yield f"{prefix}{key}"
+        if not OmegaConf.is_missing(config, key):
+            inner = config._get_node(key)
+            if isinstance(inner, DictConfig) and not inner._is_none():
+                yield from _keys(inner, f"{prefix}{key}.")
+
+
+def _tops(known: Sequence[str]) -> list[str]:
+    return [key for key in known if "." not in key]

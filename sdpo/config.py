@@ -1,0 +1,526 @@
+"""Every knob once: its default, its unit and its reason.
+
+Hydra composes these dataclasses from ``conf/`` (whose YAML files hold only deviations), refuses unknown keys and wrong types,
+and ``OmegaConf.to_object`` then builds them, which runs the cross-field rules in ``__post_init__``. Nothing here imports torch.
+The paper is arXiv 2601.20802; "section" below refers to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+class Divergence(Enum):
+    """Which way student and teacher are compared."""
+
+    reverse_kl = "reverse_kl"
+    """KL(student‖teacher)"""
+    forward_kl = "forward_kl"
+    """KL(teacher‖student)"""
+    jsd = "jsd"
+    """(1-β)·KL(student‖m) + β·KL(teacher‖m), m = (1-β)·student + β·teacher"""
+
+
+class Granularity(Enum):
+    """What one comparison covers."""
+
+    logits = "logits"
+    """The whole support at every position."""
+    token = "token"
+    """The sampled token alone: the one-sample estimate of the reverse KL's gradient."""
+    sequence = "sequence"
+    """One scalar for the response: the sum of the sampled tokens' log-ratios."""
+
+
+class SupportKind(Enum):
+    """Whose most probable tokens the two distributions are compared over."""
+
+    student = "student"
+    teacher = "teacher"
+    full = "full"
+
+
+class TeacherKind(Enum):
+    """Which weights the teacher has."""
+
+    live = "live"
+    """The policy's own, now."""
+    frozen = "frozen"
+    """The policy's at the start."""
+    ema = "ema"
+    """An exponential moving average of the policy's, kept in fp32."""
+
+
+class RatioLevel(Enum):
+    """Over what the policy gradient's importance ratio is taken."""
+
+    token = "token"
+    sequence = "sequence"
+    """GSPO (arXiv 2507.18071): the geometric mean over the response."""
+
+
+class LossMean(Enum):
+    """What the policy gradient's sum over tokens is divided by."""
+
+    token = "token"
+    """All response tokens of the update (DAPO, arXiv 2503.14476)."""
+    sequence = "sequence"
+    """Each response's length, then the number of responses (the original GRPO, arXiv 2402.03300)."""
+    constant = "constant"
+    """Responses times the longest possible one (Dr.GRPO, arXiv 2503.20783)."""
+
+
+class HintChoice(Enum):
+    """Which hint an attempt gets when both kinds are at hand."""
+
+    demonstration_first = "demonstration_first"
+    """Feedback only where no sibling solved the task."""
+    both = "both"
+    demonstration_only = "demonstration_only"
+    feedback_only = "feedback_only"
+
+
+class Resume(Enum):
+    """What to do with a run folder that is already there."""
+
+    auto = "auto"
+    """Continue it where it stopped; begin where there is none."""
+    never = "never"
+    """Refuse to touch it."""
+    must = "must"
+    """Refuse to begin anew."""
+
+
+class Dtype(Enum):
+    """A floating-point type, by torch's name."""
+
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
+@dataclass
+class SupportConfig:
+    """The token ids at a position over which the two distributions are compared."""
+
+    kind: SupportKind = SupportKind.student
+    num_ids: int = 100
+    """K. The paper: 100 without environment feedback, 20 with."""
+    tail: bool = True
+    """Add one bucket with the rest of the probability; False: renormalise over the K."""
+
+    def __post_init__(self) -> None:
+        _at_least("algorithm.support.num_ids", self.num_ids, 1, "the support holds that many token ids a position")
+
+
+@dataclass
+class TeacherConfig:
+    """The self-teacher."""
+
+    kind: TeacherKind = TeacherKind.ema
+    ema_rate: float = 0.05
+    """Share of the policy mixed in once a step. The paper: 0.05 without environment feedback, 0.01 with."""
+
+    def __post_init__(self) -> None:
+        _between("algorithm.teacher.ema_rate", self.ema_rate, 0.0, 1.0)
+
+
+@dataclass
+class HindsightConfig:
+    """Which attempts get a hint, and how it is put to the teacher."""
+
+    choice: HintChoice = HintChoice.demonstration_first
+    solved_get_hints: bool = True
+    """A solved attempt is shown a solved sibling too, and so reinforced where they agree."""
+    max_prompt_tokens: int = 1024
+    """Of the hindsight prompt. Over it the feedback and then the demonstration are cut, never the question."""
+    demonstration_reward: float = 1.0
+    """A sibling demonstrates from this reward on."""
+
+    def __post_init__(self) -> None:
+        _at_least("algorithm.hindsight.max_prompt_tokens", self.max_prompt_tokens, 1, "the question alone needs some")
+        _between("algorithm.hindsight.demonstration_reward", self.demonstration_reward, 0.0, 1.0)
+
+
+@dataclass
+class PolicyGradientConfig:
+    """GRPO's loss (arXiv 2402.03300) with the switches of its descendants."""
+
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    """Asymmetric, "clip higher" (DAPO)."""
+    divide_by_std: bool = False
+    """Divide the mean-centred rewards by their standard deviation, as the original does; Dr.GRPO does not."""
+    ratio: RatioLevel = RatioLevel.token
+    mean: LossMean = LossMean.token
+    rollout_clip: float = 2.0
+    """Truncation of the detached weight π_learner/π_engine that corrects for the engine's arithmetic."""
+
+    def __post_init__(self) -> None:
+        _between("algorithm.policy_gradient.clip_low", self.clip_low, 0.0, 1.0)
+        _at_least("algorithm.policy_gradient.clip_high", self.clip_high, 0.0, "it is a distance from 1")
+        _at_least("algorithm.policy_gradient.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
+
+
+@dataclass
+class AlgorithmConfig:
+    """What is minimised; ``algorithm=`` picks a subclass."""
+
+    name: str = MISSING
+    policy_gradient: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
+
+
+@dataclass
+class GRPOConfig(AlgorithmConfig):
+    """Group Relative Policy Optimization, the baseline."""
+
+    name: str = "grpo"
+
+
+@dataclass
+class SDPOConfig(AlgorithmConfig):
+    """Self-Distillation Policy Optimization (section 2)."""
+
+    name: str = "sdpo"
+    divergence: Divergence = Divergence.reverse_kl
+    jsd_beta: float = 0.5
+    """Weight of the teacher in the mixture; used by ``jsd`` alone."""
+    granularity: Granularity = Granularity.logits
+    support: SupportConfig = field(default_factory=SupportConfig)
+    importance_clip: float = 2.0
+    """Clamp from above of the detached ratio π_θ/π_old."""
+    rollout_clip: float = 2.0
+    """Truncation from above of the detached token-level weight π_old/π_rollout."""
+    policy_gradient_share: float = 0.0
+    """λ in λ·GRPO + (1-λ)·SDPO."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    hindsight: HindsightConfig = field(default_factory=HindsightConfig)
+
+    def __post_init__(self) -> None:
+        if self.granularity is not Granularity.logits and self.divergence is not Divergence.reverse_kl:
+            raise ValueError(
+                f"algorithm.granularity={self.granularity.value} works with algorithm.divergence=reverse_kl only (the other "
+                "divergences need the distribution, not just the sampled token); got "
+                f"{self.divergence.value}. Set algorithm.granularity=logits or algorithm.divergence=reverse_kl."
+            )
+        if not 0.0 < self.jsd_beta < 1.0:
+            raise ValueError(
+                f"algorithm.jsd_beta must lie strictly between 0 and 1 (at its ends the divergence is 0 everywhere); got "
+                f"{self.jsd_beta}. For a KL set algorithm.divergence=reverse_kl or forward_kl."
+            )
+        _at_least("algorithm.importance_clip", self.importance_clip, 1.0, "it clamps a ratio around 1 from above")
+        _at_least("algorithm.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
+        _between("algorithm.policy_gradient_share", self.policy_gradient_share, 0.0, 1.0)
+
+
+@dataclass
+class ModelConfig:
+    """Which language model is trained."""
+
+    name: str = MISSING
+    path: str = MISSING
+    """A Hugging Face causal LM: a folder, a hub id, or ``package:NAME`` for one that a Python package carries."""
+    chat_template_options: dict[str, bool] = field(default_factory=dict)
+    """Passed to the chat template, e.g. ``{enable_thinking: false}``."""
+
+
+@dataclass
+class EnvConfig:
+    """Where tasks come from and who verifies."""
+
+    name: str = MISSING
+    """An installed environment (``sdpo envs list``), ``module:Class`` or ``file.py:Class``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the environment's class. Any, because OmegaConf knows no other word for it."""
+    train_split: str = "train"
+    heldout_split: str = "heldout"
+
+
+@dataclass
+class BatchConfig:
+    """How much is sampled a step, and how it is split."""
+
+    num_tasks: int = 8
+    """P, tasks a step."""
+    group_size: int = 8
+    """G, attempts a task."""
+    tasks_per_update: int | None = None
+    """Tasks an optimizer step; None: all of the step's."""
+    micro_batch_tokens: int = 4096
+    """Token budget of one forward pass, student and teacher counted together; a longer row goes alone."""
+
+    def __post_init__(self) -> None:
+        _at_least("batch.num_tasks", self.num_tasks, 1, "a step needs a task")
+        _at_least("batch.group_size", self.group_size, 1, "a task needs an attempt")
+        _at_least("batch.micro_batch_tokens", self.micro_batch_tokens, 1, "a forward pass needs a token")
+        if self.tasks_per_update is not None:
+            _at_least("batch.tasks_per_update", self.tasks_per_update, 1, "an update needs a task")
+            if self.num_tasks % self.tasks_per_update:
+                raise ValueError(
+                    "batch.tasks_per_update must divide batch.num_tasks (every update learns from equally many tasks); got "
+                    f"{self.tasks_per_update} and {self.num_tasks}."
+                )
+
+
+@dataclass
+class SamplingConfig:
+    """The distribution that training samples from."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_prompt_tokens: int = 512
+    max_response_tokens: int = 72
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0.0:
+            raise ValueError(
+                f"sampling.temperature must be positive (learning needs attempts that differ); got {self.temperature}."
+            )
+        _probability("sampling.top_p", self.top_p)
+        _at_least("sampling.max_prompt_tokens", self.max_prompt_tokens, 1, "a prompt needs a token")
+        _at_least("sampling.max_response_tokens", self.max_response_tokens, 1, "a response needs a token")
+
+
+@dataclass
+class EvaluationConfig:
+    """How held-out tasks are looked at."""
+
+    every: int = 0
+    """Steps between evaluations; the first and the last step are always looked at. 0: only those."""
+    num_tasks: int = 48
+    """Held-out tasks, the same ones each time; 0: none, no evaluation."""
+    num_attempts: int = 4
+    """k, attempts a task."""
+    temperature: float = 0.6
+    top_p: float = 0.95
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation.every", self.every, 0, "it counts steps")
+        _at_least("evaluation.num_tasks", self.num_tasks, 0, "it counts tasks")
+        _at_least("evaluation.num_attempts", self.num_attempts, 1, "a task needs an attempt")
+        _at_least("evaluation.temperature", self.temperature, 0.0, "0 is greedy")
+        _probability("evaluation.top_p", self.top_p)
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether to look after ``step`` steps."""
+        return self.num_tasks > 0 and (step in (0, num_steps) or (self.every > 0 and step % self.every == 0))
+
+
+@dataclass
+class CheckpointConfig:
+    """What survives a kill."""
+
+    every: int = 1
+    """Steps between checkpoints: a kill loses at most that many. The last step always has one."""
+    keep: int = 2
+    """Newest checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        _at_least("checkpoint.every", self.every, 1, "it counts steps")
+        _at_least("checkpoint.keep", self.keep, 1, "without one there is nothing to resume from")
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether to save after ``step`` steps."""
+        return step == num_steps or step % self.every == 0
+
+
+@dataclass
+class LearnerConfig:
+    """DeepSpeed and AdamW."""
+
+    num_ranks: int = 1
+    zero_stage: int = 1
+    """ZeRO stage 1 or 2: optimizer states, and from 2 on gradients, are split over the ranks."""
+    dtype: Dtype = Dtype.bfloat16
+    """Of parameters and activations; master weights, moments and the teacher's average are fp32 throughout."""
+    lr: float = 1e-5
+    warmup_updates: int = 10
+    """Linear, then constant."""
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    grad_clip: float = 1.0
+    gradient_checkpointing: bool = False
+    logits_chunk_tokens: int = 512
+    """Response tokens whose logits are alive at once."""
+    num_threads: int | None = None
+    """CPU threads of a rank; None: torch's own choice."""
+    timeout_s: float = 1800.0
+    """Longest wait for a rank in a collective or for an answer of the learner."""
+
+    def __post_init__(self) -> None:
+        _at_least("learner.num_ranks", self.num_ranks, 1, "somebody has to learn")
+        if self.zero_stage not in (1, 2):
+            raise ValueError(f"learner.zero_stage must be 1 or 2; got {self.zero_stage}.")
+        _at_least("learner.lr", self.lr, 0.0, "a negative rate climbs")
+        _at_least("learner.warmup_updates", self.warmup_updates, 0, "it counts updates")
+        _at_least("learner.logits_chunk_tokens", self.logits_chunk_tokens, 1, "a chunk needs a token")
+        if self.grad_clip <= 0.0:
+            raise ValueError(f"learner.grad_clip must be positive (it bounds the gradient's norm); got {self.grad_clip}.")
+
+
+@dataclass
+class RolloutConfig:
+    """vLLM and the verifiers."""
+
+    num_engines: int = 1
+    dtype: Dtype = Dtype.bfloat16
+    max_num_seqs: int = 128
+    """Sequences an engine runs at once."""
+    kv_cache_gib: float = 2.0
+    """KV cache of an engine on the CPU, GiB."""
+    gpu_memory_utilization: float = 0.5
+    """Share of the GPU that an engine takes."""
+    tensor_parallel_size: int = 1
+    """GPUs an engine spans."""
+    enforce_eager: bool = True
+    """No graph capture and no compilation: starts in seconds and needs no compiler."""
+    num_verifiers: int = 2
+    """Processes that verify while others generate."""
+    verify_timeout_s: float = 60.0
+    """Longest verification of one attempt; over it the verifier is replaced and the attempt set aside."""
+    max_set_aside_share: float = 0.2
+    """Stop the run when a larger share of a step's attempts was set aside."""
+    start_timeout_s: float = 600.0
+    stall_timeout_s: float = 600.0
+    """Longest wait for the next completion of an engine."""
+
+    def __post_init__(self) -> None:
+        _at_least("rollout.num_engines", self.num_engines, 1, "somebody has to generate")
+        _at_least("rollout.num_verifiers", self.num_verifiers, 1, "somebody has to verify")
+        _at_least("rollout.max_num_seqs", self.max_num_seqs, 1, "an engine runs a sequence")
+        _between("rollout.max_set_aside_share", self.max_set_aside_share, 0.0, 1.0)
+
+
+@dataclass
+class ClusterConfig:
+    """Where Ray runs."""
+
+    address: str | None = None
+    """None: start Ray on this machine; else join this cluster (``auto`` finds a running one)."""
+    object_store_gib: float = 2.0
+    """Ray's shared memory on this machine, GiB; holds a copy of the weights in flight."""
+
+
+@dataclass
+class TrackingConfig:
+    """What is written beside ``metrics.jsonl``."""
+
+    tensorboard: bool = True
+    rollouts: bool = True
+    """Every attempt, one JSON line each, under ``rollouts/``."""
+    quiet: bool = False
+    """No live view: one line a step."""
+
+
+@dataclass
+class Config:
+    """A training run."""
+
+    seed: int = 0
+    num_steps: int = 12
+    runs_dir: str = "runs"
+    name: str = "${env.name}-${algorithm.name}-${model.name}-s${seed}"
+    """The run's folder under ``runs_dir``."""
+    resume: Resume = Resume.auto
+    dry_run: bool = False
+    """Resolve and check everything, start nothing."""
+    algorithm: AlgorithmConfig = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("num_steps", self.num_steps, 1, "a run takes a step")
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"name must be a plain folder name (the run's folder under runs_dir); got {self.name!r}.")
+        if self.batch.group_size < 2:
+            if not isinstance(self.algorithm, SDPOConfig):
+                raise ValueError(
+                    "batch.group_size must be at least 2 with algorithm=grpo (a lone attempt has no sibling to be compared "
+                    f"with, so its advantage is always 0); got {self.batch.group_size}."
+                )
+            if self.algorithm.hindsight.choice is HintChoice.demonstration_only:
+                raise ValueError(
+                    "batch.group_size must be at least 2 with algorithm.hindsight.choice=demonstration_only (a lone attempt "
+                    f"has no sibling to learn from); got {self.batch.group_size}."
+                )
+        if (
+            isinstance(self.algorithm, SDPOConfig)
+            and self.algorithm.hindsight.max_prompt_tokens < self.sampling.max_prompt_tokens
+        ):
+            raise ValueError(
+                "algorithm.hindsight.max_prompt_tokens must be at least sampling.max_prompt_tokens (the hindsight prompt "
+                f"repeats the question); got {self.algorithm.hindsight.max_prompt_tokens} and {self.sampling.max_prompt_tokens}."
+            )
+
+
+@dataclass
+class EvaluateConfig:
+    """``sdpo evaluate``: a checkpoint, or a model as it is, on an environment's held-out tasks."""
+
+    checkpoint: str | None = None
+    """A checkpoint folder of a run; None: the model itself."""
+    seed: int = 0
+    k: int = 4
+    """Attempts a task."""
+    num_tasks: int = 48
+    temperature: float = 0.6
+    top_p: float = 0.95
+    logs_dir: str = "runs/evaluate"
+    """Where the engines' output goes."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("k", self.k, 1, "a task needs an attempt")
+        _at_least("num_tasks", self.num_tasks, 1, "an evaluation needs a task")
+        _at_least("temperature", self.temperature, 0.0, "0 is greedy")
+        _probability("top_p", self.top_p)
+
+
+def register() -> None:
+    """Put the schemas where hydra's YAML files name them."""
+    store = ConfigStore.instance()
+    store.store(name="config_schema", node=Config)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    for group, schemas in {
+        "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
+        "model": {"model_schema": ModelConfig},
+        "env": {"env_schema": EnvConfig},
+        "learner": {"learner_schema": LearnerConfig},
+        "rollout": {"rollout_schema": RolloutConfig},
+        "cluster": {"cluster_schema": ClusterConfig},
+        "tracking": {"tracking_schema": TrackingConfig},
+    }.items():
+        for name, node in schemas.items():
+            store.store(group=group, name=name, node=node)
+
+
+def _at_least(key: str, value: float, bound: float, reason: str) -> None:
+    if not value >= bound:
+        raise ValueError(f"{key} must be at least {bound} ({reason}); got {value}.")
+
+
+def _between(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{key} must lie between {low} and {high}; got {value}.")
+
+
+def _probability(key: str, value: float) -> None:
+    if not 0.0 < value <= 1.0:
+        raise ValueError(f"{key} must lie in (0, 1]; got {value}.")

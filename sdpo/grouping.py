@@ -1,0 +1,40 @@
+"""Prompts out, groups in: each task is asked several times, and what comes back is put together again, in whatever order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from sdpo.types import Attempt, Group, Prompt, SetAside, Task
+
+
+def asked(prompts_P: Sequence[tuple[int, ...]], group_size: int, seed: str) -> tuple[Prompt, ...]:
+    """[P·G] each prompt ``group_size`` times, each with a seed of its own that depends on nothing but its place."""
+    return tuple(
+        Prompt(
+            token_ids=token_ids,
+            seed=random.Random(f"{seed}/{task_index}/{attempt_index}").getrandbits(31),
+            task_index=task_index,
+            attempt_index=attempt_index,
+        )
+        for task_index, token_ids in enumerate(prompts_P)
+        for attempt_index in range(group_size)
+    )
+
+
+def grouped(
+    tasks_P: Sequence[Task], prompts_P: Sequence[tuple[int, ...]], verified: Iterable[tuple[Prompt, Attempt | SetAside]]
+) -> tuple[Group, ...]:
+    """[P] the attempts at each task, in the order they were asked for, not the one they came in."""
+    by_task: list[dict[int, Attempt | SetAside]] = [{} for _ in tasks_P]
+    for prompt, outcome in verified:
+        by_task[prompt.task_index][prompt.attempt_index] = outcome
+    return tuple(
+        Group(
+            task=task,
+            prompt_ids=tuple(token_ids),
+            attempts=tuple(o for _, o in sorted(outcomes.items()) if isinstance(o, Attempt)),
+            set_aside=tuple(o for _, o in sorted(outcomes.items()) if isinstance(o, SetAside)),
+        )
+        for task, token_ids, outcomes in zip(tasks_P, prompts_P, by_task, strict=True)
+    )

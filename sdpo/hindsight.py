@@ -1,0 +1,79 @@
+"""Which attempts get a hint, and in which words is it put to the teacher? (arXiv 2601.20802, section 2 and appendix)
+
+Pure: no torch, no tokenizer. A demonstration is a solved *sibling*, never the attempt itself; which one is a seeded draw.
+Thinking is removed, since it is not part of the answer. The attempt itself is left out of the teacher's prompt: the teacher
+scores it as the response.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from sdpo.config import HindsightConfig, HintChoice
+from sdpo.types import Attempt, Group, Hint, Message, Role
+
+_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+CLOSING = "Now solve the original problem. Give only the answer in the requested form."
+
+
+def choose_hints(group: Group, config: HindsightConfig, seed: str) -> tuple[Hint | None, ...]:
+    """[G] what would have helped each attempt; None where nothing would."""
+    return tuple(_hint(group, index, config, seed) for index in range(len(group.attempts)))
+
+
+def _hint(group: Group, index: int, config: HindsightConfig, seed: str) -> Hint | None:
+    attempt = group.attempts[index]
+    if attempt.verdict.is_solved and not config.solved_get_hints:
+        return None
+    demonstration = None if config.choice is HintChoice.feedback_only else _demonstration(group, index, config, seed)
+    feedback = None if config.choice is HintChoice.demonstration_only else attempt.verdict.feedback
+    if demonstration is not None and config.choice is HintChoice.demonstration_first:
+        feedback = None
+    if demonstration is None and feedback is None:
+        return None
+    return Hint(demonstration=demonstration, feedback=feedback)
+
+
+def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str) -> str | None:
+    siblings = [
+        text
+        for other, attempt in enumerate(group.attempts)
+        if other != index and _demonstrates(attempt, config) and (text := without_thinking(attempt.completion.text))
+    ]
+    if not siblings:
+        return None
+    return random.Random(f"{seed}/{group.task.id}/{index}").choice(siblings)
+
+
+def _demonstrates(attempt: Attempt, config: HindsightConfig) -> bool:
+    return attempt.verdict.reward >= config.demonstration_reward and attempt.verdict.reward > 0.0
+
+
+def without_thinking(text: str) -> str:
+    """The answer alone: ``<think>`` spans removed, one that was never closed up to the end."""
+    return _THINKING.sub("", text).strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HindsightText:
+    """The teacher's last user message in the parts that may and may not be cut: only the hint's two texts may."""
+
+    question: str
+    demonstration: str
+    feedback: str
+
+    def message(self) -> Message:
+        parts = [self.question]
+        if self.demonstration:
+            parts.append(f"A correct solution to this problem:\n{self.demonstration}")
+        if self.feedback:
+            parts.append(f"Feedback on an earlier, unsuccessful attempt at this problem:\n{self.feedback}")
+        parts.append(CLOSING)
+        return Message(role=Role.user, content="\n\n".join(parts))
+
+
+def hindsight_text(question: str, hint: Hint) -> HindsightText:
+    """The parts of the teacher's message for the task's last user message ``question``."""
+    return HindsightText(question=question, demonstration=hint.demonstration or "", feedback=hint.feedback or "")

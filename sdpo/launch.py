@@ -1,0 +1,225 @@
+"""Wiring: the engines, the learner and the verifiers of a run are made, handed to the loop, and taken down again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import yaml
+from rich.console import Console
+
+from sdpo.cluster import connected, has_gpus
+from sdpo.config import Config, EvaluateConfig
+from sdpo.evaluation import evaluate
+from sdpo.learner import checkpoint
+from sdpo.learner.group import LearnerGroup
+from sdpo.learner.loss import Scale
+from sdpo.logs import redirect_output
+from sdpo.preflight import HELDOUT_SEED, Ready, check_training, make_environment, model_and_renderer, tasks_of
+from sdpo.rollout.fleet import EngineFleet
+from sdpo.rollout.verify import VerifierPool
+from sdpo.run_folder import RunFolder, plain
+from sdpo.run_report import QuietLog, RunReport, StopRequest
+from sdpo.task_stream import TaskStream
+from sdpo.terminal import Terminal, before_and_after, sample_attempt
+from sdpo.tracking import Tracker
+from sdpo.train import train
+from sdpo.types import Sampling
+
+
+def run_training(config: Config) -> int:
+    """``sdpo train``. Returns the exit code: 0, or 128 + the signal that ended it early."""
+    screen = _screen()
+    folder = RunFolder(Path(config.runs_dir) / config.name)
+    folder.check(config)
+    ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False))
+    if config.dry_run:
+        screen.print(yaml.safe_dump(plain(config), sort_keys=False), highlight=False, markup=False)
+        screen.print(
+            f"The config is sound: {len(ready.train)} training and {len(ready.heldout)} held-out tasks of "
+            f"{ready.environment.name}; the run would go to {folder.path}. Nothing was started.",
+            highlight=False,
+        )
+        return 0
+    folder.claim(config)
+    done = checkpoint.checkpoints(folder.checkpoints)
+    last = done[-1] if done else None
+    first_step = checkpoint.counters_of(last).step if last else 0
+    if first_step >= config.num_steps:
+        screen.print(f"{folder.path} has all its {config.num_steps} steps; raise num_steps to go on, or choose another name=.")
+        _print_outcome(screen, folder)
+        return 0
+    folder.forget_after(first_step)
+    with _chatter_into(folder.logs / "driver.log", screen):
+        stopped_by = _train(config, folder, ready, screen, last, first_step)
+    _print_outcome(screen, folder)
+    if stopped_by is not None:
+        screen.print(f"Stopped by {signal.Signals(stopped_by).name} after a checkpoint; the same command continues.")
+        return 128 + stopped_by
+    return 0
+
+
+def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, last: Path | None, first_step: int) -> int | None:
+    """Returns the signal that ended the run early, if one did."""
+    terminal = Terminal(screen, f"sdpo · {config.name}", config.num_steps, quiet=config.tracking.quiet)
+    stop = StopRequest()
+    with connected(config.cluster), terminal, _stopping(stop, terminal):
+        terminal.say(f"{folder.path}: " + (f"continuing after step {first_step}" if last else "a new run"))
+        learner_gpus, engine_gpus = (1.0, 1.0) if has_gpus() else (0.0, 0.0)
+        engine = EngineFleet(
+            ready.model_path,
+            max_model_tokens=config.sampling.max_prompt_tokens + config.sampling.max_response_tokens,
+            config=config.rollout,
+            seed=config.seed,
+            num_gpus=engine_gpus * config.rollout.tensor_parallel_size,
+            logs=folder.logs,
+        )
+        learner = LearnerGroup(
+            ready.model_path,
+            config=config.learner,
+            algorithm=config.algorithm,
+            scale=Scale(
+                temperature=config.sampling.temperature,
+                max_response_tokens=config.sampling.max_response_tokens,
+                logits_chunk_tokens=config.learner.logits_chunk_tokens,
+            ),
+            num_gpus=learner_gpus,
+            keep_checkpoints=config.checkpoint.keep,
+            logs=folder.logs,
+        )
+        verifier = VerifierPool(config.env, config.rollout, folder.logs)
+        learner.wait_until_ready()
+        engine.wait_until_ready()
+        if last is not None:
+            learner.restore(last)
+            terminal.restore(_lines(folder.metrics))
+        tracker = Tracker(folder, config.tracking, first_step=first_step + 1)
+        try:
+            train(
+                config,
+                TaskStream(tasks=ready.train, seed=config.seed),
+                ready.heldout,
+                engine,
+                verifier,
+                ready.renderer,
+                learner,
+                RunReport(terminal, tracker, stop),
+                folder.checkpoints,
+            )
+        finally:
+            tracker.close()
+    return stop.signal_number if stop.is_set and learner.step < config.num_steps else None
+
+
+def run_evaluation(config: EvaluateConfig) -> int:
+    """``sdpo evaluate``: prints a table and one line of JSON."""
+    screen = _screen()
+    model = config.model
+    if config.checkpoint is not None:
+        checkpoint.counters_of(Path(config.checkpoint))
+        model.path = str((Path(config.checkpoint) / checkpoint.POLICY).absolute())
+    environment = make_environment(config.env)
+    every = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
+    tasks_P = tuple(every[index] for index in range(min(config.num_tasks, len(every))))
+    model_path, renderer = model_and_renderer(model, config.sampling, 0, lambda sentence: screen.print(sentence, highlight=False))
+    logs = Path(config.logs_dir).absolute()
+    terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 1)
+    with _chatter_into(logs / "driver.log", screen), connected(config.cluster), terminal:
+        engine = EngineFleet(
+            model_path,
+            max_model_tokens=config.sampling.max_prompt_tokens + config.sampling.max_response_tokens,
+            config=config.rollout,
+            seed=config.seed,
+            num_gpus=float(config.rollout.tensor_parallel_size) if has_gpus() else 0.0,
+            logs=logs,
+        )
+        verifier = VerifierPool(config.env, config.rollout, logs)
+        engine.wait_until_ready()
+        evaluation = evaluate(
+            engine,
+            verifier,
+            renderer,
+            tasks_P,
+            num_attempts=config.k,
+            sampling=Sampling(
+                temperature=config.temperature,
+                top_p=config.top_p,
+                max_response_tokens=config.sampling.max_response_tokens,
+            ),
+            seed=config.seed,
+            log=QuietLog(terminal),
+        )
+    for group in evaluation.groups:
+        solved = sum(attempt.verdict.is_solved for attempt in group.attempts)
+        screen.print(f"{solved}/{len(group.attempts)}  {group.task.id}", highlight=False, markup=False)
+    screen.print(
+        json.dumps({"model": model_path, "env": environment.name, "tasks": len(tasks_P), "k": config.k, **evaluation.metrics}),
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _screen() -> Console:
+    """On a descriptor of its own, so that it stays the user's when this process's output is sent to a file."""
+    return Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1), soft_wrap=False)
+
+
+@contextmanager
+def _chatter_into(log: Path, screen: Console) -> Iterator[None]:
+    """Send everything but the screen into ``log`` for the length of the block."""
+    saved = os.dup(1), os.dup(2)
+    redirect_output(log)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+@contextmanager
+def _stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
+    """SIGINT and SIGTERM ask for an end after the step; a second one ends at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set:
+            raise KeyboardInterrupt
+        stop.is_set, stop.signal_number = True, number
+        terminal.say("stopping after this step, with a checkpoint; once more to stop at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_outcome(screen: Console, folder: RunFolder) -> None:
+    """Held-out success before and after, and two attempts with what the environment said of them."""
+    evaluations = _lines(folder.evaluations)
+    if len(evaluations) < 2:
+        return
+    before, after = evaluations[0], evaluations[-1]
+    screen.print(before_and_after(before, after))
+    attempts = [attempt for attempt in after["attempts"] if "reward" in attempt]
+    solved = next((attempt for attempt in attempts if attempt["reward"] >= 1.0), None)
+    failed = next((attempt for attempt in attempts if attempt["reward"] < 1.0 and attempt["feedback"]), None)
+    for attempt in (solved, failed):
+        if attempt is not None:
+            screen.print(sample_attempt(attempt, screen.width))
+    screen.print(f"Everything of this run is in {folder.path}", highlight=False)
+
+
+def _lines(file: Path) -> list:  # type: ignore[type-arg]
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []

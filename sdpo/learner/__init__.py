@@ -1,0 +1,1 @@
+"""The DeepSpeed side: the policy, its optimizer, the teacher, and their checkpoints."""

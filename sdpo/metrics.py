@@ -1,0 +1,137 @@
+"""Every logged number, declared once: name, unit, reduction over the updates of a step, meaning.
+
+``metrics.jsonl`` has one line a step with these keys, TensorBoard the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from sdpo.types import Finish, Group, Hint, HintSource, Metrics
+
+
+class Reduction(Enum):
+    """How the values of a step's updates become one."""
+
+    mean = "mean"
+    sum = "sum"
+    last = "last"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One logged number."""
+
+    unit: str
+    meaning: str
+    reduction: Reduction = Reduction.last
+
+
+METRICS: Mapping[str, Metric] = {
+    "step": Metric(unit="1", meaning="steps finished"),
+    "success": Metric(unit="share", meaning="attempts that the environment calls solved"),
+    "reward": Metric(unit="[0, 1]", meaning="mean reward of the attempts"),
+    "hindsight": Metric(unit="share", meaning="attempts with a hint"),
+    "hindsight/demonstration": Metric(unit="share", meaning="attempts shown a solved sibling (alone or with feedback)"),
+    "hindsight/feedback": Metric(unit="share", meaning="attempts shown their feedback (alone or with a sibling)"),
+    "groups/all_failed": Metric(unit="share", meaning="tasks that no attempt solved"),
+    "groups/all_solved": Metric(unit="share", meaning="tasks that every attempt solved"),
+    "attempts": Metric(unit="attempts", meaning="attempts verified"),
+    "set_aside": Metric(unit="attempts", meaning="attempts whose verification broke, neither failed nor rewarded"),
+    "response_tokens": Metric(unit="tokens", meaning="mean length of a response"),
+    "truncated": Metric(unit="share", meaning="responses cut off at the length limit"),
+    "generated_tokens": Metric(unit="tokens", meaning="tokens sampled this step"),
+    "tokens_per_s": Metric(unit="tokens/s", meaning="tokens sampled over the time of generation and verification"),
+    "loss": Metric(unit="nats", reduction=Reduction.mean, meaning="what was minimised, over the update's loss tokens"),
+    "loss/distillation": Metric(unit="nats", reduction=Reduction.mean, meaning="the distillation part, before blending"),
+    "loss/policy_gradient": Metric(unit="1", reduction=Reduction.mean, meaning="the policy-gradient part, before blending"),
+    "divergence": Metric(unit="nats", reduction=Reduction.mean, meaning="student to teacher per distilled token, unweighted"),
+    "credit": Metric(
+        unit="nats",
+        reduction=Reduction.mean,
+        meaning="mean log q(y) - log π(y) of the sampled tokens: hindsight credit",
+    ),
+    "entropy": Metric(unit="nats", reduction=Reduction.mean, meaning="of the student, per learned-from token"),
+    "mismatch": Metric(
+        unit="nats",
+        reduction=Reduction.mean,
+        meaning="mean ratio - log ratio - 1 between learner and engine, per token",
+    ),
+    "grad_norm": Metric(unit="1", reduction=Reduction.mean, meaning="norm of the gradient before clipping"),
+    "lr": Metric(unit="1", meaning="learning rate of the last update"),
+    "updates": Metric(unit="updates", reduction=Reduction.sum, meaning="optimizer steps taken"),
+    "updates_without_lesson": Metric(
+        unit="updates", reduction=Reduction.sum, meaning="updates skipped because nothing carried a gradient"
+    ),
+    "learned_rows": Metric(unit="rows", reduction=Reduction.sum, meaning="attempts that carried a gradient"),
+    "learned_tokens": Metric(
+        unit="tokens", reduction=Reduction.sum, meaning="tokens through the learner, student and teacher together"
+    ),
+    "time/generate_s": Metric(unit="s", meaning="generation, with the verification beside it"),
+    "time/hindsight_s": Metric(unit="s", meaning="hints, rendering and packing"),
+    "time/learn_s": Metric(unit="s", meaning="the updates"),
+    "time/sync_s": Metric(unit="s", meaning="teacher update and weights to the engine"),
+    "time/evaluate_s": Metric(unit="s", meaning="an evaluation (in evaluations.jsonl)"),
+    "time/save_s": Metric(unit="s", meaning="the checkpoint before this step"),
+    "time/step_s": Metric(unit="s", meaning="the whole step, without evaluation and checkpoint"),
+    "heldout/success": Metric(unit="share", meaning="avg@k: held-out attempts solved"),
+    "heldout/pass_at_k": Metric(unit="share", meaning="pass@k: held-out tasks with a solved attempt among k"),
+    "heldout/success_se": Metric(unit="share", meaning="standard error of heldout/success over tasks"),
+    "heldout/response_tokens": Metric(unit="tokens", meaning="mean length of a held-out response"),
+}
+ENVIRONMENT_PREFIX = "env/"
+"""The environment's own metrics, averaged over attempts, are logged under this prefix."""
+
+
+def reduce(updates: Sequence[Metrics]) -> dict[str, float]:
+    """One value a name from the updates of a step."""
+    values: dict[str, list[float]] = {}
+    for metrics in updates:
+        for name, value in metrics.items():
+            values.setdefault(name, []).append(value)
+    return {name: _reduced(METRICS[name].reduction, column) for name, column in values.items()}
+
+
+def _reduced(reduction: Reduction, column: Sequence[float]) -> float:
+    match reduction:
+        case Reduction.mean:
+            return sum(column) / len(column)
+        case Reduction.sum:
+            return sum(column)
+        case Reduction.last:
+            return column[-1]
+
+
+def of_groups(groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> dict[str, float]:
+    """What a step's attempts and hints say."""
+    attempts = [attempt for group in groups_P for attempt in group.attempts]
+    hints = [hint for hints_G in hints_P_G for hint in hints_G]
+    lengths = [len(attempt.completion.token_ids) for attempt in attempts]
+    shown_demonstration = [hint is not None and hint.source is not HintSource.feedback for hint in hints]
+    shown_feedback = [hint is not None and hint.source is not HintSource.demonstration for hint in hints]
+    tried = [group for group in groups_P if group.attempts]
+    named: dict[str, list[float]] = {}
+    for attempt in attempts:
+        for name, value in attempt.verdict.metrics.items():
+            named.setdefault(ENVIRONMENT_PREFIX + name, []).append(value)
+    return {
+        "success": _mean([attempt.verdict.is_solved for attempt in attempts]),
+        "reward": _mean([attempt.verdict.reward for attempt in attempts]),
+        "hindsight": _mean([hint is not None for hint in hints]),
+        "hindsight/demonstration": _mean(shown_demonstration),
+        "hindsight/feedback": _mean(shown_feedback),
+        "groups/all_failed": _mean([not any(a.verdict.is_solved for a in group.attempts) for group in tried]),
+        "groups/all_solved": _mean([all(a.verdict.is_solved for a in group.attempts) for group in tried]),
+        "attempts": float(len(attempts)),
+        "set_aside": float(sum(len(group.set_aside) for group in groups_P)),
+        "response_tokens": _mean(lengths),
+        "truncated": _mean([attempt.completion.finish is Finish.length for attempt in attempts]),
+        **{name: _mean(column) for name, column in sorted(named.items())},
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """0 for none: a share of nothing."""
+    return sum(values) / len(values) if values else 0.0

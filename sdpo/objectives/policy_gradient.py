@@ -1,0 +1,42 @@
+"""GRPO's loss of a token (arXiv 2402.03300), with the switches of DAPO (2503.14476), Dr.GRPO (2503.20783), GSPO (2507.18071)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdpo.config import LossMean, PolicyGradientConfig, RatioLevel
+from sdpo.objectives.rows import sum_by_row
+
+
+def policy_gradient_loss(
+    student_N: Tensor,
+    old_N: Tensor,
+    sampled_N: Tensor,
+    advantages_N: Tensor,
+    rows_N: Tensor,
+    objective: PolicyGradientConfig,
+) -> Tensor:
+    """[N] -min(r·A, clip(r, 1-low, 1+high)·A), times the truncated, detached weight π_old/π_rollout.
+
+    ``student_N`` is log π_θ(y_t) and carries gradient; ``old_N`` the learner's before the step's first update.
+    """
+    log_ratio_N = student_N - old_N
+    if objective.ratio is RatioLevel.sequence:
+        log_ratio_N = sum_by_row(log_ratio_N, rows_N) / sum_by_row(torch.ones_like(log_ratio_N), rows_N)
+    ratio_N = log_ratio_N.exp()
+    clipped_N = ratio_N.clamp(1.0 - objective.clip_low, 1.0 + objective.clip_high)
+    rollout_N = (old_N - sampled_N).exp().clamp(max=objective.rollout_clip)
+    return -rollout_N * torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
+
+
+def mean_weights(rows_N: Tensor, mean: LossMean, *, num_loss_tokens: int, num_rows: int, max_response_tokens: int) -> Tensor:
+    """[N] factors that turn the sum over the update's tokens into the mean asked for; the counts are the whole update's."""
+    ones_N = torch.ones(rows_N.shape, dtype=torch.float32, device=rows_N.device)
+    match mean:
+        case LossMean.token:
+            return ones_N / max(num_loss_tokens, 1)
+        case LossMean.sequence:
+            return ones_N / (sum_by_row(ones_N, rows_N) * max(num_rows, 1))
+        case LossMean.constant:
+            return ones_N / (max(num_rows, 1) * max_response_tokens)

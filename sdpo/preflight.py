@@ -1,0 +1,145 @@
+"""Can this run work at all? Everything that can be known before an engine starts, checked in seconds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer
+
+from sdpo.config import Config, EnvConfig, ModelConfig, SamplingConfig, SDPOConfig, SupportKind
+from sdpo.envs import registry
+from sdpo.envs.base import Environment
+from sdpo.errors import UserError
+from sdpo.models import resolve
+from sdpo.rendering import ChatRenderer
+from sdpo.types import Task, Tasks
+
+HELDOUT_SEED = 0
+"""Of the held-out tasks: the same ones whatever the run's seed, so that runs can be compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a run needs, found and checked."""
+
+    model_path: str
+    environment: Environment
+    train: Tasks
+    heldout: tuple[Task, ...]
+    renderer: ChatRenderer
+
+
+def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -> Ready:
+    """Find and check everything. Raises UserError with the field, the value and the mend."""
+    environment = make_environment(config.env)
+    train = tasks_of(environment, config.env.train_split, config.seed)
+    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
+    refuse_overlap(environment, train, heldout)
+    hindsight = config.algorithm.hindsight.max_prompt_tokens if isinstance(config.algorithm, SDPOConfig) else 0
+    model_path, renderer = model_and_renderer(config.model, config.sampling, hindsight, say)
+    if isinstance(config.algorithm, SDPOConfig):
+        _check_support(config.algorithm, model_path)
+    for task in (*train, *heldout):
+        renderer.prompt(task)
+    _check_disk(config, model_path, run_path)
+    return Ready(
+        model_path=model_path,
+        environment=environment,
+        train=train,
+        heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
+        renderer=renderer,
+    )
+
+
+def make_environment(config: EnvConfig) -> Environment:
+    """Raises UserError where the environment cannot be made with these options."""
+    try:
+        return registry.make(config.name, config.options)
+    except ValueError as error:
+        raise UserError(f"env.name={config.name}: {error}") from error
+
+
+def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
+    """Raises UserError for an empty or unknown split."""
+    try:
+        tasks = environment.tasks(split, seed)
+    except ValueError as error:
+        raise UserError(f"env.train_split and env.heldout_split must be splits of {environment.name!r}: {error}") from error
+    if len(tasks) == 0:
+        raise UserError(f"a split needs a task; {split!r} of environment {environment.name!r} has none.")
+    return tasks
+
+
+def refuse_overlap(environment: Environment, train: Tasks, heldout: Tasks) -> None:
+    """A held-out task in training would make the evaluation a lie."""
+    seen_ids = {task.id for task in train}
+    seen_messages = {task.messages for task in train}
+    for task in heldout:
+        if task.id in seen_ids or task.messages in seen_messages:
+            raise UserError(
+                f"held-out tasks must not appear in training; environment {environment.name!r} has {task.id!r} in both splits. "
+                "Mend the environment's tasks(), or name other splits (env.train_split, env.heldout_split)."
+            )
+
+
+def model_and_renderer(
+    model: ModelConfig, sampling: SamplingConfig, hindsight_tokens: int, say: Callable[[str], None]
+) -> tuple[str, ChatRenderer]:
+    """The model's folder or hub id, and the renderer of its chat template. Raises UserError where the lengths do not fit."""
+    path = resolve(model.path, say)
+    try:
+        settings = AutoConfig.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.path must be a Hugging Face causal LM that transformers can read; {path!r} is not: "
+            f"{str(error).splitlines()[0]}. Check the path, or your access to the hub."
+        ) from error
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"model.path must have a chat template (tasks are conversations); {path!r} has none. Use an instruct model."
+        )
+    prompt_tokens = max(sampling.max_prompt_tokens, hindsight_tokens)
+    longest = prompt_tokens + sampling.max_response_tokens
+    limit = getattr(settings, "max_position_embeddings", None)
+    if limit is not None and longest > limit:
+        raise UserError(
+            "prompt and response must fit into the model's context; the longest prompt (sampling.max_prompt_tokens="
+            f"{sampling.max_prompt_tokens}, algorithm.hindsight.max_prompt_tokens={hindsight_tokens}) and "
+            f"sampling.max_response_tokens={sampling.max_response_tokens} make {longest} tokens, and {model.name} has {limit}. "
+            "Lower them."
+        )
+    renderer = ChatRenderer(
+        tokenizer=tokenizer,
+        chat_template_options=model.chat_template_options,
+        max_prompt_tokens=sampling.max_prompt_tokens,
+        max_hindsight_tokens=hindsight_tokens,
+    )
+    return path, renderer
+
+
+def _check_support(algorithm: SDPOConfig, model_path: str) -> None:
+    vocabulary = AutoConfig.from_pretrained(model_path).vocab_size
+    if algorithm.support.kind is not SupportKind.full and algorithm.support.num_ids > vocabulary:
+        raise UserError(
+            f"algorithm.support.num_ids (K) must not exceed the vocabulary; got {algorithm.support.num_ids}, and the model has "
+            f"{vocabulary} tokens. Lower it, or set algorithm.support.kind=full."
+        )
+
+
+def _check_disk(config: Config, model_path: str, run_path: Path) -> None:
+    """Room for the checkpoints that will be there at once: the kept ones and the one being written."""
+    weights = [file.stat().st_size for file in Path(model_path).glob("*.safetensors")] if Path(model_path).is_dir() else []
+    # In bytes a bf16 parameter: itself twice (DeepSpeed's and the plain copy), fp32 master, two moments and the average.
+    needed = (config.checkpoint.keep + 1) * sum(weights) * (2 + 2 + 4 + 8 + 4) // 2
+    parent = next(folder for folder in (run_path, *run_path.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise UserError(
+            f"the checkpoints of this run (checkpoint.keep={config.checkpoint.keep}, and one being written) need about "
+            f"{needed / 2**30:.1f} GiB; {parent} has {free / 2**30:.1f} GiB free. Free some, lower checkpoint.keep, or set "
+            "runs_dir to another disk."
+        )

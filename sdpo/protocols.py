@@ -1,0 +1,121 @@
+"""What the training loop may ask of a machine. Another way of running is another class behind one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from sdpo.config import AlgorithmConfig
+from sdpo.types import Attempt, Completion, Evaluation, Group, Hint, Metrics, Prompt, Sampling, SetAside, Task, Update
+
+Weights = object
+"""Opaque to the loop: made by a learner, understood by the engine it is wired to."""
+
+
+class Engine(Protocol):
+    """Samples completions with the weights it was given last."""
+
+    def load(self, weights: Weights, *, version: int) -> None:
+        """Serve ``weights`` from now on; completions carry ``version``."""
+        ...
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
+        """One completion for each prompt, in the order in which they end."""
+        ...
+
+
+class Verifier(Protocol):
+    """Judges completions while others are still being generated."""
+
+    def verify(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        """One attempt for each completion, in the order in which verdicts arrive. ``Prompt.task_index`` says whose it is."""
+        ...
+
+
+class Renderer(Protocol):
+    """Turns messages into token ids; the only user of the chat template."""
+
+    def prompt(self, task: Task) -> tuple[int, ...]:
+        """[S] the student's prompt. Raises UserError if it is longer than the run allows."""
+        ...
+
+    def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
+        """[Q] the teacher's prompt, cut to the run's limit without touching the question."""
+        ...
+
+
+class Learner(Protocol):
+    """Holds the policy, the teacher and the optimizer."""
+
+    @property
+    def step(self) -> int:
+        """Steps finished; also the version of the weights."""
+        ...
+
+    @property
+    def num_ranks(self) -> int: ...
+
+    def weights(self) -> Weights:
+        """The policy as it is now."""
+        ...
+
+    def anchor(self, updates: Sequence[Update]) -> None:
+        """Keep what the policy says before the step's first update: the π_old of the importance ratios."""
+        ...
+
+    def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
+        """One optimizer step; a counted no-op where nothing carries a gradient."""
+        ...
+
+    def finish_step(self) -> None:
+        """The teacher follows the policy; the step counts as done."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """A checkpoint of everything, atomically: ``path`` is whole or is not there."""
+        ...
+
+
+class StepLog(Protocol):
+    """Where one step tells what it is doing."""
+
+    def phase(self, name: str) -> None:
+        """What the step does from now on; the time until the next phase is logged as ``time/NAME_s``."""
+        ...
+
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+        """The same completions, counted as they pass."""
+        ...
+
+    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
+        """What was attempted, and what hindsight there is."""
+        ...
+
+    def update(self, metrics: Metrics) -> None:
+        """What one optimizer step says of itself."""
+        ...
+
+
+class Report(Protocol):
+    """Tells people how the run goes, and keeps it."""
+
+    def step(self, step: int) -> AbstractContextManager[StepLog]: ...
+
+    def looking(self, step: int) -> AbstractContextManager[StepLog]:
+        """Around an evaluation after ``step`` steps."""
+        ...
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None: ...
+
+    def saving(self, step: int) -> AbstractContextManager[None]:
+        """Around a checkpoint after ``step`` steps."""
+        ...
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether somebody asked the run to end after the step."""
+        ...

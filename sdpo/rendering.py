@@ -1,0 +1,91 @@
+"""How do messages become token ids? The only user of the chat template.
+
+Text is tokenised once, before sampling; what the engine returns is never tokenised again, so that engine, student and teacher
+score the very same tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from sdpo.errors import UserError
+from sdpo.hindsight import HindsightText, hindsight_text
+from sdpo.types import Hint, Message, Task
+
+ELISION = "\n[…]\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRenderer:
+    """The Renderer of a Hugging Face tokenizer with a chat template."""
+
+    tokenizer: PreTrainedTokenizerBase
+    chat_template_options: Mapping[str, bool]
+    max_prompt_tokens: int
+    max_hindsight_tokens: int
+
+    def prompt(self, task: Task) -> tuple[int, ...]:
+        """[S] the student's prompt. Raises UserError if it is longer than ``max_prompt_tokens``."""
+        token_ids = self._ids(task.messages)
+        if len(token_ids) > self.max_prompt_tokens:
+            raise UserError(
+                f"sampling.max_prompt_tokens must hold every task's prompt; task {task.id!r} has {len(token_ids)} tokens and "
+                f"the limit is {self.max_prompt_tokens}. Raise sampling.max_prompt_tokens or leave that task out."
+            )
+        return token_ids
+
+    def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
+        """[Q] the teacher's prompt. Over the limit, first the feedback and then the demonstration lose their middle."""
+        text = hindsight_text(task.messages[-1].content, hint)
+
+        def render(text: HindsightText) -> tuple[int, ...]:
+            return self._ids((*task.messages[:-1], text.message()))
+
+        token_ids = render(text)
+        for part in ("feedback", "demonstration"):
+            if len(token_ids) <= self.max_hindsight_tokens:
+                break
+            text, token_ids = self._cut(text, part, render)
+        if len(token_ids) > self.max_hindsight_tokens:
+            raise UserError(
+                "algorithm.hindsight.max_prompt_tokens must hold the question and the closing instruction; those of task "
+                f"{task.id!r} alone have {len(token_ids)} tokens and the limit is {self.max_hindsight_tokens}. Raise it."
+            )
+        return token_ids
+
+    def _cut(
+        self, text: HindsightText, part: str, render: Callable[[HindsightText], tuple[int, ...]]
+    ) -> tuple[HindsightText, tuple[int, ...]]:
+        """The longest cut of ``part`` that fits, found by bisection; dropped whole where even the shortest does not."""
+        whole: str = getattr(text, part)
+        best = replace(text, **{part: ""})
+        low, high = 0, len(whole)
+        while low < high:
+            middle = (low + high + 1) // 2
+            candidate = replace(text, **{part: _elided(whole, middle)})
+            if len(render(candidate)) <= self.max_hindsight_tokens:
+                best, low = candidate, middle
+            else:
+                high = middle - 1
+        return best, render(best)
+
+    def _ids(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        encoded = self.tokenizer.apply_chat_template(
+            [{"role": message.role.value, "content": message.content} for message in messages],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **self.chat_template_options,
+        )
+        return tuple(int(token_id) for token_id in encoded["input_ids"])
+
+
+def _elided(text: str, num_chars: int) -> str:
+    """The first and last ``num_chars // 2`` characters, the middle marked as left out."""
+    if num_chars >= len(text):
+        return text
+    head, tail = (num_chars + 1) // 2, num_chars // 2
+    return text[:head] + ELISION + (text[-tail:] if tail else "")

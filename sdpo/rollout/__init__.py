@@ -1,0 +1,1 @@
+"""The vLLM side: engines that sample, verifiers that judge."""

@@ -1,0 +1,118 @@
+"""Verifiers as Ray actors: judge each completion as it ends, survive an environment that raises, hangs or dies."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from sdpo.config import EnvConfig, RolloutConfig
+from sdpo.envs import registry
+from sdpo.envs.base import Environment
+from sdpo.logs import redirect_output
+from sdpo.types import Attempt, Completion, Prompt, SetAside, Task, Verdict
+
+
+def judge(environment: Environment, task: Task, completion: Completion) -> Attempt | SetAside:
+    """The attempt, or the environment's own failure with its traceback: an exception is never a verdict."""
+    try:
+        verdict = environment.verify(task, completion.text)
+        if not isinstance(verdict, Verdict):
+            raise TypeError(f"verify must return a Verdict; {type(environment).__name__} returned {type(verdict).__name__}")
+    except Exception:  # noqa: BLE001 - whatever an environment raises is its fault, is counted, and must not stop the run
+        return SetAside(completion=completion, error=traceback.format_exc(limit=-6))
+    return Attempt(completion=completion, verdict=verdict)
+
+
+@ray.remote
+class VerifierActor:
+    """An environment in a process of its own."""
+
+    def __init__(self, log: Path, env: EnvConfig) -> None:
+        redirect_output(log)
+        self._environment = registry.make(env.name, env.options)
+
+    def judge(self, task: Task, completion: Completion) -> Attempt | SetAside:
+        return judge(self._environment, task, completion)
+
+
+@dataclass(slots=True)
+class _Worker:
+    """An actor and what it still owes, oldest first; it works on the oldest."""
+
+    actor: ActorHandle
+    owed: deque[tuple[ray.ObjectRef, Prompt, Task, Completion]] = field(default_factory=deque)
+    since: float = 0.0
+    """When the oldest became the oldest, as far as was seen; time.monotonic() seconds."""
+
+
+class VerifierPool:
+    """The Verifier of the loop, over ``config.num_verifiers`` actors."""
+
+    def __init__(self, env: EnvConfig, config: RolloutConfig, logs: Path) -> None:
+        self._env = env
+        self._config = config
+        self._log = logs / "verifier.log"
+        self._workers = [self._start() for _ in range(config.num_verifiers)]
+
+    def verify(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        """One attempt for each completion, in the order in which verdicts arrive."""
+        for prompt, completion in completions:
+            self._submit(self._least_busy(), prompt, tasks_P[prompt.task_index], completion)
+            yield from self._arrived(wait_s=0.0)
+        while any(worker.owed for worker in self._workers):
+            yield from self._arrived(wait_s=0.1)
+
+    def _start(self) -> _Worker:
+        return _Worker(actor=VerifierActor.options(num_cpus=0).remote(self._log, self._env))
+
+    def _least_busy(self) -> _Worker:
+        return min(self._workers, key=lambda worker: len(worker.owed))
+
+    def _submit(self, worker: _Worker, prompt: Prompt, task: Task, completion: Completion) -> None:
+        if not worker.owed:
+            worker.since = time.monotonic()
+        worker.owed.append((worker.actor.judge.remote(task, completion), prompt, task, completion))
+
+    def _arrived(self, wait_s: float) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        heads = {worker.owed[0][0]: worker for worker in self._workers if worker.owed}
+        ready, _ = ray.wait(list(heads), num_returns=1, timeout=wait_s)
+        for ref in ready:
+            worker = heads[ref]
+            _, prompt, _, completion = worker.owed[0]
+            try:
+                outcome = ray.get(ref)
+            except RayError as error:
+                yield (
+                    prompt,
+                    self._replace(worker, completion, f"the verifier's process died: {type(error).__name__}: {error}"),
+                )
+                continue
+            worker.owed.popleft()
+            worker.since = time.monotonic()
+            yield prompt, outcome
+        for worker in self._workers:
+            if worker.owed and time.monotonic() - worker.since > self._config.verify_timeout_s:
+                _, prompt, _, completion = worker.owed[0]
+                limit = f"rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
+                yield prompt, self._replace(worker, completion, f"the environment gave no verdict within {limit}")
+
+    def _replace(self, worker: _Worker, completion: Completion, error: str) -> SetAside:
+        """A new process in the worker's place; its oldest is set aside, the rest is asked again."""
+        ray.kill(worker.actor)
+        remaining = list(worker.owed)[1:]
+        worker.actor = self._start().actor
+        worker.owed.clear()
+        for _, prompt, task, other in remaining:
+            self._submit(worker, prompt, task, other)
+        worker.since = time.monotonic()
+        return SetAside(completion=completion, error=error)

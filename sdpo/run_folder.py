@@ -1,0 +1,169 @@
+"""What lies where in a run's folder, whose config it belongs to, and what of it counts after a kill.
+
+``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation), ``rollouts/step_NNNNNN.jsonl``
+(one line an attempt), ``checkpoints/step_NNNNNN/``, ``tensorboard/``, ``logs/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TextIO
+
+import yaml
+
+from sdpo.config import Config, Resume
+from sdpo.errors import UserError
+
+_MAY_DIFFER = (
+    "num_steps",
+    "resume",
+    "dry_run",
+    "runs_dir",
+    "name",
+    "cluster",
+    "tracking",
+    "checkpoint",
+    "rollout",
+    "evaluation",
+)
+"""Config keys that a continued run may change: they decide how it is run and watched, not what is learned from what."""
+
+
+@dataclass(slots=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+    _lock: TextIO | None = field(default=None, repr=False)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        return self.path / "rollouts"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def rollouts_of(self, step: int) -> Path:
+        return self.rollouts / f"step_{step:06d}.jsonl"
+
+    def claim(self, config: Config) -> None:
+        """Make the folder this run's, or find that it is. Raises UserError where it belongs to another config or process."""
+        self.check(config)
+        for folder in (self.path, self.rollouts, self.checkpoints, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"a run folder has one writer; another process is training in {self.path}. Wait for it, or choose another name=."
+            ) from error
+        _write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
+
+    def check(self, config: Config) -> None:
+        """The rules of ``resume=``, without touching anything."""
+        if not self.config.is_file():
+            if config.resume is Resume.must:
+                raise UserError(f"resume=must continues a run, and there is none in {self.path}. Check name= and runs_dir=.")
+            return
+        if config.resume is Resume.never:
+            raise UserError(
+                f"resume=never begins a new run, and {self.path} already holds one. Choose another name=, or resume=auto to "
+                "continue it."
+            )
+        differences = _differences(yaml.safe_load(self.config.read_text()), plain(config))
+        if differences:
+            raise UserError(
+                f"a run continues with the config it began with; {self.path} belongs to another one: "
+                + "; ".join(f"{key} was {old!r} and is now {new!r}" for key, old, new in differences[:6])
+                + ". Choose another name=, or repeat the command with the old values."
+            )
+
+    def forget_after(self, step: int) -> None:
+        """Drop what was recorded of steps after ``step``: they will be run again. A line cut off by a kill goes too."""
+        for file in (self.metrics, self.evaluations):
+            if file.is_file():
+                kept = [line for line in file.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+                _write_whole(file, "".join(kept))
+        for file in self.rollouts.glob("step_*.jsonl"):
+            if int(file.stem.removeprefix("step_")) > step:
+                file.unlink()
+
+
+def plain(config: Config) -> dict[str, object]:
+    """The config as nested dicts of plain values, for YAML and comparison."""
+    converted = _plain(dataclasses.asdict(config))
+    assert isinstance(converted, dict)
+    return converted
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, object, object]]:
+    old_flat, new_flat = _flat(old), _flat(new)
+    return [
+        (key, old_flat.get(key), new_flat.get(key))
+        for key in sorted(old_flat.keys() | new_flat.keys())
+        if key.split(".")[0] not in _MAY_DIFFER and old_flat.get(key) != new_flat.get(key)
+    ]
+
+
+def _flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _step_of(line: str) -> float:
+    """The step a line belongs to; never, for one that was cut off."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else float("inf")
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """A reader sees the old text or the new one."""
+    scratch = file.with_name(f".{file.name}.partial")
+    scratch.write_text(text)
+    os.replace(scratch, file)

@@ -1,0 +1,144 @@
+"""The Report of a training run: times its phases, gathers its numbers, passes them to the tracker and the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sdpo import metrics
+from sdpo.terminal import Terminal
+from sdpo.tracking import Tracker
+from sdpo.types import Completion, Evaluation, Group, Hint, Metrics, Prompt
+
+TIMED = {name.removeprefix("time/").removesuffix("_s") for name in metrics.METRICS if name.startswith("time/")}
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Set by a signal handler: end after the step."""
+
+    is_set: bool = False
+    signal_number: int = 0
+
+
+@dataclass(slots=True)
+class _PhaseClock:
+    """Seconds spent in each phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _name: str | None = None
+    _since: float = 0.0
+
+    def enter(self, name: str | None) -> None:
+        now = time.monotonic()
+        if self._name is not None:
+            self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
+        self._name, self._since = name, now
+
+
+class _StepLog:
+    """The StepLog of one step, or of one evaluation."""
+
+    def __init__(self, step: int, terminal: Terminal, tracker: Tracker) -> None:
+        self._step, self._terminal, self._tracker = step, terminal, tracker
+        self.clock = _PhaseClock()
+        self.values: dict[str, float] = {}
+        self.updates: list[Metrics] = []
+        self.generated_tokens = 0
+
+    def phase(self, name: str) -> None:
+        assert name in TIMED, f"phase {name!r} has no metric time/{name}_s"
+        self.clock.enter(name)
+        self._terminal.phase(name)
+
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+        for prompt, completion in _watched(completions, total, self._terminal):
+            self.generated_tokens += len(completion.token_ids)
+            yield prompt, completion
+
+    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
+        self.values.update(metrics.of_groups(groups_P, hints_P_G))
+        self._terminal.attempts(self.values)
+        self._tracker.rollouts(self._step, groups_P, hints_P_G)
+
+    def update(self, metrics: Metrics) -> None:
+        self.updates.append(metrics)
+
+
+class QuietLog:
+    """The StepLog of an evaluation outside of a run: shows progress, keeps nothing."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def phase(self, name: str) -> None:
+        self._terminal.phase(name)
+
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+        return _watched(completions, total, self._terminal)
+
+    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
+        """Nothing to keep."""
+
+    def update(self, metrics: Metrics) -> None:
+        """Nothing to keep."""
+
+
+def _watched(
+    completions: Iterable[tuple[Prompt, Completion]], total: int, terminal: Terminal
+) -> Iterator[tuple[Prompt, Completion]]:
+    """The same completions, each shown on the terminal as it passes."""
+    num_tokens = 0
+    terminal.progress(0, total, 0)
+    for done, (prompt, completion) in enumerate(completions, start=1):
+        num_tokens += len(completion.token_ids)
+        terminal.progress(done, total, num_tokens)
+        yield prompt, completion
+
+
+class RunReport:
+    """Tells people how the run goes, and keeps it."""
+
+    def __init__(self, terminal: Terminal, tracker: Tracker, stop: StopRequest) -> None:
+        self._terminal, self._tracker, self._stop = terminal, tracker, stop
+        self._save_s = 0.0
+
+    @property
+    def should_stop(self) -> bool:
+        return self._stop.is_set
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[_StepLog]:
+        began = time.monotonic()
+        log = _StepLog(step, self._terminal, self._tracker)
+        self._terminal.step_begins(step)
+        yield log
+        log.clock.enter(None)
+        row = {
+            **log.values,
+            **metrics.reduce(log.updates),
+            "generated_tokens": float(log.generated_tokens),
+            "tokens_per_s": log.generated_tokens / max(log.clock.seconds.get("generate", 0.0), 1e-9),
+            **{f"time/{name}_s": seconds for name, seconds in log.clock.seconds.items()},
+            "time/step_s": time.monotonic() - began,
+            "time/save_s": self._save_s,
+        }
+        self._tracker.step(step, row)
+        self._terminal.step_ends(step, row)
+
+    @contextmanager
+    def looking(self, step: int) -> Iterator[_StepLog]:
+        yield _StepLog(step, self._terminal, self._tracker)
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        self._tracker.evaluation(step, evaluation)
+        self._terminal.evaluation(step, evaluation.metrics)
+
+    @contextmanager
+    def saving(self, step: int) -> Iterator[None]:
+        began = time.monotonic()
+        self._terminal.phase("save")
+        yield
+        self._save_s = time.monotonic() - began

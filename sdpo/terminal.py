@@ -1,0 +1,191 @@
+"""What the user sees: a live view where there is a terminal, one line a step where there is none, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+PHASES = {
+    "start": "starting Ray, vLLM and DeepSpeed",
+    "generate": "generating and verifying",
+    "hindsight": "choosing hints",
+    "learn": "learning",
+    "sync": "sending weights to the engine",
+    "evaluate": "evaluating held-out tasks",
+    "save": "saving a checkpoint",
+}
+_SHOWN = (
+    ("success", "success rate", "{:.1%}"),
+    ("reward", "reward", "{:.3f}"),
+    ("hindsight", "with hindsight", "{:.1%}"),
+    ("response_tokens", "response length", "{:.1f} tokens"),
+    ("divergence", "student–teacher divergence", "{:.4f} nats"),
+    ("entropy", "entropy", "{:.3f} nats"),
+    ("loss", "loss", "{:+.4f}"),
+    ("tokens_per_s", "generation", "{:.0f} tokens/s"),
+)
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class Terminal:
+    """A view of the run, to be entered as a context; every method may be called at any time in it."""
+
+    def __init__(self, console: Console, title: str, num_steps: int, *, quiet: bool = False) -> None:
+        self._console, self._title, self._num_steps = console, title, num_steps
+        self._live: Live | None = None
+        if console.is_terminal and not quiet:
+            self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
+        self._step = 0
+        self._phase, self._phase_since = "start", time.monotonic()
+        self._done, self._total, self._tokens = 0, 0, 0
+        self._history: dict[str, list[float]] = {}
+        self._steps_s: list[float] = []
+        self._heldout: list[tuple[int, float]] = []
+
+    def __enter__(self) -> Terminal:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, sentence: str) -> None:
+        """A line that stays on the screen."""
+        self._console.print(escape(sentence), highlight=False)
+
+    def restore(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """What an interrupted run had recorded, so that the curves go on."""
+        for row in rows:
+            self._remember(row)
+
+    def phase(self, name: str) -> None:
+        self._phase, self._phase_since = name, time.monotonic()
+        self._done, self._total, self._tokens = 0, 0, 0
+
+    def progress(self, done: int, total: int, num_tokens: int) -> None:
+        self._done, self._total, self._tokens = done, total, num_tokens
+
+    def step_begins(self, step: int) -> None:
+        self._step = step
+
+    def attempts(self, values: Mapping[str, float]) -> None:
+        if values.get("set_aside"):
+            self.say(f"step {self._step}: {values['set_aside']:.0f} attempts set aside, their verification broke")
+
+    def step_ends(self, step: int, row: Mapping[str, float]) -> None:
+        self._steps_s.append(row["time/step_s"])
+        self._remember(row)
+        if row.get("updates", 0.0) == 0.0:
+            self.say(f"step {step}: nothing to learn from (no hint and no advantage); the policy is unchanged")
+        if self._live is None:
+            self.say(
+                f"step {step}/{self._num_steps}  success {row['success']:.1%}  reward {row['reward']:.3f}  hindsight "
+                f"{row['hindsight']:.1%}  response {row['response_tokens']:.0f} tokens  {row['tokens_per_s']:.0f} tokens/s  "
+                f"step {row['time/step_s']:.0f} s  ETA {_duration(self._eta_s())}"
+            )
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._heldout.append((step, metrics["heldout/success"]))
+        if self._live is None:
+            self.say(
+                f"held-out after step {step}: success {metrics['heldout/success']:.1%} ± {metrics['heldout/success_se']:.1%}"
+            )
+
+    def _remember(self, row: Mapping[str, float]) -> None:
+        for name, _, _ in _SHOWN:
+            if name in row:
+                self._history.setdefault(name, []).append(row[name])
+
+    def _eta_s(self) -> float | None:
+        """From the mean of the last steps; None before the first has ended."""
+        recent = self._steps_s[-5:]
+        return sum(recent) / len(recent) * (self._num_steps - self._step) if recent else None
+
+    def _view(self) -> RenderableType:
+        now = Table.grid(padding=(0, 2))
+        now.add_row("step", f"{self._step}/{self._num_steps}", ProgressBar(self._num_steps, max(0, self._step - 1), width=24))
+        seconds = time.monotonic() - self._phase_since
+        doing = f"{PHASES[self._phase]} · {seconds:.0f} s"
+        if self._total:
+            doing += f" · {self._done}/{self._total} · {self._tokens / max(seconds, 1e-9):.0f} tokens/s"
+        now.add_row("now", doing, ProgressBar(self._total or 1, self._done, width=24) if self._total else "")
+        now.add_row("ETA", _duration(self._eta_s()), "")
+        numbers = Table.grid(padding=(0, 2))
+        for name, label, form in _SHOWN:
+            values = self._history.get(name, [])
+            if values:
+                numbers.add_row(label, form.format(values[-1]), Text(sparkline(values), style="cyan"))
+        for step, success in self._heldout:
+            numbers.add_row(f"held-out, step {step}", f"{success:.1%}", "")
+        width = min(self._console.width, 100)
+        return Panel(Group(now, Text(), numbers), title=escape(self._title), width=width)
+
+
+def sparkline(values: Sequence[float], width: int = 32) -> str:
+    """The last ``width`` values as bars between their smallest and largest."""
+    shown = values[-width:]
+    low, high = min(shown), max(shown)
+    if high == low:
+        return _BARS[0] * len(shown)
+    return "".join(_BARS[round((value - low) / (high - low) * (len(_BARS) - 1))] for value in shown)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "after the first step"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def before_and_after(before: Mapping[str, object], after: Mapping[str, object]) -> Table:
+    """Two evaluations side by side; keys as in ``evaluations.jsonl``."""
+    table = Table(title=f"Held-out tasks, {after['k']} attempts each")
+    table.add_column("")
+    table.add_column(f"before (step {before['step']})", justify="right")
+    table.add_column(f"after (step {after['step']})", justify="right")
+    table.add_column("change", justify="right")
+    for name, label, scale, unit in (
+        ("heldout/success", "success (avg@k)", 100.0, "%"),
+        ("heldout/pass_at_k", "pass@k", 100.0, "%"),
+        ("heldout/response_tokens", "response tokens", 1.0, ""),
+    ):
+        old, new = _number(before[name]) * scale, _number(after[name]) * scale
+        spread_old = f" ± {_number(before['heldout/success_se']) * scale:.1f}" if name == "heldout/success" else ""
+        spread_new = f" ± {_number(after['heldout/success_se']) * scale:.1f}" if name == "heldout/success" else ""
+        table.add_row(label, f"{old:.1f}{spread_old}{unit}", f"{new:.1f}{spread_new}{unit}", f"{new - old:+.1f}{unit}")
+    return table
+
+
+def sample_attempt(attempt: Mapping[str, object], width: int) -> Panel:
+    """One attempt with what the environment said of it; model text is shown as text, never as markup."""
+    solved = _number(attempt["reward"]) >= 1.0
+    body = Text()
+    body.append(f"{attempt['question']}\n\n", style="dim")
+    body.append(_printable(str(attempt["completion"])).strip() + "\n\n")
+    body.append(
+        "solved" if solved else f"feedback: {_printable(str(attempt['feedback']))}",
+        style="green" if solved else "yellow",
+    )
+    return Panel(body, title=escape(str(attempt["task"])), width=min(width, 100))
+
+
+def _printable(text: str) -> str:
+    """Without control characters: a completion must not drive the terminal."""
+    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float)
+    return float(value)

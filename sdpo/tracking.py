@@ -1,0 +1,91 @@
+"""Metrics and rollouts out: JSON lines always, TensorBoard by config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdpo.config import TrackingConfig
+from sdpo.run_folder import RunFolder
+from sdpo.types import Evaluation, Group, Hint, Metrics
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Tracker:
+    """Writes a run's records, each line whole and flushed before the next step begins."""
+
+    def __init__(self, folder: RunFolder, config: TrackingConfig, *, first_step: int) -> None:
+        """``first_step``: records of this step and later are superseded by what is written now."""
+        self._folder = folder
+        self._config = config
+        self._tensorboard: SummaryWriter | None = None
+        if config.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(folder.tensorboard), purge_step=first_step)
+
+    def step(self, step: int, metrics: Metrics) -> None:
+        _append(self._folder.metrics, {"step": step, **_rounded(metrics)})
+        self._scalars(step, metrics)
+
+    def rollouts(self, step: int, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
+        """Every attempt of a step, one line each, replacing what an interrupted try at the same step left."""
+        if not self._config.rollouts:
+            return
+        lines = [line for group, hints_G in zip(groups_P, hints_P_G, strict=True) for line in _attempts(group, hints_G)]
+        text = "".join(json.dumps({"step": step, **line}, ensure_ascii=True) + "\n" for line in lines)
+        self._folder.rollouts_of(step).write_text(text)
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        attempts = [line for group in evaluation.groups for line in _attempts(group, (None,) * len(group.attempts))]
+        record = {"step": step, "k": evaluation.num_attempts, **_rounded(evaluation.metrics), "attempts": attempts}
+        _append(self._folder.evaluations, record)
+        self._scalars(step, evaluation.metrics)
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _scalars(self, step: int, metrics: Metrics) -> None:
+        if self._tensorboard is not None:
+            for name, value in metrics.items():
+                self._tensorboard.add_scalar(name, value, step)
+            self._tensorboard.flush()
+
+
+def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, object]]:
+    question = group.task.messages[-1].content
+    judged: list[dict[str, object]] = [
+        {
+            "task": group.task.id,
+            "question": question,
+            "completion": attempt.completion.text,
+            "finish": attempt.completion.finish.value,
+            "num_tokens": len(attempt.completion.token_ids),
+            "weights_version": attempt.completion.weights_version,
+            "reward": attempt.verdict.reward,
+            "feedback": attempt.verdict.feedback,
+            "hint": None if hint is None else hint.source.value,
+            "demonstration": None if hint is None else hint.demonstration,
+        }
+        for attempt, hint in zip(group.attempts, hints_G, strict=True)
+    ]
+    broken: list[dict[str, object]] = [
+        {"task": group.task.id, "question": question, "completion": outcome.completion.text, "set_aside": outcome.error}
+        for outcome in group.set_aside
+    ]
+    return judged + broken
+
+
+def _rounded(metrics: Metrics) -> dict[str, float]:
+    """Seven significant digits: what fp32 sums are worth."""
+    return {name: float(f"{value:.7g}") for name, value in metrics.items()}
+
+
+def _append(file: Path, record: Mapping[str, object]) -> None:
+    with file.open("a") as lines:
+        lines.write(json.dumps(record, ensure_ascii=True) + "\n")

@@ -1,0 +1,127 @@
+"""The algorithm, and nothing else. Every step of the paper (arXiv 2601.20802, section 2) can be pointed at here.
+
+Shapes: P tasks a step, G attempts a task.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdpo.batching import pack
+from sdpo.config import Config, SDPOConfig
+from sdpo.errors import UserError
+from sdpo.evaluation import evaluate
+from sdpo.grouping import asked, grouped
+from sdpo.hindsight import choose_hints
+from sdpo.lessons import lessons
+from sdpo.protocols import Engine, Learner, Renderer, Report, Verifier
+from sdpo.task_stream import TaskStream
+from sdpo.types import Group, Hint, Sampling, Task
+
+
+def train(
+    run: Config,
+    tasks: TaskStream,
+    heldout: tuple[Task, ...],
+    engine: Engine,
+    verifier: Verifier,
+    renderer: Renderer,
+    learner: Learner,
+    report: Report,
+    checkpoints: Path,
+) -> None:
+    """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
+    or the feedback, scores each answer again; the student moves towards it. The teacher never samples."""
+    engine.load(learner.weights(), version=learner.step)
+    if learner.step == 0:
+        _look(0, run, heldout, engine, verifier, renderer, report)
+    sampling = Sampling(
+        temperature=run.sampling.temperature,
+        top_p=run.sampling.top_p,
+        max_response_tokens=run.sampling.max_response_tokens,
+    )
+    for step in range(learner.step, run.num_steps):
+        with report.step(step + 1) as log:
+            # 1. Sample G attempts at each of P tasks, and have each verified as it ends.
+            log.phase("generate")
+            tasks_P = tasks.batch(step, run.batch.num_tasks)  # a pure function of (seed, step)
+            prompts_P = tuple(renderer.prompt(task) for task in tasks_P)
+            prompts = asked(prompts_P, run.batch.group_size, f"{run.seed}/{step}")
+            completions = log.watch(engine.sample(prompts, sampling), len(prompts))
+            groups_P = grouped(tasks_P, prompts_P, verifier.verify(tasks_P, completions))
+            _refuse_broken_environment(groups_P, run.rollout.max_set_aside_share)
+
+            # 2. Hindsight: what would have helped? No solved sibling and no feedback means no lesson.
+            log.phase("hindsight")
+            hints_P_G = [_hints(group, run, step) for group in groups_P]
+            log.groups(groups_P, hints_P_G)
+            updates = pack(lessons(groups_P, hints_P_G, renderer, run.algorithm), run.batch, learner.num_ranks, run.algorithm)
+
+            # 3. Learn. The loss is a sum over tokens divided by one global count, so neither the size of a micro-batch
+            #    nor the number of ranks changes the gradient.
+            log.phase("learn")
+            learner.anchor(updates)
+            for update in updates:
+                log.update(learner.update(update, run.algorithm))  # no lesson: a counted no-op, not a step of momentum
+
+            # 4. The teacher follows slowly; the engine at once.
+            log.phase("sync")
+            learner.finish_step()
+            engine.load(learner.weights(), version=learner.step)
+
+        # 5. Look, and keep.
+        if run.evaluation.is_due(step + 1, run.num_steps):
+            _look(step + 1, run, heldout, engine, verifier, renderer, report)
+        if run.checkpoint.is_due(step + 1, run.num_steps) or report.should_stop:
+            with report.saving(step + 1):
+                learner.save(checkpoints / f"step_{step + 1:06d}")
+        if report.should_stop:
+            return
+
+
+def _hints(group: Group, run: Config, step: int) -> tuple[Hint | None, ...]:
+    """GRPO learns without hindsight."""
+    if not isinstance(run.algorithm, SDPOConfig):
+        return (None,) * len(group.attempts)
+    return choose_hints(group, run.algorithm.hindsight, f"{run.seed}/{step}")
+
+
+def _look(
+    step: int,
+    run: Config,
+    heldout: tuple[Task, ...],
+    engine: Engine,
+    verifier: Verifier,
+    renderer: Renderer,
+    report: Report,
+) -> None:
+    """Held-out tasks, after ``step`` steps."""
+    if not heldout:
+        return
+    sampling = Sampling(
+        temperature=run.evaluation.temperature,
+        top_p=run.evaluation.top_p,
+        max_response_tokens=run.sampling.max_response_tokens,
+    )
+    with report.looking(step) as log:
+        evaluation = evaluate(
+            engine,
+            verifier,
+            renderer,
+            heldout,
+            num_attempts=run.evaluation.num_attempts,
+            sampling=sampling,
+            seed=run.seed,
+            log=log,
+        )
+        report.evaluation(step, evaluation)
+
+
+def _refuse_broken_environment(groups_P: tuple[Group, ...], max_share: float) -> None:
+    broken = [outcome for group in groups_P for outcome in group.set_aside]
+    total = len(broken) + sum(len(group.attempts) for group in groups_P)
+    if len(broken) > max_share * total:
+        raise UserError(
+            f"at most {max_share:.0%} of a step's attempts may be set aside (rollout.max_set_aside_share), because their "
+            f"verification broke; {len(broken)} of {total} were. The environment is at fault; its last error was:\n{broken[-1].error}"
+        )

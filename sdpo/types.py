@@ -1,0 +1,275 @@
+"""What flows through the trainer, in one direction and in this order:
+
+``Task → Completion → Verdict → Attempt → Group → Hint | None → Sample → MicroBatch → Update``
+
+A later stage is a later type, never an earlier one with a field filled in. Nothing here imports torch at run time, so that
+an environment can use these types without it.
+
+Shapes: P tasks, G attempts a task, R response tokens, S / Q the student's / teacher's prompt tokens, B rows of a
+micro-batch, T packed tokens, N packed response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Role(str, Enum):
+    """Who speaks in a message."""
+
+    system = "system"
+    user = "user"
+    assistant = "assistant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation. Example: ``Message(role=Role.user, content="What is 2 + 2?")``."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One question of an environment."""
+
+    id: str
+    """Unique within its environment, and the same in every process: ``"code/clamp-17"``."""
+    env: str
+    """Name of the environment that owns it."""
+    messages: tuple[Message, ...]
+    """The question as the student sees it; the last one is the user's."""
+    payload: object = None
+    """What the environment's verifier needs (tests, a reference); opaque to the trainer, and picklable."""
+
+    def __post_init__(self) -> None:
+        if not self.messages or self.messages[-1].role is not Role.user:
+            raise ValueError(f"a task's last message must be the user's (the policy answers it); task {self.id!r} breaks this")
+
+
+class Finish(str, Enum):
+    """Why a completion ended."""
+
+    stop = "stop"
+    length = "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the policy sampled."""
+
+    token_ids: tuple[int, ...]
+    """[R] as sampled, the end-of-sequence token included; never re-tokenised."""
+    logprobs: tuple[float, ...]
+    """[R] in nats, under the distribution that was sampled from (temperature and truncation applied)."""
+    text: str
+    """The decoded tokens without special ones: what the environment reads."""
+    finish: Finish
+    weights_version: int
+    """Version of the weights that sampled it: the learner's step at the load."""
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.logprobs):
+            raise ValueError(f"a completion needs one logprob a token; got {len(self.logprobs)} for {len(self.token_ids)} tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the environment says of a completion."""
+
+    reward: float
+    """In [0, 1]; 1 is solved."""
+    feedback: str | None = None
+    """What a helpful critic would say of *this* answer; never a hidden test nor a held-out answer. None: nothing to say."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The environment's own numbers, averaged over attempts and logged under ``env/``."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.reward <= 1.0:  # also catches NaN
+            raise ValueError(f"a reward must lie in [0, 1] (1 means solved); got {self.reward!r}")
+
+    @property
+    def is_solved(self) -> bool:
+        return self.reward >= 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A completion and its verdict."""
+
+    completion: Completion
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """A completion whose verification broke: the environment's fault, so neither failed nor rewarded, only counted."""
+
+    completion: Completion
+    error: str
+    """The environment's traceback."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The attempts at one task."""
+
+    task: Task
+    prompt_ids: tuple[int, ...]
+    """[S] the student's prompt, as the engine saw it."""
+    attempts: tuple[Attempt, ...]
+    """[G], less those set aside."""
+    set_aside: tuple[SetAside, ...] = ()
+
+
+class HintSource(str, Enum):
+    """Where hindsight comes from."""
+
+    demonstration = "demonstration"
+    feedback = "feedback"
+    both = "both"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """What would have helped with one attempt: at least one of the two texts."""
+
+    demonstration: str | None
+    """A solved sibling's completion, thinking removed."""
+    feedback: str | None
+    """What the environment said of this attempt."""
+
+    def __post_init__(self) -> None:
+        if self.demonstration is None and self.feedback is None:
+            raise ValueError("a hint must hold a demonstration or feedback; where there is neither, the hint is None")
+
+    @property
+    def source(self) -> HintSource:
+        if self.demonstration is None:
+            return HintSource.feedback
+        return HintSource.demonstration if self.feedback is None else HintSource.both
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One row to learn from. Student and teacher score the same response tokens, under different prompts."""
+
+    prompt_ids: tuple[int, ...]
+    """[S] the student's prompt."""
+    teacher_prompt_ids: tuple[int, ...] | None
+    """[Q] the hindsight prompt; None where there is no hint, and so no distillation loss."""
+    response_ids: tuple[int, ...]
+    """[R]"""
+    loss_mask: tuple[bool, ...]
+    """[R] False where the token is not the policy's own (an environment's turn)."""
+    sampled_logprobs: tuple[float, ...]
+    """[R] in nats, from the engine that sampled."""
+    advantage: float
+    """The group advantage of this row's reward, the same for every token."""
+    weight: float = 1.0
+    """Factor of the row's distillation loss."""
+    task_index: int = 0
+    """Position of the task in the step's batch: rows of one task stay in one update."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.response_ids), len(self.loss_mask), len(self.sampled_logprobs)}
+        if len(lengths) != 1:
+            raise ValueError(
+                "a sample needs a mask and a logprob for every response token; got "
+                f"{len(self.response_ids)} tokens, {len(self.loss_mask)} masks, {len(self.sampled_logprobs)} logprobs"
+            )
+        if not self.response_ids or not self.prompt_ids:
+            raise ValueError("a sample needs at least one prompt token and one response token")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Rows of one rank's forward pass, packed end to end without padding.
+
+    Invariant: row b of the student, ``student_ids[student_offsets[b]:student_offsets[b+1]]``, and row b of the teacher end in
+    the same ``num_response_tokens_B[b]`` response ids. A row without hindsight has an empty teacher row.
+    """
+
+    student_ids_T: Tensor
+    """[T] int64"""
+    student_offsets: tuple[int, ...]
+    """[B+1] row b is the half-open range between two neighbours."""
+    teacher_ids_T: Tensor
+    """[T'] int64, the same responses under the hindsight prompts."""
+    teacher_offsets: tuple[int, ...]
+    """[B+1]"""
+    num_response_tokens_B: tuple[int, ...]
+    """[B]"""
+    loss_mask_N: Tensor
+    """[N] bool, over the responses of all rows in order."""
+    distilled_N: Tensor
+    """[N] bool, loss_mask and the row has hindsight."""
+    sampled_logprobs_N: Tensor
+    """[N] float32, nats"""
+    advantages_N: Tensor
+    """[N] float32"""
+    weights_N: Tensor
+    """[N] float32"""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.num_response_tokens_B)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """Everything that one optimizer step learns from, on all ranks, with the global counts its losses are divided by."""
+
+    index: int
+    """Position within the step."""
+    micro_batches: tuple[tuple[MicroBatch, ...], ...]
+    """[ranks][micro-batches], the same number on each rank."""
+    num_loss_tokens: int
+    """Response tokens that carry a policy-gradient loss, over all ranks and micro-batches."""
+    num_distilled_tokens: int
+    """Response tokens that carry a distillation loss, likewise."""
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What the engine is asked to continue: once, with one seed."""
+
+    token_ids: tuple[int, ...]
+    seed: int
+    task_index: int
+    """Position of the task in the batch that was asked for."""
+    attempt_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """The distribution that completions are drawn from."""
+
+    temperature: float
+    top_p: float
+    max_response_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What held-out tasks say of a policy."""
+
+    num_attempts: int
+    """k, attempts a task."""
+    groups: tuple[Group, ...]
+    metrics: Mapping[str, float]
+    """Keys ``heldout/...`` of ``sdpo.metrics``."""
+
+
+Metrics = Mapping[str, float]
+"""Names from ``sdpo.metrics`` to values."""
+
+Tasks = Sequence[Task]
