@@ -93,7 +93,7 @@ def _is_group(name: str, key: str) -> bool:
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
+    for key in map(str, config):
         yield f"{prefix}{key}"
         if not OmegaConf.is_missing(config, key):
             inner = config._get_node(key)

@@ -268,10 +268,9 @@ class BatchConfig:
 
 @dataclass
 class SamplingConfig:
-    """The distribution that training samples from."""
+    """The distribution that training samples from; never truncated, since a learner scores every token."""
 
     temperature: float = 1.0
-    top_p: float = 1.0
     max_prompt_tokens: int = 512
     max_response_tokens: int = 72
 
@@ -280,7 +279,6 @@ class SamplingConfig:
             raise ValueError(
                 f"sampling.temperature must be positive (learning needs attempts that differ); got {self.temperature}."
             )
-        _probability("sampling.top_p", self.top_p)
         _at_least("sampling.max_prompt_tokens", self.max_prompt_tokens, 1, "a prompt needs a token")
         _at_least("sampling.max_response_tokens", self.max_response_tokens, 1, "a response needs a token")
 
@@ -498,7 +496,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
     store.store(name="evaluate_schema", node=EvaluateConfig)
-    for group, schemas in {
+    groups: dict[str, dict[str, type]] = {
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
         "model": {"model_schema": ModelConfig},
         "env": {"env_schema": EnvConfig},
@@ -506,7 +504,8 @@ def register() -> None:
         "rollout": {"rollout_schema": RolloutConfig},
         "cluster": {"cluster_schema": ClusterConfig},
         "tracking": {"tracking_schema": TrackingConfig},
-    }.items():
+    }
+    for group, schemas in groups.items():
         for name, node in schemas.items():
             store.store(group=group, name=name, node=node)
 

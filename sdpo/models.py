@@ -186,5 +186,5 @@ def _convert(gguf: Path, target: Path) -> None:
     config = type(quantised.config)(**{**settings, "dtype": "bfloat16"})
     plain = type(quantised)(config)
     plain.load_state_dict(quantised.state_dict())
-    plain.to(torch.bfloat16).save_pretrained(target)
+    plain.bfloat16().save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

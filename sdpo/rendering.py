@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -73,14 +74,13 @@ class ChatRenderer:
         return best, render(best)
 
     def _ids(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
-        encoded = self.tokenizer.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             [{"role": message.role.value, "content": message.content} for message in messages],
+            tokenize=False,
             add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            **self.chat_template_options,
+            **dict[str, Any](self.chat_template_options),
         )
-        return tuple(int(token_id) for token_id in encoded["input_ids"])
+        return tuple(self.tokenizer.encode(str(text), add_special_tokens=False))
 
 
 def _elided(text: str, num_chars: int) -> str:

@@ -1,7 +1,7 @@
 """What lies where in a run's folder, whose config it belongs to, and what of it counts after a kill.
 
-``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation), ``rollouts/step_NNNNNN.jsonl``
-(one line an attempt), ``checkpoints/step_NNNNNN/``, ``tensorboard/``, ``logs/``.
+``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation),
+``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``checkpoints/step_NNNNNN/``, ``tensorboard/``, ``logs/``.
 """
 
 from __future__ import annotations

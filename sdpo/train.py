@@ -37,7 +37,7 @@ def train(
         _look(0, run, heldout, engine, verifier, renderer, report)
     sampling = Sampling(
         temperature=run.sampling.temperature,
-        top_p=run.sampling.top_p,
+        top_p=1.0,
         max_response_tokens=run.sampling.max_response_tokens,
     )
     for step in range(learner.step, run.num_steps):
@@ -123,5 +123,6 @@ def _refuse_broken_environment(groups_P: tuple[Group, ...], max_share: float) ->
     if len(broken) > max_share * total:
         raise UserError(
             f"at most {max_share:.0%} of a step's attempts may be set aside (rollout.max_set_aside_share), because their "
-            f"verification broke; {len(broken)} of {total} were. The environment is at fault; its last error was:\n{broken[-1].error}"
+            f"verification broke; {len(broken)} of {total} were. The environment is at fault; its last error was:\n"
+            f"{broken[-1].error}"
         )

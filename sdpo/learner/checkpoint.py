@@ -64,7 +64,7 @@ def abandon(path: Path, error: Exception) -> UserError:
     shutil.rmtree(scratch_of(path), ignore_errors=True)
     free = shutil.disk_usage(path.parent).free / 2**20
     return UserError(
-        f"the checkpoint {path} could not be written ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
+        f"the checkpoint {path} could not be written ({type(error).__name__}: {str(error).partition(chr(10))[0]}); "
         f"{free:.0f} MiB are free there. Nothing half-written was kept, and earlier checkpoints are whole. Free some space "
         "and repeat the command: it continues from the last one."
     )

@@ -52,6 +52,7 @@ class DeepSpeedLearner:
     def __init__(self, model_path: str, config: LearnerConfig, algorithm: AlgorithmConfig, scale: Scale, place: Place) -> None:
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it; a rank sees one device, its own
         import deepspeed
 
         torch.manual_seed(place.rank)
@@ -76,7 +77,7 @@ class DeepSpeedLearner:
             policy.gradient_checkpointing_enable()
         policy.train()
         self._device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
-        policy.to(self._device)
+        nn.Module.to(policy, self._device)
         frozen_or_live = TeacherConfig(kind=TeacherKind.live)
         self._teacher = make_teacher(policy, algorithm.teacher if isinstance(algorithm, SDPOConfig) else frozen_or_live)
         self._engine, self._optimizer, *_ = deepspeed.initialize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+from sdpo.actors import start, threads_each
 from sdpo.config import AlgorithmConfig, LearnerConfig
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint
@@ -20,10 +20,9 @@ from sdpo.learner.engine import DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
 from sdpo.logs import redirect_output, tail
 from sdpo.types import Metrics, Update
-from sdpo.weights import packed
+from sdpo.weights import PackedWeights, packed
 
 
-@ray.remote
 class LearnerActor:
     """A DeepSpeedLearner in a process of its own."""
 
@@ -40,7 +39,7 @@ class LearnerActor:
     def start(self, config: LearnerConfig, algorithm: AlgorithmConfig, scale: Scale, place: Place) -> None:
         self._learner = DeepSpeedLearner(self._model_path, config, algorithm, scale, place)
 
-    def weights(self) -> ray.ObjectRef:
+    def weights(self) -> ray.ObjectRef[PackedWeights]:
         """In the object store, so that the driver passes on a reference and never holds them."""
         return ray.put(packed(self._learner.parameters()))
 
@@ -100,9 +99,8 @@ class LearnerGroup:
         self._config = config
         self._keep_checkpoints = keep_checkpoints
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
-        threads = config.num_threads or max(1, (os.cpu_count() or 1) // config.num_ranks)
-        options = {"num_cpus": 0, "num_gpus": num_gpus, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
-        self._actors = [LearnerActor.options(**options).remote(log, model_path) for log in self._logs]
+        threads = config.num_threads or threads_each(config.num_ranks)
+        self._actors = [start(LearnerActor, log, model_path, num_gpus=num_gpus, num_threads=threads) for log in self._logs]
         address = self._answers([self._actors[0].free_address.remote()])[0]
         self._started = [
             actor.start.remote(
@@ -127,8 +125,8 @@ class LearnerGroup:
         ):
             if found != wanted:
                 raise UserError(
-                    f"a checkpoint continues with the learner.{name} it was written with; {path} has {found}, the config {wanted}. "
-                    f"Set learner.{name}={found}."
+                    f"a checkpoint continues with the learner.{name} it was written with; {path} has {found}, the "
+                    f"config {wanted}. Set learner.{name}={found}."
                 )
         self._answers([actor.restore.remote(path, counters) for actor in self._actors])
         self.step = counters.step

@@ -125,7 +125,8 @@ class EmaTeacher:
 
 
 def _frozen_copy(policy: PreTrainedModel) -> PreTrainedModel:
-    twin = copy.deepcopy(policy).eval()
+    twin: PreTrainedModel = copy.deepcopy(policy)
+    twin.eval()
     twin.requires_grad_(False)
     return twin
 

@@ -6,6 +6,7 @@ this module, not its interface.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,8 @@ def policy_scores(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, *, temperat
         logprobs_NV = _logprobs(hidden, head_VH, temperature)
         return logprobs_NV.gather(-1, ids[:, None])[:, 0], _entropy(logprobs_NV)
 
-    return _chunked(one, chunk, hidden_NH, ids_N)
+    logprobs_N, entropy_N = _chunked(one, chunk, hidden_NH, ids_N)
+    return logprobs_N, entropy_N
 
 
 def distillation_scores(
@@ -72,7 +74,8 @@ def distillation_scores(
 
 def _logprobs(hidden_NH: Tensor, head_VH: Tensor, temperature: float) -> Tensor:
     """[N, V] in fp32: the product in the compute type, as the engine does it, the softmax in fp32."""
-    return ((hidden_NH @ head_VH.T).float() / temperature).log_softmax(-1)
+    logits_NV = (hidden_NH @ head_VH.T).float()
+    return (logits_NV if temperature == 1.0 else logits_NV / temperature).log_softmax(-1)
 
 
 @torch.no_grad()
@@ -80,11 +83,11 @@ def _entropy(logprobs_NV: Tensor) -> Tensor:
     return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
 
 
-def _chunked(score, size: int, *inputs_N: Tensor) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+def _chunked(score: Callable[..., tuple[Tensor, ...]], size: int, *inputs_N: Tensor) -> tuple[Tensor, ...]:
     """``score`` over chunks of ``size`` rows, each recomputed in the backward; the results joined again."""
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs_N)
     parts = [
         checkpoint(score, *chunk, use_reentrant=False) if needs_backward else score(*chunk)
-        for chunk in zip(*(tensor.split(size) for tensor in inputs_N), strict=True)
+        for chunk in zip(*(torch.split(tensor, size) for tensor in inputs_N), strict=True)
     ]
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))

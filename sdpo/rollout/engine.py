@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sdpo.config import RolloutConfig
+from sdpo.rollout.reload import reload
 from sdpo.types import Completion, Finish, Prompt, Sampling
 from sdpo.weights import PackedWeights
 
@@ -64,13 +65,13 @@ class VllmEngine:
 
     def load(self, weights: PackedWeights, *, version: int) -> None:
         """Serve ``weights`` from now on."""
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights.tensors()})
+        self._llm.collective_rpc(reload, args=(weights,))
         self._llm.reset_prefix_cache()
         self.version = version
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[tuple[Prompt, Completion]]]:
         """One completion for each prompt, in the order in which they end; each item holds those that ended together."""
-        from vllm import SamplingParams, TokensPrompt
+        from vllm import RequestOutput, SamplingParams, TokensPrompt
 
         engine = self._llm.llm_engine
         for index, prompt in enumerate(prompts):
@@ -88,19 +89,20 @@ class VllmEngine:
                 ),
             )
         while engine.has_unfinished_requests():
-            ended = [output for output in engine.step() if output.finished]
+            ended = [output for output in engine.step() if isinstance(output, RequestOutput) and output.finished]
             if ended:
                 yield [(prompts[int(output.request_id)], self._completion(output)) for output in ended]
 
     def _completion(self, output: RequestOutput) -> Completion:
         sampled = output.outputs[0]
         token_ids = tuple(sampled.token_ids)
-        if sampled.logprobs is None:
-            raise RuntimeError("vLLM returned no logprobs although they were asked for")
+        assert sampled.logprobs is not None, "logprobs were asked for"
         return Completion(
             token_ids=token_ids,
-            logprobs=tuple(float(at[token_id].logprob) for at, token_id in zip(sampled.logprobs, token_ids, strict=True)),
-            text=str(self._tokenizer.decode(token_ids, skip_special_tokens=True)),
+            logprobs=tuple(
+                float(at[token_id].logprob) for at, token_id in zip(sampled.logprobs, token_ids, strict=True) if at is not None
+            ),
+            text=str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)),
             finish=Finish.stop if sampled.finish_reason == "stop" else Finish.length,
             weights_version=self.version,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from sdpo.actors import start, threads_each
 from sdpo.config import RolloutConfig
 from sdpo.errors import UserError
 from sdpo.logs import redirect_output, tail
@@ -19,7 +20,6 @@ from sdpo.weights import PackedWeights
 LOAD_TIMEOUT_S = 600.0
 
 
-@ray.remote
 class EngineActor:
     """A VllmEngine in a process of its own."""
 
@@ -47,14 +47,10 @@ class EngineFleet:
         """Starts the actors without waiting; ``num_gpus`` is each one's share."""
         self._config = config
         self._logs = [logs / f"engine-{index}.log" for index in range(config.num_engines)]
-        threads = max(1, (os.cpu_count() or 1) // config.num_engines)
-        options = {
-            "num_cpus": 0,
-            "num_gpus": num_gpus,
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
-        }
+        threads = threads_each(config.num_engines)
         self._actors = [
-            EngineActor.options(**options).remote(log, model_path, max_model_tokens, config, seed) for log in self._logs
+            start(EngineActor, log, model_path, max_model_tokens, config, seed, num_gpus=num_gpus, num_threads=threads)
+            for log in self._logs
         ]
 
     def wait_until_ready(self) -> None:
@@ -76,12 +72,13 @@ class EngineFleet:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
         """A task's attempts go to one engine, which then computes their prompt once."""
-        streams = {}
+        streams: dict[Any, Path] = {}
         for index, actor in enumerate(self._actors):
             share = [prompt for prompt in prompts if prompt.task_index % len(self._actors) == index]
             if share:
                 streams[actor.sample.options(num_returns="streaming").remote(share, sampling)] = self._logs[index]
         while streams:
+            ready: list[Any]
             ready, _ = ray.wait(list(streams), num_returns=1, timeout=self._config.stall_timeout_s)
             if not ready:
                 raise RuntimeError(

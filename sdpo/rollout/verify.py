@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from sdpo.actors import start
 from sdpo.config import EnvConfig, RolloutConfig
 from sdpo.envs import registry
 from sdpo.envs.base import Environment
@@ -31,7 +32,6 @@ def judge(environment: Environment, task: Task, completion: Completion) -> Attem
     return Attempt(completion=completion, verdict=verdict)
 
 
-@ray.remote
 class VerifierActor:
     """An environment in a process of its own."""
 
@@ -47,8 +47,9 @@ class VerifierActor:
 class _Worker:
     """An actor and what it still owes, oldest first; it works on the oldest."""
 
-    actor: ActorHandle
-    owed: deque[tuple[ray.ObjectRef, Prompt, Task, Completion]] = field(default_factory=deque)
+    actor: Any
+    """Handle on a VerifierActor."""
+    owed: deque[tuple[ray.ObjectRef[Attempt | SetAside], Prompt, Task, Completion]] = field(default_factory=deque)
     since: float = 0.0
     """When the oldest became the oldest, as far as was seen; time.monotonic() seconds."""
 
@@ -73,7 +74,7 @@ class VerifierPool:
             yield from self._arrived(wait_s=0.1)
 
     def _start(self) -> _Worker:
-        return _Worker(actor=VerifierActor.options(num_cpus=0).remote(self._log, self._env))
+        return _Worker(actor=start(VerifierActor, self._log, self._env))
 
     def _least_busy(self) -> _Worker:
         return min(self._workers, key=lambda worker: len(worker.owed))

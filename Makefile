@@ -1,0 +1,50 @@
+# `make train` and `make test` do all the set-up themselves; a second call installs nothing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ALGORITHM ?= sdpo
+ENV ?= code
+ARGS ?=
+
+.PHONY: train test unit lint format setup lock clean
+
+train: setup
+	$(BIN)/sdpo train algorithm=$(ALGORITHM) env=$(ENV) $(ARGS)
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+unit: setup
+	$(BIN)/python -m pytest -m "not integration"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# sdpo.envs and sdpo.conf live in folders of the top level; mypy gets to see the package as it is installed.
+	@mkdir -p build/package/sdpo && ln -sfn ../../../envs build/package/sdpo/envs && ln -sfn ../../../conf build/package/sdpo/conf
+	@for item in sdpo/*; do ln -sfn ../../../$$item build/package/$$item; done
+	cd build/package && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p sdpo
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/.complete
+
+# torch first and alone, then the locked set without a resolve: vLLM's wheel asks for packages that break it on the CPU.
+$(VENV)/.complete: requirements/cpu.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))" || \
+	  { echo "error: Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch" && $(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	@echo "installing the locked CPU set (about two minutes)" && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/cpu.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

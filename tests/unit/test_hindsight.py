@@ -1,0 +1,157 @@
+"""Which attempts get which hint, and how it reads."""
+
+import dataclasses
+
+import pytest
+
+from sdpo.config import HindsightConfig, HintChoice
+from sdpo.hindsight import CLOSING, choose_hints, hindsight_text, without_thinking
+from sdpo.types import Attempt, Completion, Finish, Group, Hint, HintSource, Message, Role, Task, Verdict
+
+
+def attempt(text: str, reward: float, feedback: str | None = None) -> Attempt:
+    completion = Completion(token_ids=(1,), logprobs=(-0.5,), text=text, finish=Finish.stop, weights_version=0)
+    return Attempt(completion=completion, verdict=Verdict(reward=reward, feedback=feedback))
+
+
+def group(*attempts: Attempt, task_id: str = "sums/1") -> Group:
+    task = Task(id=task_id, env="sums", messages=(Message(role=Role.user, content="What is 2 + 2?"),))
+    return Group(task=task, prompt_ids=(1, 2), attempts=attempts)
+
+
+def hints(of: Group, seed: str = "0/0", **config: object) -> tuple[Hint | None, ...]:
+    return choose_hints(of, dataclasses.replace(HindsightConfig(), **config), seed)
+
+
+MIXED = group(attempt("five", 0.0, "off by one"), attempt("four", 1.0), attempt("six", 0.0))
+"""A failure with feedback, a solved attempt, and a failure of which nothing was said."""
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (HintChoice.demonstration_first, [("four", None), None, ("four", None)]),
+        (HintChoice.both, [("four", "off by one"), None, ("four", None)]),
+        (HintChoice.demonstration_only, [("four", None), None, ("four", None)]),
+        (HintChoice.feedback_only, [(None, "off by one"), None, None]),
+    ],
+    ids=lambda value: value.value if isinstance(value, HintChoice) else "",
+)
+def test_each_choice_gives_what_its_name_says(choice, expected):
+    given = [hint and (hint.demonstration, hint.feedback) for hint in hints(MIXED, choice=choice)]
+    assert given == expected
+
+
+@pytest.mark.parametrize(
+    ("choice", "source"),
+    [
+        (HintChoice.demonstration_first, HintSource.feedback),
+        (HintChoice.both, HintSource.feedback),
+        (HintChoice.feedback_only, HintSource.feedback),
+        (HintChoice.demonstration_only, None),
+    ],
+    ids=lambda value: value.value if isinstance(value, HintChoice) else "",
+)
+def test_feedback_is_all_there_is_where_nobody_solved_the_task(choice, source):
+    failures = group(attempt("five", 0.0, "too large"), attempt("three", 0.5, "too small"))
+    assert [hint and hint.source for hint in hints(failures, choice=choice)] == [source, source]
+
+
+@pytest.mark.parametrize("choice", list(HintChoice), ids=lambda choice: choice.value)
+def test_there_is_no_hint_where_there_is_neither_a_solved_sibling_nor_feedback(choice):
+    assert hints(group(attempt("five", 0.0), attempt("six", 0.9)), choice=choice) == (None, None)
+    assert hints(group(), choice=choice) == ()
+
+
+def test_empty_feedback_is_no_hint():
+    """An environment that says "" says nothing: a teacher shown nothing has no hindsight to teach."""
+    assert hints(group(attempt("five", 0.0, ""), attempt("six", 0.0, ""))) == (None, None)
+
+
+def test_nobody_is_shown_their_own_attempt():
+    texts = [f"answer {index}" for index in range(5)]
+    solved = group(*(attempt(text, 1.0) for text in texts))
+    for seed in range(40):
+        for text, hint in zip(texts, hints(solved, seed=str(seed)), strict=True):
+            assert hint.demonstration in texts
+            assert hint.demonstration != text
+
+
+def test_a_lone_solved_attempt_has_nobody_to_learn_from():
+    assert hints(group(attempt("four", 1.0))) == (None,)
+
+
+def test_only_solved_siblings_demonstrate():
+    nearly = group(attempt("five", 0.0), attempt("four, or so", 0.99), attempt("four", 1.0), attempt("six", 0.0))
+    for seed in range(40):
+        assert [hint and hint.demonstration for hint in hints(nearly, seed=str(seed))] == ["four", "four", None, "four"]
+
+
+def test_a_lower_demonstration_reward_lets_more_siblings_demonstrate_but_never_a_worthless_one():
+    partly = group(attempt("five", 0.0), attempt("nearly four", 0.6))
+    assert hints(partly, demonstration_reward=0.5)[0].demonstration == "nearly four"
+    worthless = group(attempt("five", 0.0), attempt("six", 0.0))
+    assert hints(worthless, demonstration_reward=0.0) == (None, None)
+
+
+def test_solved_attempts_get_hints_unless_told_otherwise():
+    both_solved = group(attempt("four", 1.0), attempt("2 + 2 = 4", 1.0), attempt("five", 0.0))
+    assert [hint.demonstration for hint in hints(both_solved)[:2]] == ["2 + 2 = 4", "four"]
+    first, second, third = hints(both_solved, solved_get_hints=False)
+    assert (first, second) == (None, None)
+    assert third is not None
+
+
+def test_the_draw_is_a_function_of_the_seed_the_task_and_the_attempt():
+    texts = [f"answer {index}" for index in range(9)]
+    solved = group(*(attempt(text, 1.0) for text in texts))
+    elsewhere = group(*(attempt(text, 1.0) for text in texts), task_id="sums/2")
+    assert hints(solved, seed="0/3") == hints(solved, seed="0/3")
+    assert hints(solved, seed="0/3") != hints(solved, seed="0/4")
+    assert hints(solved, seed="0/3") != hints(elsewhere, seed="0/3")
+
+
+def test_every_solved_sibling_is_drawn_sometimes():
+    failed = group(attempt("five", 0.0), *(attempt(f"answer {index}", 1.0) for index in range(4)))
+    drawn = {hints(failed, seed=str(seed))[0].demonstration for seed in range(60)}
+    assert drawn == {f"answer {index}" for index in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<think>2 and 2</think>\n\nfour", "four"),
+        ("<think>2\nand\n2</think>four<think>sure?</think> indeed", "four indeed"),
+        ("four <think>or is it", "four"),
+        ("<think>never closed", ""),
+        ("<think></think>four", "four"),
+        ("four", "four"),
+    ],
+)
+def test_thinking_is_removed_also_where_it_was_never_closed(text, answer):
+    assert without_thinking(text) == answer
+
+
+def test_demonstrations_are_shown_without_their_thinking():
+    assert hints(group(attempt("five", 0.0), attempt("<think>hm</think> four", 1.0)))[0].demonstration == "four"
+
+
+def test_a_sibling_that_only_thought_does_not_demonstrate():
+    failed = group(attempt("five", 0.0, "off by one"), attempt("<think>four, clearly", 1.0))
+    assert hints(failed)[0] == Hint(demonstration=None, feedback="off by one")
+
+
+def test_message_holds_the_question_the_hint_and_the_closing_instruction_in_this_order():
+    message = hindsight_text("What is 2 + 2?", Hint(demonstration="four", feedback="off by one")).message()
+    assert message.role is Role.user
+    places = [message.content.index(part) for part in ("What is 2 + 2?", "four", "off by one", CLOSING)]
+    assert places == sorted(places)
+    assert message.content.startswith("What is 2 + 2?")
+    assert message.content.endswith(CLOSING)
+
+
+def test_message_does_not_speak_of_what_the_hint_does_not_hold():
+    shown = hindsight_text("Q", Hint(demonstration="four", feedback=None)).message().content
+    told = hindsight_text("Q", Hint(demonstration=None, feedback="off by one")).message().content
+    assert "Feedback" not in shown
+    assert "solution" not in told

@@ -1,0 +1,98 @@
+"""What the constructors refuse, and the few properties of the types."""
+
+import dataclasses
+import math
+
+import pytest
+
+from sdpo.types import (
+    Completion,
+    Finish,
+    Hint,
+    HintSource,
+    Message,
+    Role,
+    Sample,
+    Task,
+    Verdict,
+)
+
+USER, ASSISTANT = Message(role=Role.user, content="2 + 2?"), Message(role=Role.assistant, content="4")
+SAMPLE = Sample(
+    prompt_ids=(1, 2),
+    teacher_prompt_ids=(3,),
+    response_ids=(4, 5),
+    loss_mask=(True, False),
+    sampled_logprobs=(-0.1, -0.2),
+    advantage=0.5,
+)
+
+
+@pytest.mark.parametrize("messages", [(), (USER, ASSISTANT), (Message(role=Role.system, content="Add."),)])
+def test_a_task_ends_with_the_users_message(messages):
+    with pytest.raises(ValueError, match=r"last message must be the user's.*'sums/1'"):
+        Task(id="sums/1", env="sums", messages=messages)
+
+
+def test_a_task_may_hold_a_conversation():
+    assert Task(id="sums/1", env="sums", messages=(USER, ASSISTANT, USER)).messages[-1] is USER
+
+
+@pytest.mark.parametrize("logprobs", [(), (-0.1,), (-0.1, -0.2, -0.3)])
+def test_a_completion_has_one_logprob_a_token(logprobs):
+    with pytest.raises(ValueError, match=f"got {len(logprobs)} for 2 tokens"):
+        Completion(token_ids=(1, 2), logprobs=logprobs, text="", finish=Finish.stop, weights_version=0)
+
+
+@pytest.mark.parametrize("reward", [-0.01, 1.01, math.nan, math.inf, -math.inf])
+def test_a_reward_lies_between_0_and_1(reward):
+    with pytest.raises(ValueError, match=f"got {reward!r}"):
+        Verdict(reward=reward)
+
+
+@pytest.mark.parametrize(("reward", "is_solved"), [(0.0, False), (0.999, False), (1.0, True), (1, True)])
+def test_solved_is_the_full_reward(reward, is_solved):
+    assert Verdict(reward=reward).is_solved is is_solved
+
+
+def test_a_hint_says_something():
+    with pytest.raises(ValueError, match="demonstration or feedback"):
+        Hint(demonstration=None, feedback=None)
+
+
+@pytest.mark.parametrize(
+    ("demonstration", "feedback", "source"),
+    [
+        ("four", None, HintSource.demonstration),
+        (None, "off by one", HintSource.feedback),
+        ("four", "off by one", HintSource.both),
+    ],
+)
+def test_source_of_a_hint_is_what_it_holds(demonstration, feedback, source):
+    assert Hint(demonstration=demonstration, feedback=feedback).source is source
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"loss_mask": (True,)}, "got 2 tokens, 1 masks, 2 logprobs"),
+        ({"sampled_logprobs": (-0.1, -0.2, -0.3)}, "got 2 tokens, 2 masks, 3 logprobs"),
+        ({"response_ids": (4,)}, "got 1 tokens, 2 masks, 2 logprobs"),
+        ({"response_ids": (), "loss_mask": (), "sampled_logprobs": ()}, "at least one prompt token and one response"),
+        ({"prompt_ids": ()}, "at least one prompt token and one response"),
+    ],
+)
+def test_a_sample_has_a_mask_and_a_logprob_for_each_of_its_tokens(changed, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SAMPLE, **changed)
+
+
+def test_a_hindsight_prompt_is_absent_or_holds_a_token():
+    """The first response token is predicted by the last prompt token: without one the row's hidden states are misaligned."""
+    with pytest.raises(ValueError, match="prompt token"):
+        dataclasses.replace(SAMPLE, teacher_prompt_ids=())
+
+
+def test_values_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SAMPLE.advantage = 1.0
