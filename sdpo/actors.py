@@ -16,7 +16,7 @@ def start(actor_class: type, *arguments: object, num_gpus: float = 0.0, num_thre
     """
     return (
         ray.remote(actor_class)
-        .options(  # type: ignore[union-attr]
+        .options(
             num_cpus=0,
             num_gpus=num_gpus,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(num_threads)}},

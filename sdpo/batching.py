@@ -18,6 +18,7 @@ from sdpo.types import MicroBatch, Sample, Update
 
 def pack(samples: Sequence[Sample], batch: BatchConfig, num_ranks: int, algorithm: AlgorithmConfig) -> tuple[Update, ...]:
     """The step's updates, each with the samples of ``batch.tasks_per_update`` tasks."""
+    assert all(0 <= sample.task_index < batch.num_tasks for sample in samples), "a sample is of no task of the step"
     per_update = batch.tasks_per_update or batch.num_tasks
     num_updates = -(-batch.num_tasks // per_update)
     return tuple(
@@ -37,7 +38,7 @@ def _update(index: int, samples: Sequence[Sample], batch: BatchConfig, num_ranks
     rows = [
         (sample, is_distilled)
         for sample, is_distilled in zip(samples, distilled, strict=True)
-        if is_distilled or (share > 0.0 and sample.advantage != 0.0)
+        if any(sample.loss_mask) and (is_distilled or (share > 0.0 and sample.advantage != 0.0))
     ]
     packs = [_packs(rank_rows, batch.micro_batch_tokens) for rank_rows in _balanced(rows, num_ranks)]
     longest = max(len(rank_packs) for rank_packs in packs)
@@ -78,17 +79,17 @@ def _balanced(rows: Sequence[_Row], num_ranks: int) -> list[list[_Row]]:
 
 
 def _packs(rows: Sequence[_Row], token_budget: int) -> list[list[_Row]]:
-    """Rows, longest first, in packs whose padded size stays within the budget; neighbours are of like length."""
+    """Rows, longest first, in packs whose padded size, of student and teacher each, stays within the budget together."""
     packs: list[list[_Row]] = []
-    width = 0
+    student_width = teacher_width = 0
     for row in rows:
-        own = _student_tokens(row) + _teacher_tokens(row)
-        if packs and (len(packs[-1]) + 1) * max(width, own) <= token_budget:
+        wider = max(student_width, _student_tokens(row)), max(teacher_width, _teacher_tokens(row))
+        if packs and (len(packs[-1]) + 1) * sum(wider) <= token_budget:
             packs[-1].append(row)
-            width = max(width, own)
+            student_width, teacher_width = wider
         else:
             packs.append([row])
-            width = own
+            student_width, teacher_width = _student_tokens(row), _teacher_tokens(row)
     return packs
 
 

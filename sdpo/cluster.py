@@ -22,7 +22,7 @@ def connected(config: ClusterConfig) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 include_dashboard=False,
                 object_store_memory=round(config.object_store_gib * 2**30),
-                _system_config={"metrics_report_interval_ms": 0},
+                _system_config={"worker_niceness": 0},
             )
         else:
             ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)

@@ -115,6 +115,11 @@ class SupportConfig:
 
     def __post_init__(self) -> None:
         _at_least("algorithm.support.num_ids", self.num_ids, 1, "the support holds that many token ids a position")
+        if self.num_ids == 1 and not self.tail and self.kind is not SupportKind.full:
+            raise ValueError(
+                "algorithm.support.num_ids must be at least 2 without a tail (one renormalised id has probability 1 in both, so "
+                "there is nothing to learn); got 1. Raise it, or set algorithm.support.tail=true."
+            )
 
 
 @dataclass
@@ -143,7 +148,11 @@ class HindsightConfig:
 
     def __post_init__(self) -> None:
         _at_least("algorithm.hindsight.max_prompt_tokens", self.max_prompt_tokens, 1, "the question alone needs some")
-        _between("algorithm.hindsight.demonstration_reward", self.demonstration_reward, 0.0, 1.0)
+        if not 0.0 < self.demonstration_reward <= 1.0:
+            raise ValueError(
+                "algorithm.hindsight.demonstration_reward must lie in (0, 1] (a worthless answer demonstrates nothing); got "
+                f"{self.demonstration_reward}."
+            )
 
 
 @dataclass
@@ -246,7 +255,7 @@ class BatchConfig:
 
     num_tasks: int = 8
     """P, tasks a step."""
-    group_size: int = 8
+    group_size: int = 6
     """G, attempts a task."""
     tasks_per_update: int | None = None
     """Tasks an optimizer step; None: all of the step's."""
@@ -272,10 +281,10 @@ class SamplingConfig:
 
     temperature: float = 1.0
     max_prompt_tokens: int = 512
-    max_response_tokens: int = 72
+    max_response_tokens: int = 64
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0.0:
+        if not self.temperature > 0.0:
             raise ValueError(
                 f"sampling.temperature must be positive (learning needs attempts that differ); got {self.temperature}."
             )
@@ -336,8 +345,8 @@ class LearnerConfig:
     dtype: Dtype = Dtype.bfloat16
     """Of parameters and activations; master weights, moments and the teacher's average are fp32 throughout."""
     lr: float = 1e-5
-    warmup_updates: int = 10
-    """Linear, then constant."""
+    warmup_updates: int = 2
+    """Linear, then constant. The paper: 10 at 1e-5, over runs of hundreds of updates."""
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
@@ -355,9 +364,14 @@ class LearnerConfig:
         if self.zero_stage not in (1, 2):
             raise ValueError(f"learner.zero_stage must be 1 or 2; got {self.zero_stage}.")
         _at_least("learner.lr", self.lr, 0.0, "a negative rate climbs")
+        _at_least("learner.weight_decay", self.weight_decay, 0.0, "a negative one grows the weights")
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"learner.{name} must lie in [0, 1) (it is the weight of the past); got {beta}.")
+        _positive("learner.timeout_s", self.timeout_s)
         _at_least("learner.warmup_updates", self.warmup_updates, 0, "it counts updates")
         _at_least("learner.logits_chunk_tokens", self.logits_chunk_tokens, 1, "a chunk needs a token")
-        if self.grad_clip <= 0.0:
+        if not self.grad_clip > 0.0:
             raise ValueError(f"learner.grad_clip must be positive (it bounds the gradient's norm); got {self.grad_clip}.")
 
 
@@ -392,6 +406,12 @@ class RolloutConfig:
         _at_least("rollout.num_verifiers", self.num_verifiers, 1, "somebody has to verify")
         _at_least("rollout.max_num_seqs", self.max_num_seqs, 1, "an engine runs a sequence")
         _between("rollout.max_set_aside_share", self.max_set_aside_share, 0.0, 1.0)
+        _probability("rollout.gpu_memory_utilization", self.gpu_memory_utilization)
+        _at_least("rollout.tensor_parallel_size", self.tensor_parallel_size, 1, "an engine spans a GPU")
+        _positive("rollout.kv_cache_gib", self.kv_cache_gib)
+        _positive("rollout.verify_timeout_s", self.verify_timeout_s)
+        _positive("rollout.start_timeout_s", self.start_timeout_s)
+        _positive("rollout.stall_timeout_s", self.stall_timeout_s)
 
 
 @dataclass
@@ -420,7 +440,8 @@ class Config:
     """A training run."""
 
     seed: int = 0
-    num_steps: int = 12
+    num_steps: int = 10
+    """With the other defaults, what two CPU cores do in a quarter of an hour."""
     runs_dir: str = "runs"
     name: str = "${env.name}-${algorithm.name}-${model.name}-s${seed}"
     """The run's folder under ``runs_dir``."""
@@ -448,6 +469,11 @@ class Config:
                 raise ValueError(
                     "batch.group_size must be at least 2 with algorithm=grpo (a lone attempt has no sibling to be compared "
                     f"with, so its advantage is always 0); got {self.batch.group_size}."
+                )
+            if self.algorithm.policy_gradient_share > 0.0:
+                raise ValueError(
+                    "batch.group_size must be at least 2 with algorithm.policy_gradient_share > 0 (a lone attempt's advantage is "
+                    f"always 0); got {self.batch.group_size}."
                 )
             if self.algorithm.hindsight.choice is HintChoice.demonstration_only:
                 raise ValueError(
@@ -518,6 +544,11 @@ def _at_least(key: str, value: float, bound: float, reason: str) -> None:
 def _between(key: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{key} must lie between {low} and {high}; got {value}.")
+
+
+def _positive(key: str, value: float) -> None:
+    if not value > 0.0:
+        raise ValueError(f"{key} must be positive; got {value}.")
 
 
 def _probability(key: str, value: float) -> None:

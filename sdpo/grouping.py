@@ -28,6 +28,7 @@ def grouped(
     """[P] the attempts at each task, in the order they were asked for, not the one they came in."""
     by_task: list[dict[int, Attempt | SetAside]] = [{} for _ in tasks_P]
     for prompt, outcome in verified:
+        assert prompt.attempt_index not in by_task[prompt.task_index], f"attempt {prompt.attempt_index} came twice"
         by_task[prompt.task_index][prompt.attempt_index] = outcome
     return tuple(
         Group(

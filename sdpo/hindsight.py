@@ -28,7 +28,8 @@ def _hint(group: Group, index: int, config: HindsightConfig, seed: str) -> Hint 
     if attempt.verdict.is_solved and not config.solved_get_hints:
         return None
     demonstration = None if config.choice is HintChoice.feedback_only else _demonstration(group, index, config, seed)
-    feedback = None if config.choice is HintChoice.demonstration_only else attempt.verdict.feedback
+    is_told = config.choice is not HintChoice.demonstration_only and not attempt.verdict.is_solved
+    feedback = attempt.verdict.feedback if is_told and (attempt.verdict.feedback or "").strip() else None
     if demonstration is not None and config.choice is HintChoice.demonstration_first:
         feedback = None
     if demonstration is None and feedback is None:
@@ -48,12 +49,13 @@ def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str)
 
 
 def _demonstrates(attempt: Attempt, config: HindsightConfig) -> bool:
-    return attempt.verdict.reward >= config.demonstration_reward and attempt.verdict.reward > 0.0
+    return attempt.verdict.reward >= config.demonstration_reward
 
 
 def without_thinking(text: str) -> str:
-    """The answer alone: ``<think>`` spans removed, one that was never closed up to the end."""
-    return _THINKING.sub("", text).strip()
+    """The answer alone: ``<think>`` spans removed, one never closed up to the end, one opened in the prompt up to its end."""
+    text = _THINKING.sub("", text)
+    return text.rpartition("</think>")[2].strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,8 @@ from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
 from sdpo.logs import redirect_output
-from sdpo.preflight import HELDOUT_SEED, Ready, check_training, make_environment, model_and_renderer, tasks_of
+from sdpo.models import is_fetched
+from sdpo.preflight import HELDOUT_SEED, Ready, check_environment, check_training, make_environment, model_and_renderer, tasks_of
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import RunFolder, plain
@@ -38,15 +39,10 @@ def run_training(config: Config) -> int:
     screen = _screen()
     folder = RunFolder(Path(config.runs_dir) / config.name)
     folder.check(config)
-    ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False))
     if config.dry_run:
-        screen.print(yaml.safe_dump(plain(config), sort_keys=False), highlight=False, markup=False)
-        screen.print(
-            f"The config is sound: {len(ready.train)} training and {len(ready.heldout)} held-out tasks of "
-            f"{ready.environment.name}; the run would go to {folder.path}. Nothing was started.",
-            highlight=False,
-        )
+        _show_plan(config, folder, screen)
         return 0
+    ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False))
     folder.claim(config)
     done = checkpoint.checkpoints(folder.checkpoints)
     last = done[-1] if done else None
@@ -63,6 +59,22 @@ def run_training(config: Config) -> int:
         screen.print(f"Stopped by {signal.Signals(stopped_by).name} after a checkpoint; the same command continues.")
         return 128 + stopped_by
     return 0
+
+
+def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:
+    """The resolved config, checked as far as it can be without fetching a model."""
+    if is_fetched(config.model.path):
+        ready = check_training(config, folder.path, lambda sentence: None)
+        train_tasks, about_model = ready.train, f"model {ready.model_path}"
+    else:
+        _, train_tasks, _ = check_environment(config)
+        about_model = f"model {config.model.path} is not on this machine yet, so lengths and vocabulary were not checked"
+    screen.print(yaml.safe_dump(plain(config), sort_keys=False), highlight=False, markup=False)
+    screen.print(
+        f"The config is sound: {len(train_tasks)} training tasks of {config.env.name}; {about_model}; the run would go to "
+        f"{folder.path}. Nothing was started.",
+        highlight=False,
+    )
 
 
 def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, last: Path | None, first_step: int) -> int | None:

@@ -61,6 +61,13 @@ def resolve(path: str, say: Say) -> str:
     return path
 
 
+def is_fetched(path: str) -> bool:
+    """Whether ``resolve`` would need no network: a folder, or a packaged model in the cache."""
+    if path.startswith(PREFIX):
+        return (cache_folder() / "models" / path.removeprefix(PREFIX)).exists()
+    return _looks_like_a_folder(path)
+
+
 def _looks_like_a_folder(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
 

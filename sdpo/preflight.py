@@ -15,7 +15,7 @@ from sdpo.envs.base import Environment
 from sdpo.errors import UserError
 from sdpo.models import resolve
 from sdpo.rendering import ChatRenderer
-from sdpo.types import Task, Tasks
+from sdpo.types import Hint, Task, Tasks
 
 HELDOUT_SEED = 0
 """Of the held-out tasks: the same ones whatever the run's seed, so that runs can be compared."""
@@ -34,16 +34,15 @@ class Ready:
 
 def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -> Ready:
     """Find and check everything. Raises UserError with the field, the value and the mend."""
-    environment = make_environment(config.env)
-    train = tasks_of(environment, config.env.train_split, config.seed)
-    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
-    refuse_overlap(environment, train, heldout)
+    environment, train, heldout = check_environment(config)
     hindsight = config.algorithm.hindsight.max_prompt_tokens if isinstance(config.algorithm, SDPOConfig) else 0
     model_path, renderer = model_and_renderer(config.model, config.sampling, hindsight, say)
     if isinstance(config.algorithm, SDPOConfig):
         _check_support(config.algorithm, model_path)
     for task in (*train, *heldout):
         renderer.prompt(task)
+        if isinstance(config.algorithm, SDPOConfig):
+            renderer.hindsight_prompt(task, Hint(demonstration=None, feedback="."))  # the question and the closing must fit
     _check_disk(config, model_path, run_path)
     return Ready(
         model_path=model_path,
@@ -52,6 +51,15 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
         renderer=renderer,
     )
+
+
+def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
+    """The environment with its training and held-out tasks, which share none."""
+    environment = make_environment(config.env)
+    train = tasks_of(environment, config.env.train_split, config.seed)
+    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
+    refuse_overlap(environment, train, heldout)
+    return environment, train, heldout
 
 
 def make_environment(config: EnvConfig) -> Environment:

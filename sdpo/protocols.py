@@ -43,8 +43,8 @@ class Renderer(Protocol):
         """[S] the student's prompt. Raises UserError if it is longer than the run allows."""
         ...
 
-    def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
-        """[Q] the teacher's prompt, cut to the run's limit without touching the question."""
+    def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...] | None:
+        """[Q] the teacher's prompt, cut to the run's limit without touching the question; None where no hint is left."""
         ...
 
 

@@ -38,40 +38,56 @@ class ChatRenderer:
             )
         return token_ids
 
-    def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
-        """[Q] the teacher's prompt. Over the limit, first the feedback and then the demonstration lose their middle."""
+    def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...] | None:
+        """[Q] the teacher's prompt. Over the limit, first the feedback and then the demonstration lose their middle.
+
+        None where nothing of the hint is left. The hint's texts quote what a model wrote, so the template's own markers are
+        taken out of them: an answer must not be able to end the message it is quoted in.
+        """
         text = hindsight_text(task.messages[-1].content, hint)
+        text = replace(text, demonstration=self._quoted(text.demonstration), feedback=self._quoted(text.feedback))
 
         def render(text: HindsightText) -> tuple[int, ...]:
             return self._ids((*task.messages[:-1], text.message()))
 
+        if len(render(text)) > self.max_hindsight_tokens:
+            whole = text
+            text = self._fitting(whole.feedback, lambda cut: replace(whole, feedback=cut), render)
+        if len(render(text)) > self.max_hindsight_tokens:
+            without_feedback = text
+            text = self._fitting(text.demonstration, lambda cut: replace(without_feedback, demonstration=cut), render)
         token_ids = render(text)
-        for part in ("feedback", "demonstration"):
-            if len(token_ids) <= self.max_hindsight_tokens:
-                break
-            text, token_ids = self._cut(text, part, render)
         if len(token_ids) > self.max_hindsight_tokens:
             raise UserError(
                 "algorithm.hindsight.max_prompt_tokens must hold the question and the closing instruction; those of task "
                 f"{task.id!r} alone have {len(token_ids)} tokens and the limit is {self.max_hindsight_tokens}. Raise it."
             )
-        return token_ids
+        return token_ids if text.demonstration or text.feedback else None
 
-    def _cut(
-        self, text: HindsightText, part: str, render: Callable[[HindsightText], tuple[int, ...]]
-    ) -> tuple[HindsightText, tuple[int, ...]]:
-        """The longest cut of ``part`` that fits, found by bisection; dropped whole where even the shortest does not."""
-        whole: str = getattr(text, part)
-        best = replace(text, **{part: ""})
-        low, high = 0, len(whole)
+    def _quoted(self, text: str) -> str:
+        """``text`` without special tokens, also not such as arise when others are removed."""
+        found = True
+        while found:
+            found = False
+            for token in self.tokenizer.all_special_tokens:
+                if token in text:
+                    text, found = text.replace(token, ""), True
+        return text.strip()
+
+    def _fitting(
+        self, part: str, with_part: Callable[[str], HindsightText], render: Callable[[HindsightText], tuple[int, ...]]
+    ) -> HindsightText:
+        """The text with the longest cut of ``part`` that fits, found by bisection; with none of it where even one does not."""
+        best = with_part("")
+        low, high = 0, len(part)
         while low < high:
             middle = (low + high + 1) // 2
-            candidate = replace(text, **{part: _elided(whole, middle)})
+            candidate = with_part(_elided(part, middle))
             if len(render(candidate)) <= self.max_hindsight_tokens:
                 best, low = candidate, middle
             else:
                 high = middle - 1
-        return best, render(best)
+        return best
 
     def _ids(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         text = self.tokenizer.apply_chat_template(

@@ -17,11 +17,12 @@ class TaskStream:
 
     def batch(self, step: int, num_tasks: int) -> tuple[Task, ...]:
         """[P] the tasks of step ``step``; epoch after epoch, none twice before all have come once."""
-        first = step * num_tasks
-        return tuple(self._at(position) for position in range(first, first + num_tasks))
+        positions = range(step * num_tasks, (step + 1) * num_tasks)
+        orders = {epoch: self._order(epoch) for epoch in {position // len(self.tasks) for position in positions}}
+        places = (divmod(position, len(self.tasks)) for position in positions)
+        return tuple(self.tasks[orders[epoch][index]] for epoch, index in places)
 
-    def _at(self, position: int) -> Task:
-        epoch, index = divmod(position, len(self.tasks))
+    def _order(self, epoch: int) -> list[int]:
         order = list(range(len(self.tasks)))
         random.Random(f"{self.seed}/epoch/{epoch}").shuffle(order)
-        return self.tasks[order[index]]
+        return order

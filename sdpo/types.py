@@ -147,7 +147,7 @@ class Hint:
     """What the environment said of this attempt."""
 
     def __post_init__(self) -> None:
-        if self.demonstration is None and self.feedback is None:
+        if not self.demonstration and not self.feedback:
             raise ValueError("a hint must hold a demonstration or feedback; where there is neither, the hint is None")
 
     @property
@@ -185,8 +185,10 @@ class Sample:
                 "a sample needs a mask and a logprob for every response token; got "
                 f"{len(self.response_ids)} tokens, {len(self.loss_mask)} masks, {len(self.sampled_logprobs)} logprobs"
             )
-        if not self.response_ids or not self.prompt_ids:
-            raise ValueError("a sample needs at least one prompt token and one response token")
+        if not self.response_ids or not self.prompt_ids or self.teacher_prompt_ids == ():
+            raise ValueError(
+                "a sample needs at least one prompt token and one response token, and a hindsight prompt is None or not empty"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

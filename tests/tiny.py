@@ -61,7 +61,7 @@ def write_tiny_model(folder: Path, *, tie_embeddings: bool = True, seed: int = 0
 
 
 class Letters:
-    """Asks for a text with a given letter in it: a random model is right about every other time, and the failure has a reason."""
+    """Asks for a text with one of six letters in it: a random model is right every other time, and the failure has a reason."""
 
     name = "letters"
 
@@ -71,16 +71,21 @@ class Letters:
             Task(
                 id=f"letters/{letter}",
                 env=self.name,
-                messages=(Message(role=Role.user, content=f"Write a word with the letter {letter} in it."),),
+                messages=(Message(role=Role.user, content=f"Write a word with one of the letters {_six(letter)} in it."),),
                 payload=letter,
             )
             for letter in letters
         ]
 
     def verify(self, task: Task, completion: str) -> Verdict:
-        if str(task.payload) in completion:
+        if any(letter in completion for letter in _six(str(task.payload))):
             return Verdict(reward=1.0)
         return Verdict(reward=0.0, feedback=f"There is no {task.payload} in it.")
+
+
+def _six(letter: str) -> str:
+    """The letter and the five after it, z followed by a."""
+    return "".join(chr(ord("a") + (ord(letter) - ord("a") + offset) % 26) for offset in range(6))
 
 
 class Raising(Letters):

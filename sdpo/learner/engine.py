@@ -193,7 +193,7 @@ class DeepSpeedLearner:
     def _metrics(self, update: Update, sums: Tensor, rate: float) -> dict[str, float]:
         named = dict(zip(SUMS, sums.tolist(), strict=True))
         distilled, learned = max(named["distilled"], 1.0), max(named["learned"], 1.0)
-        every = [batch for batches in update.micro_batches for batch in batches]
+        every = [batch for batches in update.micro_batches for batch in batches if bool(batch.loss_mask_N.any())]  # no fillers
         norm = self._engine.get_global_grad_norm()
         return {
             "loss": named["loss"],

@@ -10,11 +10,11 @@ def group_advantages(rewards_G: Sequence[float], *, divide_by_std: bool) -> tupl
 
     Dividing by the deviation weighs groups with rare successes (or rare failures) up; Dr.GRPO (arXiv 2503.20783) leaves it out.
     """
-    if len(rewards_G) == 0:
-        return ()
+    if len(set(rewards_G)) <= 1:  # exactly 0: a rounded mean would leave 1e-17 and so a step without a lesson
+        return (0.0,) * len(rewards_G)
     mean = sum(rewards_G) / len(rewards_G)
     centred = [reward - mean for reward in rewards_G]
     if not divide_by_std:
         return tuple(centred)
     deviation = (sum(c * c for c in centred) / len(centred)) ** 0.5
-    return tuple(c / deviation if deviation > 1e-8 else 0.0 for c in centred)
+    return tuple(c / deviation for c in centred)

@@ -15,7 +15,7 @@ from sdpo.config import Divergence
 
 
 def divergence(student_NK: Tensor, teacher_NK: Tensor, kind: Divergence, jsd_beta: float) -> Tensor:
-    """[N] divergence in nats, at least 0."""
+    """[N] divergence in nats, at least 0 up to rounding."""
     match kind:
         case Divergence.reverse_kl:
             return _kl(student_NK, teacher_NK)
@@ -31,11 +31,14 @@ def jensen_shannon(student_NK: Tensor, teacher_NK: Tensor, beta: float) -> Tenso
     It tends to 0 at both ends of β and not to a KL: only divided by β does it tend to KL(T‖S) as β → 0, and divided by 1-β to
     KL(S‖T) as β → 1. That is why the KLs have names of their own.
     """
-    mixture_NK = torch.logaddexp(student_NK + math.log1p(-beta), teacher_NK + math.log(beta))
+    weighted_student_NK, weighted_teacher_NK = student_NK + math.log1p(-beta), teacher_NK + math.log(beta)
+    is_empty = (student_NK == -torch.inf) & (teacher_NK == -torch.inf)
+    mixture_NK = torch.logaddexp(weighted_student_NK.masked_fill(is_empty, 0.0), weighted_teacher_NK.masked_fill(is_empty, 0.0))
     return (1.0 - beta) * _kl(student_NK, mixture_NK) + beta * _kl(teacher_NK, mixture_NK)
 
 
 def _kl(p_NK: Tensor, q_NK: Tensor) -> Tensor:
-    """KL(p‖q). A bucket with p = 0 counts nothing, also where its log-probability is -inf."""
-    p = p_NK.exp()
-    return torch.where(p > 0, p * (p_NK - q_NK), torch.zeros((), dtype=p.dtype, device=p.device)).sum(-1)
+    """KL(p‖q). A bucket with p = 0 counts nothing, nor does it reach the gradient, also where its log-probability is -inf."""
+    is_empty = p_NK == -torch.inf
+    log_p, log_q = p_NK.masked_fill(is_empty, 0.0), q_NK.masked_fill(is_empty, 0.0)
+    return (log_p.exp() * (log_p - log_q)).masked_fill(is_empty, 0.0).sum(-1)

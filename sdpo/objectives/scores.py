@@ -80,7 +80,7 @@ def _logprobs(hidden_NH: Tensor, head_VH: Tensor, temperature: float) -> Tensor:
 
 @torch.no_grad()
 def _entropy(logprobs_NV: Tensor) -> Tensor:
-    return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
+    return -(logprobs_NV.exp() * logprobs_NV).nan_to_num_(nan=0.0).sum(-1)  # 0·log 0 is 0
 
 
 def _chunked(score: Callable[..., tuple[Tensor, ...]], size: int, *inputs_N: Tensor) -> tuple[Tensor, ...]:

@@ -39,6 +39,9 @@ class VerifierActor:
         redirect_output(log)
         self._environment = registry.make(env.name, env.options)
 
+    def ready(self) -> bool:
+        return True
+
     def judge(self, task: Task, completion: Completion) -> Attempt | SetAside:
         return judge(self._environment, task, completion)
 
@@ -49,6 +52,8 @@ class _Worker:
 
     actor: Any
     """Handle on a VerifierActor."""
+    starting: ray.ObjectRef[bool] | None
+    """Not yet answered that it is there; the time limit of a verdict begins only then."""
     owed: deque[tuple[ray.ObjectRef[Attempt | SetAside], Prompt, Task, Completion]] = field(default_factory=deque)
     since: float = 0.0
     """When the oldest became the oldest, as far as was seen; time.monotonic() seconds."""
@@ -74,7 +79,8 @@ class VerifierPool:
             yield from self._arrived(wait_s=0.1)
 
     def _start(self) -> _Worker:
-        return _Worker(actor=start(VerifierActor, self._log, self._env))
+        actor = start(VerifierActor, self._log, self._env)
+        return _Worker(actor=actor, starting=actor.ready.remote())
 
     def _least_busy(self) -> _Worker:
         return min(self._workers, key=lambda worker: len(worker.owed))
@@ -102,16 +108,26 @@ class VerifierPool:
             worker.since = time.monotonic()
             yield prompt, outcome
         for worker in self._workers:
-            if worker.owed and time.monotonic() - worker.since > self._config.verify_timeout_s:
+            self._note_start(worker)
+            if worker.owed and time.monotonic() - worker.since > self._limit_s(worker):
                 _, prompt, _, completion = worker.owed[0]
-                limit = f"rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
-                yield prompt, self._replace(worker, completion, f"the environment gave no verdict within {limit}")
+                error = f"the environment gave no verdict within rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
+                yield prompt, self._replace(worker, completion, error)
+
+    def _note_start(self, worker: _Worker) -> None:
+        if worker.starting is not None and ray.wait([worker.starting], timeout=0.0)[0]:
+            worker.starting = None
+            worker.since = time.monotonic()
+
+    def _limit_s(self, worker: _Worker) -> float:
+        return self._config.verify_timeout_s if worker.starting is None else self._config.start_timeout_s
 
     def _replace(self, worker: _Worker, completion: Completion, error: str) -> SetAside:
         """A new process in the worker's place; its oldest is set aside, the rest is asked again."""
         ray.kill(worker.actor)
         remaining = list(worker.owed)[1:]
-        worker.actor = self._start().actor
+        successor = self._start()
+        worker.actor, worker.starting = successor.actor, successor.starting
         worker.owed.clear()
         for _, prompt, task, other in remaining:
             self._submit(worker, prompt, task, other)

@@ -45,7 +45,8 @@ def test_frequencies_match_the_probabilities():
     ],
 )
 def test_a_token_of_probability_zero_is_never_drawn(probabilities):
-    edges = [0.0, 5e-324, 2.0**-53, 0.5, 1.0 - 2.0**-24, LAST]
+    """Not even by a number that was rounded up to one."""
+    edges = [0.0, 5e-324, 2.0**-53, 0.5, 1.0 - 2.0**-24, LAST, 1.0]
     grid = (torch.arange(1000, dtype=torch.float64) / 1000).tolist()
     tokens = drawn(log_of(*probabilities), *edges, *grid)
     assert all(probabilities[token] > 0.0 for token in tokens)

@@ -91,7 +91,9 @@ def test_a_lower_demonstration_reward_lets_more_siblings_demonstrate_but_never_a
     partly = group(attempt("five", 0.0), attempt("nearly four", 0.6))
     assert hints(partly, demonstration_reward=0.5)[0].demonstration == "nearly four"
     worthless = group(attempt("five", 0.0), attempt("six", 0.0))
-    assert hints(worthless, demonstration_reward=0.0) == (None, None)
+    assert hints(worthless, demonstration_reward=0.5) == (None, None)
+    with pytest.raises(ValueError, match="demonstrates nothing"):
+        hints(worthless, demonstration_reward=0.0)
 
 
 def test_solved_attempts_get_hints_unless_told_otherwise():
@@ -109,6 +111,12 @@ def test_the_draw_is_a_function_of_the_seed_the_task_and_the_attempt():
     assert hints(solved, seed="0/3") == hints(solved, seed="0/3")
     assert hints(solved, seed="0/3") != hints(solved, seed="0/4")
     assert hints(solved, seed="0/3") != hints(elsewhere, seed="0/3")
+
+
+def test_each_attempt_draws_for_itself():
+    failures = [attempt("five", 0.0)] * 6
+    failed = group(*failures, *(attempt(f"answer {index}", 1.0) for index in range(4)))
+    assert len({hint.demonstration for hint in hints(failed)[:6]}) > 1
 
 
 def test_every_solved_sibling_is_drawn_sometimes():

@@ -19,12 +19,20 @@ def log_distributions(seed: int, num: int = 5, size: int = VOCABULARY) -> torch.
     return (2 * torch.randn(num, size, generator=generator, dtype=torch.float64)).log_softmax(-1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """So little work takes longer to hand to a second thread, on a busy machine, than to do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 STUDENT, TEACHER = log_distributions(0), log_distributions(1)
 
 
 @pytest.mark.parametrize("kind", list(SupportKind), ids=lambda kind: kind.value)
-@pytest.mark.parametrize("num_ids", [1, 4, VOCABULARY])
-@pytest.mark.parametrize("tail", [True, False])
+@pytest.mark.parametrize(("num_ids", "tail"), [(1, True), (4, True), (4, False), (VOCABULARY, True), (VOCABULARY, False)])
 def test_buckets_of_both_sides_sum_to_one(kind, num_ids, tail):
     for side in buckets(STUDENT, TEACHER, SupportConfig(kind=kind, num_ids=num_ids, tail=tail)):
         torch.testing.assert_close(side.exp().sum(-1), torch.ones(5, dtype=torch.float64))

@@ -1,0 +1,114 @@
+"""The whole stack, from the command line to the checkpoint, on a tiny model: real Ray, vLLM and DeepSpeed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS
+from tests.integration.conftest import Trainer, comparable
+
+pytestmark = pytest.mark.integration
+TINY = Path(__file__).parent.parent / "tiny.py"
+
+
+def wait_for(file: Path, process_is_alive: object, timeout_s: float = 200.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not file.exists():
+        assert time.monotonic() < until, f"{file} did not appear; {process_is_alive}"
+        time.sleep(0.02)
+
+
+def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer) -> None:
+    """The uninterrupted run also shows what a run leaves behind; the other is killed in the middle of its second step."""
+    output = trainer.run(trainer.words())
+    whole = trainer.rows()
+    assert [row["step"] for row in whole] == [1, 2, 3]
+    for row in whole:
+        unknown = {name for name in row if name not in METRICS and not name.startswith(ENVIRONMENT_PREFIX)}
+        assert not unknown, f"undocumented metrics: {unknown}"
+        assert 0.0 < row["success"] < 1.0
+        assert row["hindsight"] > 0.5
+        assert row["updates"] == 1.0
+        assert row["divergence"] > 0.0
+        assert row["mismatch"] < 1e-4  # learner and engine agree on what was sampled, so the weights did arrive
+    assert whole[1]["grad_norm"] != whole[0]["grad_norm"]
+    assert "before (step 0)" in output
+    assert "feedback: There is no" in output
+    run = trainer.runs / "run"
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"step_000002", "step_000003"}
+    assert list((run / "tensorboard").iterdir())
+    assert all(attempt["weights_version"] == 2 for attempt in trainer.rollouts(3))
+    assert len(trainer.rollouts(3)) == 16
+
+    words = trainer.words("name=killed")
+    process = trainer.start(words)
+    wait_for(trainer.runs / "killed" / "rollouts" / "step_000002.jsonl", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(trainer.rows("killed")) == 1
+    output = trainer.run(words)
+    assert "continuing after step 1" in output
+    assert [comparable(row) for row in trainer.rows("killed")] == [comparable(row) for row in whole]
+    assert "all its 3 steps" in trainer.run(words)
+
+
+def test_grpo_learns_from_advantages_and_an_interrupt_ends_it_with_a_checkpoint(trainer: Trainer) -> None:
+    words = trainer.grpo("num_steps=50", "evaluation.num_tasks=0", "batch.tasks_per_update=2", "learner.dtype=bfloat16")
+    process = trainer.start(words)
+    wait_for(trainer.runs / "run" / "rollouts" / "step_000002.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT, output + trainer.logs()
+    rows = trainer.rows()
+    last = int(rows[-1]["step"])
+    assert 2 <= last < 50
+    assert (trainer.runs / "run" / "checkpoints" / f"step_{last:06d}" / "learner.json").is_file()
+    assert all(row["hindsight"] == 0.0 and row["updates"] == 2.0 and row["grad_norm"] > 0.0 for row in rows)
+
+
+def test_two_ranks_and_two_engines_learn_what_one_of_each_learns(trainer: Trainer) -> None:
+    """Gradients are sums over tokens over one global count; which rank computed a row must not matter."""
+    trainer.run(trainer.words("num_steps=2", "evaluation.num_tasks=0"))
+    trainer.run(
+        trainer.words("num_steps=2", "evaluation.num_tasks=0", "name=two", "learner.num_ranks=2", "rollout.num_engines=2")
+    )
+    for one, two in zip(trainer.rows("run"), trainer.rows("two"), strict=True):
+        for name in ("loss", "divergence", "grad_norm", "learned_rows", "entropy", "success"):
+            assert two[name] == pytest.approx(one[name], rel=1e-3), name
+
+
+def test_a_checkpoint_is_evaluated_on_heldout_tasks(trainer: Trainer) -> None:
+    trainer.run(trainer.words("num_steps=1", "evaluation.num_tasks=0"))
+    shared = ("model.", "env", "sampling.", "rollout.", "cluster.")
+    words = [word for word in trainer.words() if word.startswith(shared) and not word.startswith("model.path")]
+    folder = trainer.runs / "run" / "checkpoints" / "step_000001"
+    output = trainer.run(
+        [*words, f"checkpoint={folder}", "k=2", "num_tasks=3", f"logs_dir={trainer.runs / 'evaluate' / 'logs'}"], "evaluate"
+    )
+    assert '"heldout/pass_at_k"' in output.splitlines()[-1]
+    assert output.count("letters/") == 3
+
+
+def test_an_environment_that_raises_or_hangs_is_set_aside_and_counted(trainer: Trainer) -> None:
+    common = (
+        "num_steps=1",
+        "batch.num_tasks=16",
+        "batch.group_size=2",
+        "evaluation.num_tasks=0",
+        "rollout.max_set_aside_share=0.9",
+    )
+    trainer.run(trainer.words(*common, env=f"{TINY}:Raising"))
+    row = trainer.rows()[0]
+    assert row["set_aside"] == 10.0  # c, f, i, l, o: five letters of sixteen, two attempts each
+    assert row["attempts"] == 22.0
+    broken = [attempt for attempt in trainer.rollouts(1) if "set_aside" in attempt]
+    assert all("the verifier's own fault" in str(attempt["set_aside"]) for attempt in broken)
+
+    trainer.run(trainer.words(*common, "name=hanging", "rollout.verify_timeout_s=3", env=f"{TINY}:Hanging"))
+    assert trainer.rows("hanging")[0]["set_aside"] == 2.0
+    assert trainer.rows("hanging")[0]["attempts"] == 30.0

@@ -1,0 +1,162 @@
+"""Fakes of the protocols, for the loop alone: what they are asked is what the tests look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdpo.config import AlgorithmConfig
+from sdpo.types import (
+    Attempt,
+    Completion,
+    Evaluation,
+    Finish,
+    Group,
+    Hint,
+    Message,
+    Metrics,
+    Prompt,
+    Role,
+    Sampling,
+    SetAside,
+    Task,
+    Update,
+    Verdict,
+)
+
+
+def task(name: str) -> Task:
+    return Task(id=name, env="fake", messages=(Message(role=Role.user, content=name),))
+
+
+@dataclass
+class FakeEngine:
+    """Answers with the attempt's index; remembers loads and prompts."""
+
+    events: list[str]
+    version: int = -1
+    asked: list[Prompt] = field(default_factory=list)
+
+    def load(self, weights: object, *, version: int) -> None:
+        self.version = version
+        self.events.append(f"load {version}")
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
+        self.events.append("sample")
+        self.asked += prompts
+        for prompt in reversed(prompts):
+            text = str(prompt.attempt_index)
+            yield (
+                prompt,
+                Completion(
+                    token_ids=(1 + prompt.attempt_index, 9),
+                    logprobs=(-1.0, -1.0),
+                    text=text,
+                    finish=Finish.stop,
+                    weights_version=self.version,
+                ),
+            )
+
+
+@dataclass
+class FakeVerifier:
+    """Solved for even answers; breaks where it is told to."""
+
+    broken: frozenset[str] = frozenset()
+
+    def verify(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        for prompt, completion in completions:
+            if tasks_P[prompt.task_index].id in self.broken:
+                yield prompt, SetAside(completion=completion, error="Traceback: the verifier broke")
+            else:
+                solved = int(completion.text) % 2 == 0
+                verdict = Verdict(reward=float(solved), feedback=None if solved else "odd")
+                yield prompt, Attempt(completion=completion, verdict=verdict)
+
+
+class FakeRenderer:
+    """One token a character."""
+
+    def prompt(self, task: Task) -> tuple[int, ...]:
+        return tuple(map(ord, task.id))
+
+    def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
+        return (*self.prompt(task), *map(ord, hint.demonstration or ""), *map(ord, hint.feedback or ""))
+
+
+@dataclass
+class FakeLearner:
+    """Counts; its updates are kept to be looked at."""
+
+    events: list[str]
+    step: int = 0
+    num_ranks: int = 1
+    updates: list[Update] = field(default_factory=list)
+    saved: list[Path] = field(default_factory=list)
+
+    def weights(self) -> object:
+        return "weights"
+
+    def anchor(self, updates: Sequence[Update]) -> None:
+        self.events.append("anchor")
+
+    def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
+        self.events.append("update")
+        self.updates.append(update)
+        return {"updates": 1.0}
+
+    def finish_step(self) -> None:
+        self.events.append("finish")
+        self.step += 1
+
+    def save(self, path: Path) -> None:
+        self.events.append("save")
+        self.saved.append(path)
+
+
+@dataclass
+class FakeReport:
+    """Keeps what it is told; asks for a stop after ``stop_after`` steps."""
+
+    events: list[str]
+    stop_after: int = 10**9
+    finished: int = 0
+    evaluations: list[int] = field(default_factory=list)
+    groups_seen: list[tuple[Group, ...]] = field(default_factory=list)
+
+    @property
+    def should_stop(self) -> bool:
+        return self.finished >= self.stop_after
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[FakeReport]:
+        yield self
+        self.finished += 1
+
+    @contextmanager
+    def looking(self, step: int) -> Iterator[FakeReport]:
+        yield self
+
+    @contextmanager
+    def saving(self, step: int) -> Iterator[None]:
+        yield
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        self.events.append(f"evaluation {step}")
+        self.evaluations.append(step)
+
+    def phase(self, name: str) -> None:
+        """Not looked at."""
+
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+        yield from completions
+
+    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
+        self.groups_seen.append(tuple(groups_P))
+
+    def update(self, metrics: Metrics) -> None:
+        """Not looked at."""

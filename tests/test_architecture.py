@@ -1,0 +1,122 @@
+"""The rooms and who may enter them: a module imports only strictly lower layers, and heavy libraries stay in their one room."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    {"sdpo", "sdpo.types", "sdpo.config", "sdpo.errors", "sdpo.logs", "sdpo.weights"},
+    {
+        "sdpo.protocols",
+        "sdpo.objectives",
+        "sdpo.metrics",
+        "sdpo.envs",
+        "sdpo.task_stream",
+        "sdpo.grouping",
+        "sdpo.actors",
+        "sdpo.models",
+    },
+    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons"},
+    {"sdpo.rendering", "sdpo.rollout", "sdpo.learner", "sdpo.cluster", "sdpo.tracking", "sdpo.terminal"},
+    {"sdpo.evaluation", "sdpo.run_report", "sdpo.preflight", "sdpo.doctor", "sdpo.show_environments", "sdpo.compose"},
+    {"sdpo.train"},
+    {"sdpo.launch"},
+    {"sdpo.cli"},
+]
+ROOMS = {
+    "vllm": ("sdpo.rollout",),
+    "deepspeed": ("sdpo.learner",),
+    "ray": ("sdpo.actors", "sdpo.rollout", "sdpo.learner.group", "sdpo.cluster"),
+    "hydra": ("sdpo.compose", "sdpo.config"),
+    "omegaconf": ("sdpo.compose", "sdpo.config"),
+}
+LIGHT = (
+    "sdpo.types",
+    "sdpo.config",
+    "sdpo.errors",
+    "sdpo.hindsight",
+    "sdpo.grouping",
+    "sdpo.task_stream",
+    "sdpo.envs",
+    "sdpo.metrics",
+)
+"""Modules that may not import torch: an environment author and a config check need none."""
+FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package, folder in FOLDERS.items():
+        for file in folder.rglob("*.py"):
+            parts = file.relative_to(folder).with_suffix("").parts
+            name = ".".join([package, *parts])
+            found[name.removesuffix(".__init__")] = file
+    return found
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every imported module, wherever in the file, but for those under ``if TYPE_CHECKING``."""
+    tree = ast.parse(file.read_text())
+    typing_only = {
+        node
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "relative imports are not used"
+            assert node.level == 0, "relative imports are not used"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in modules())
+
+
+def room(module: str) -> str:
+    """The top-level room of a module: ``sdpo.rollout.engine`` lives in ``sdpo.rollout``."""
+    return ".".join(module.split(".")[:2])
+
+
+def layer(module: str) -> int:
+    found = [index for index, rooms in enumerate(LAYERS) if room(module) in rooms]
+    assert found, f"{module} has no layer; give it one in {Path(__file__).name}"
+    return found[0]
+
+
+@pytest.mark.parametrize("module", sorted(name for name in modules() if name != "sdpo.conf"))
+def test_a_module_imports_only_strictly_lower_layers(module: str) -> None:
+    for imported in imports(modules()[module]):
+        if imported.split(".")[0] == "sdpo" and room(imported) != room(module) and imported != "sdpo":
+            assert layer(imported) < layer(module), (
+                f"{module} (layer {layer(module)}) imports {imported} (layer {layer(imported)})"
+            )
+
+
+@pytest.mark.parametrize("library", sorted(ROOMS))
+def test_a_heavy_library_stays_in_its_room(library: str) -> None:
+    for module, file in modules().items():
+        if not module.startswith(ROOMS[library]):
+            found = {imported for imported in imports(file) if imported.split(".")[0] == library}
+            assert not found, f"{module} imports {found}; only {ROOMS[library]} may"
+
+
+def test_light_modules_import_no_torch() -> None:
+    for module, file in modules().items():
+        if module.startswith(LIGHT):
+            heavy = {"torch", "transformers", "vllm", "ray", "deepspeed"} & {imported.split(".")[0] for imported in imports(file)}
+            assert not heavy, f"{module} imports {heavy}"
+
+
+def test_every_package_is_shipped() -> None:
+    declared = (ROOT / "pyproject.toml").read_text()
+    for module, file in modules().items():
+        if file.name == "__init__.py":
+            assert f'"{module}"' in declared, f"{module} is missing from [tool.setuptools] packages"
