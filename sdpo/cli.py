@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
-from sdpo.errors import UserError
+from sdpo.errors import MachineError, UserError
 
 USAGE = """\
 usage: sdpo COMMAND [KEY=VALUE ...]
@@ -36,11 +37,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(command, rest)
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-        return 2
+        return _failed(str(error), 2)
+    except MachineError as error:
+        return _failed(f"{error}\nThe last checkpoint stands; the same command continues from it.", 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _failed(
+            f"the disk is full ({error}). What was written before is whole, and the last checkpoint stands. Free some space, or "
+            "set runs_dir to another disk, and repeat the command.",
+            2,
+        )
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped at once; the last checkpoint stands")
-        return 130
+        return _failed("stopped at once; the last checkpoint stands", 130)
+
+
+def _failed(sentence: str, code: int) -> int:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(sentence)}", highlight=False)
+    return code
 
 
 def _run(command: str, rest: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import ray
 
@@ -37,6 +38,29 @@ def connected(config: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def has_gpus() -> bool:
-    """Whether the cluster offers GPUs."""
-    return float(ray.cluster_resources().get("GPU", 0.0)) > 0.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuShares:
+    """What Ray reserves for each process; 0 where the cluster has no GPU and everything runs on CPUs."""
+
+    learner_rank: float
+    engine: float
+
+
+def gpu_shares(num_ranks: int, num_engines: int, tensor_parallel_size: int) -> GpuShares:
+    """A GPU for each learner rank and each engine's slice; where there are too few, a rank and an engine share one.
+
+    Raises UserError where the cluster's GPUs do not even suffice for that.
+    """
+    total = round(float(ray.cluster_resources().get("GPU", 0.0)))
+    engine_gpus = num_engines * tensor_parallel_size
+    if total == 0:
+        return GpuShares(learner_rank=0.0, engine=0.0)
+    if num_ranks + engine_gpus <= total:
+        return GpuShares(learner_rank=1.0, engine=float(tensor_parallel_size))
+    if tensor_parallel_size == 1 and max(num_ranks, engine_gpus) <= total:
+        return GpuShares(learner_rank=0.5, engine=0.5)
+    raise UserError(
+        f"the cluster must have a GPU for each learner rank and each slice of an engine, or one for each pair of them; it has "
+        f"{total}, and learner.num_ranks={num_ranks}, rollout.num_engines={num_engines} and "
+        f"rollout.tensor_parallel_size={tensor_parallel_size} ask for {num_ranks} + {engine_gpus}. Lower one of them."
+    )

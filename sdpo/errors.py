@@ -1,5 +1,9 @@
-"""The one kind of error that is the user's to mend."""
+"""What can go wrong that is not a bug of ours; the command line prints either alone, without a traceback."""
 
 
 class UserError(ValueError):
-    """A sentence for the user: the rule, what was found, what to do. The command line prints it alone and exits with 2."""
+    """The user's to mend: the rule, what was found, what to do. Exit code 2."""
+
+
+class MachineError(RuntimeError):
+    """A process that died or did not answer: who waited for whom, and the end of its log. Exit code 1; the run can be resumed."""

@@ -14,7 +14,7 @@ from types import FrameType
 import yaml
 from rich.console import Console
 
-from sdpo.cluster import connected, has_gpus
+from sdpo.cluster import connected, gpu_shares
 from sdpo.config import Config, EvaluateConfig
 from sdpo.evaluation import evaluate
 from sdpo.learner import checkpoint
@@ -83,13 +83,13 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
     stop = StopRequest()
     with connected(config.cluster), terminal, _stopping(stop, terminal):
         terminal.say(f"{folder.path}: " + (f"continuing after step {first_step}" if last else "a new run"))
-        learner_gpus, engine_gpus = (1.0, 1.0) if has_gpus() else (0.0, 0.0)
+        shares = gpu_shares(config.learner.num_ranks, config.rollout.num_engines, config.rollout.tensor_parallel_size)
         engine = EngineFleet(
             ready.model_path,
             max_model_tokens=config.sampling.max_prompt_tokens + config.sampling.max_response_tokens,
             config=config.rollout,
             seed=config.seed,
-            num_gpus=engine_gpus * config.rollout.tensor_parallel_size,
+            num_gpus=shares.engine,
             logs=folder.logs,
         )
         learner = LearnerGroup(
@@ -101,7 +101,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
                 max_response_tokens=config.sampling.max_response_tokens,
                 logits_chunk_tokens=config.learner.logits_chunk_tokens,
             ),
-            num_gpus=learner_gpus,
+            num_gpus=shares.learner_rank,
             keep_checkpoints=config.checkpoint.keep,
             logs=folder.logs,
         )
@@ -148,7 +148,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
             max_model_tokens=config.sampling.max_prompt_tokens + config.sampling.max_response_tokens,
             config=config.rollout,
             seed=config.seed,
-            num_gpus=float(config.rollout.tensor_parallel_size) if has_gpus() else 0.0,
+            num_gpus=gpu_shares(0, config.rollout.num_engines, config.rollout.tensor_parallel_size).engine,
             logs=logs,
         )
         verifier = VerifierPool(config.env, config.rollout, logs)

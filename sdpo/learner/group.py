@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from sdpo.actors import start, threads_each
 from sdpo.config import AlgorithmConfig, LearnerConfig
-from sdpo.errors import UserError
+from sdpo.errors import MachineError, UserError
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner, Place
@@ -165,7 +165,7 @@ class LearnerGroup:
         try:
             return list(ray.get(list(refs), timeout=self._config.timeout_s))
         except GetTimeoutError as error:
-            raise RuntimeError(f"the learner did not answer within learner.timeout_s; see {self._logs[0]}") from error
+            raise MachineError(f"the learner did not answer within learner.timeout_s; see {self._logs[0]}") from error
         except RayActorError as error:
             ends = "\n".join(f"The end of {log}:\n{tail(log)}" for log in self._logs)
-            raise RuntimeError(f"a rank of the learner died.\n{ends}") from error
+            raise MachineError(f"a rank of the learner died.\n{ends}") from error

@@ -11,7 +11,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from sdpo.actors import start, threads_each
 from sdpo.config import RolloutConfig
-from sdpo.errors import UserError
+from sdpo.errors import MachineError, UserError
 from sdpo.logs import redirect_output, tail
 from sdpo.rollout.engine import VllmEngine
 from sdpo.types import Completion, Prompt, Sampling
@@ -68,7 +68,7 @@ class EngineFleet:
         """``weights`` is a PackedWeights or, better, a reference to one in Ray's object store."""
         versions = ray.get([actor.load.remote(weights, version) for actor in self._actors], timeout=LOAD_TIMEOUT_S)
         if versions != [version] * len(self._actors):
-            raise RuntimeError(f"every engine must serve version {version} after a load; they report {versions}")
+            raise MachineError(f"every engine must serve version {version} after a load; they report {versions}")
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
         """A task's attempts go to one engine, which then computes their prompt once."""
@@ -81,7 +81,7 @@ class EngineFleet:
             ready: list[Any]
             ready, _ = ray.wait(list(streams), num_returns=1, timeout=self._config.stall_timeout_s)
             if not ready:
-                raise RuntimeError(
+                raise MachineError(
                     f"no engine returned a completion for rollout.stall_timeout_s={self._config.stall_timeout_s:.0f} s; see "
                     f"{', '.join(map(str, streams.values()))}"
                 )
@@ -92,5 +92,5 @@ class EngineFleet:
                 continue
             except RayActorError as error:
                 log = streams[ready[0]]
-                raise RuntimeError(f"a rollout engine died while generating. The end of {log}:\n{tail(log)}") from error
+                raise MachineError(f"a rollout engine died while generating. The end of {log}:\n{tail(log)}") from error
             yield from ended
