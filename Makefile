@@ -35,7 +35,7 @@ setup: $(VENV)/.complete
 $(VENV)/.complete: requirements/cpu.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))" || \
 	  { echo "error: Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing torch" && $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check "torch==2.13.0"
 	@echo "installing the locked CPU set (about two minutes)" && \
 	  $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --requirement requirements/cpu.lock

@@ -50,6 +50,12 @@ def make(spec: str, options: Mapping[str, object]) -> Environment:
     return environment
 
 
+def anywhere(spec: str) -> str:
+    """``spec`` with a file's path made absolute: it then means the same in a process that was started in another folder."""
+    place, colon, class_name = spec.rpartition(":")
+    return f"{Path(place).expanduser().resolve()}:{class_name}" if colon and place.endswith(".py") else spec
+
+
 def _find_class(spec: str) -> type:
     place, colon, class_name = spec.rpartition(":")
     if not colon:

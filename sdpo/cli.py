@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sdpo.errors import MachineError, UserError
+from sdpo.printable import printable
 
 USAGE = """\
 usage: sdpo COMMAND [KEY=VALUE ...]
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(sentence: str, code: int) -> int:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(sentence)}", highlight=False)
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(printable(sentence))}", highlight=False)
     return code
 
 

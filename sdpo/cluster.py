@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from sdpo.errors import UserError
 @contextmanager
 def connected(config: ClusterConfig) -> Iterator[None]:
     """Ray for the length of the block; what was started here ends with it."""
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if config.address is None:
             ray.init(
+                address="local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False,
@@ -27,11 +30,12 @@ def connected(config: ClusterConfig) -> Iterator[None]:
             )
         else:
             ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, PermissionError, ValueError, RuntimeError) as error:
         raise UserError(
             f"Ray must start here or be reachable at cluster.address={config.address!r}; it was not: {error}. Check the "
             "address, or leave cluster.address=null to start Ray on this machine."
         ) from error
+    signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
     try:
         yield
     finally:

@@ -355,7 +355,7 @@ class LearnerConfig:
     logits_chunk_tokens: int = 512
     """Response tokens whose logits are alive at once."""
     num_threads: int | None = None
-    """CPU threads of a rank; None: torch's own choice."""
+    """CPU threads of a rank; None: the machine's cores, shared out among the ranks."""
     timeout_s: float = 1800.0
     """Longest wait for a rank in a collective or for an answer of the learner."""
 
@@ -383,8 +383,8 @@ class RolloutConfig:
     dtype: Dtype = Dtype.bfloat16
     max_num_seqs: int = 128
     """Sequences an engine runs at once."""
-    kv_cache_gib: float = 2.0
-    """KV cache of an engine on the CPU, GiB."""
+    kv_cache_gib: int = 2
+    """KV cache of an engine on the CPU, GiB; vLLM takes whole ones."""
     gpu_memory_utilization: float = 0.5
     """Share of the GPU that an engine takes."""
     tensor_parallel_size: int = 1
@@ -408,7 +408,7 @@ class RolloutConfig:
         _between("rollout.max_set_aside_share", self.max_set_aside_share, 0.0, 1.0)
         _probability("rollout.gpu_memory_utilization", self.gpu_memory_utilization)
         _at_least("rollout.tensor_parallel_size", self.tensor_parallel_size, 1, "an engine spans a GPU")
-        _positive("rollout.kv_cache_gib", self.kv_cache_gib)
+        _at_least("rollout.kv_cache_gib", self.kv_cache_gib, 1, "vLLM takes whole GiB")
         _positive("rollout.verify_timeout_s", self.verify_timeout_s)
         _positive("rollout.start_timeout_s", self.start_timeout_s)
         _positive("rollout.stall_timeout_s", self.stall_timeout_s)
@@ -443,8 +443,8 @@ class Config:
     num_steps: int = 10
     """With the other defaults, what two CPU cores do in a quarter of an hour."""
     runs_dir: str = "runs"
-    name: str = "${env.name}-${algorithm.name}-${model.name}-s${seed}"
-    """The run's folder under ``runs_dir``."""
+    name: str = ""
+    """The run's folder under ``runs_dir``; empty: ENVIRONMENT-ALGORITHM-MODEL-sSEED."""
     resume: Resume = Resume.auto
     dry_run: bool = False
     """Resolve and check everything, start nothing."""
@@ -462,7 +462,10 @@ class Config:
 
     def __post_init__(self) -> None:
         _at_least("num_steps", self.num_steps, 1, "a run takes a step")
-        if not self.name or "/" in self.name or self.name.startswith("."):
+        if not self.name:
+            environment = self.env.name.rpartition(":")[2].lower()
+            self.name = f"{environment}-{self.algorithm.name}-{self.model.name}-s{self.seed}"
+        if "/" in self.name or self.name.startswith("."):
             raise ValueError(f"name must be a plain folder name (the run's folder under runs_dir); got {self.name!r}.")
         if self.batch.group_size < 2:
             if not isinstance(self.algorithm, SDPOConfig):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sdpo.errors import UserError
 from sdpo.grouping import asked, grouped
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
 from sdpo.types import Evaluation, Group, Sampling, Task
@@ -19,6 +20,7 @@ def evaluate(
     num_attempts: int,
     sampling: Sampling,
     seed: int,
+    max_set_aside_share: float,
     log: StepLog,
 ) -> Evaluation:
     """Sample ``num_attempts`` answers to each task with the engine's present weights, with the same seeds each time."""
@@ -27,7 +29,19 @@ def evaluate(
     prompts = asked(prompts_P, num_attempts, f"{seed}/evaluate")
     completions = log.watch(engine.sample(prompts, sampling), len(prompts))
     groups_P = grouped(tasks_P, prompts_P, verifier.verify(tasks_P, completions))
+    refuse_broken_environment(groups_P, max_set_aside_share)
     return Evaluation(num_attempts=num_attempts, groups=groups_P, metrics=heldout_metrics(groups_P))
+
+
+def refuse_broken_environment(groups_P: Sequence[Group], max_share: float) -> None:
+    """Raises UserError where more than ``max_share`` of the attempts had to be set aside: numbers of the rest would mislead."""
+    broken = [outcome for group in groups_P for outcome in group.set_aside]
+    total = len(broken) + sum(len(group.attempts) for group in groups_P)
+    if len(broken) > max_share * total:
+        raise UserError(
+            f"at most {max_share:.0%} of the attempts may be set aside (rollout.max_set_aside_share), because their verification "
+            f"broke; {len(broken)} of {total} were. The environment is at fault; its last error was:\n{broken[-1].error}"
+        )
 
 
 def heldout_metrics(groups_P: Sequence[Group]) -> dict[str, float]:
@@ -42,5 +56,6 @@ def heldout_metrics(groups_P: Sequence[Group]) -> dict[str, float]:
         "heldout/success": mean,
         "heldout/pass_at_k": sum(rate > 0 for rate in rates) / len(rates) if rates else 0.0,
         "heldout/success_se": spread / math.sqrt(len(rates)) if rates else 0.0,
+        "heldout/set_aside": float(sum(len(group.set_aside) for group in groups_P)),
         "heldout/response_tokens": sum(lengths) / len(lengths) if lengths else 0.0,
     }

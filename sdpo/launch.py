@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from sdpo.cluster import connected, gpu_shares
 from sdpo.config import Config, EvaluateConfig
+from sdpo.envs import registry
 from sdpo.evaluation import evaluate
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
@@ -23,6 +24,7 @@ from sdpo.learner.loss import Scale
 from sdpo.logs import redirect_output
 from sdpo.models import is_fetched
 from sdpo.preflight import HELDOUT_SEED, Ready, check_environment, check_training, make_environment, model_and_renderer, tasks_of
+from sdpo.printable import printable
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import RunFolder, plain
@@ -37,7 +39,8 @@ from sdpo.types import Sampling
 def run_training(config: Config) -> int:
     """``sdpo train``. Returns the exit code: 0, or 128 + the signal that ended it early."""
     screen = _screen()
-    folder = RunFolder(Path(config.runs_dir) / config.name)
+    config.env.name = registry.anywhere(config.env.name)
+    folder = RunFolder(Path(config.runs_dir).absolute() / config.name)
     folder.check(config)
     if config.dry_run:
         _show_plan(config, folder, screen)
@@ -74,6 +77,7 @@ def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:
         f"The config is sound: {len(train_tasks)} training tasks of {config.env.name}; {about_model}; the run would go to "
         f"{folder.path}. Nothing was started.",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -111,6 +115,8 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
         if last is not None:
             learner.restore(last)
             terminal.restore(_lines(folder.metrics))
+        verifier.wait_until_ready()
+        stop.can_wait = True
         tracker = Tracker(folder, config.tracking, first_step=first_step + 1)
         try:
             train(
@@ -136,6 +142,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     if config.checkpoint is not None:
         checkpoint.counters_of(Path(config.checkpoint))
         model.path = str((Path(config.checkpoint) / checkpoint.POLICY).absolute())
+    config.env.name = registry.anywhere(config.env.name)
     environment = make_environment(config.env)
     every = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
     tasks_P = tuple(every[index] for index in range(min(config.num_tasks, len(every))))
@@ -153,6 +160,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
         )
         verifier = VerifierPool(config.env, config.rollout, logs)
         engine.wait_until_ready()
+        verifier.wait_until_ready()
         evaluation = evaluate(
             engine,
             verifier,
@@ -165,11 +173,12 @@ def run_evaluation(config: EvaluateConfig) -> int:
                 max_response_tokens=config.sampling.max_response_tokens,
             ),
             seed=config.seed,
+            max_set_aside_share=config.rollout.max_set_aside_share,
             log=QuietLog(terminal),
         )
     for group in evaluation.groups:
         solved = sum(attempt.verdict.is_solved for attempt in group.attempts)
-        screen.print(f"{solved}/{len(group.attempts)}  {group.task.id}", highlight=False, markup=False)
+        screen.print(f"{solved}/{len(group.attempts)}  {printable(group.task.id)}", highlight=False, markup=False)
     screen.print(
         json.dumps({"model": model_path, "env": environment.name, "tasks": len(tasks_P), "k": config.k, **evaluation.metrics}),
         highlight=False,
@@ -181,7 +190,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
 
 def _screen() -> Console:
     """On a descriptor of its own, so that it stays the user's when this process's output is sent to a file."""
-    return Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1), soft_wrap=False)
+    return Console(file=os.fdopen(os.dup(1), "w", buffering=1), soft_wrap=False)
 
 
 @contextmanager
@@ -192,8 +201,9 @@ def _chatter_into(log: Path, screen: Console) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # the log's disk may be full
+                stream.flush()
         for descriptor, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, descriptor)
             os.close(copy)
@@ -201,15 +211,16 @@ def _chatter_into(log: Path, screen: Console) -> Iterator[None]:
 
 @contextmanager
 def _stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
-    """SIGINT and SIGTERM ask for an end after the step; a second one ends at once."""
+    """SIGINT, SIGTERM and a closed terminal ask for an end after the step; a second one, or one before the first step, ends at
+    once."""
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set:
+        if stop.is_set or not stop.can_wait:
             raise KeyboardInterrupt
         stop.is_set, stop.signal_number = True, number
         terminal.say("stopping after this step, with a checkpoint; once more to stop at once")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

@@ -79,6 +79,7 @@ METRICS: Mapping[str, Metric] = {
     "heldout/success": Metric(unit="share", meaning="avg@k: held-out attempts solved"),
     "heldout/pass_at_k": Metric(unit="share", meaning="pass@k: held-out tasks with a solved attempt among k"),
     "heldout/success_se": Metric(unit="share", meaning="standard error of heldout/success over tasks"),
+    "heldout/set_aside": Metric(unit="attempts", meaning="held-out attempts whose verification broke"),
     "heldout/response_tokens": Metric(unit="tokens", meaning="mean length of a held-out response"),
 }
 ENVIRONMENT_PREFIX = "env/"

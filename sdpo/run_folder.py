@@ -22,18 +22,11 @@ from sdpo.config import Config, Resume
 from sdpo.errors import UserError
 
 _MAY_DIFFER = (
-    "num_steps",
-    "resume",
-    "dry_run",
-    "runs_dir",
-    "name",
-    "cluster",
-    "tracking",
-    "checkpoint",
-    "rollout",
-    "evaluation",
-)
-"""Config keys that a continued run may change: they decide how it is run and watched, not what is learned from what."""
+    "num_steps", "resume", "dry_run", "runs_dir", "name", "cluster.", "tracking.", "checkpoint.", "rollout.", "evaluation.",
+    "learner.timeout_s", "learner.num_threads",
+)  # fmt: skip
+_MAY_NOT = ("rollout.dtype",)
+"""Config keys that a continued run may change, and exceptions: they decide how it is run and watched, not what is learned."""
 
 
 @dataclass(slots=True)
@@ -111,7 +104,8 @@ class RunFolder:
         """Drop what was recorded of steps after ``step``: they will be run again. A line cut off by a kill goes too."""
         for file in (self.metrics, self.evaluations):
             if file.is_file():
-                kept = [line for line in file.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+                lines = file.read_text().splitlines(keepends=True)
+                kept = [line for line in lines if step > 0 and _step_of(line) <= step]  # before the first step, nothing counts
                 _write_whole(file, "".join(kept))
         for file in self.rollouts.glob("step_*.jsonl"):
             if int(file.stem.removeprefix("step_")) > step:
@@ -140,7 +134,7 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[t
     return [
         (key, old_flat.get(key), new_flat.get(key))
         for key in sorted(old_flat.keys() | new_flat.keys())
-        if key.split(".")[0] not in _MAY_DIFFER and old_flat.get(key) != new_flat.get(key)
+        if (key in _MAY_NOT or not key.startswith(_MAY_DIFFER)) and old_flat.get(key) != new_flat.get(key)
     ]
 
 

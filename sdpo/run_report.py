@@ -21,6 +21,8 @@ class StopRequest:
 
     is_set: bool = False
     signal_number: int = 0
+    can_wait: bool = False
+    """Whether steps are being taken, at whose end a stop is looked for."""
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +14,8 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from sdpo.printable import printable
 
 PHASES = {
     "start": "starting Ray, vLLM and DeepSpeed",
@@ -41,15 +44,22 @@ class Terminal:
 
     def __init__(self, console: Console, title: str, num_steps: int, *, quiet: bool = False) -> None:
         self._console, self._title, self._num_steps = console, title, num_steps
-        self._live: Live | None = None
-        if console.is_terminal and not quiet:
-            self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
         self._step = 0
         self._phase, self._phase_since = "start", time.monotonic()
         self._done, self._total, self._tokens = 0, 0, 0
         self._history: dict[str, list[float]] = {}
         self._steps_s: list[float] = []
         self._heldout: list[tuple[int, float]] = []
+        self._live: Live | None = None
+        if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
+            self._live = Live(
+                get_renderable=self._view,
+                console=console,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
 
     def __enter__(self) -> Terminal:
         if self._live is not None:
@@ -62,7 +72,8 @@ class Terminal:
 
     def say(self, sentence: str) -> None:
         """A line that stays on the screen."""
-        self._console.print(escape(sentence), highlight=False)
+        with suppress(BrokenPipeError):  # whoever was reading has gone; the run has not
+            self._console.print(escape(printable(sentence)), highlight=False, soft_wrap=True)
 
     def restore(self, rows: Sequence[Mapping[str, float]]) -> None:
         """What an interrupted run had recorded, so that the curves go on."""
@@ -172,18 +183,13 @@ def sample_attempt(attempt: Mapping[str, object], width: int) -> Panel:
     """One attempt with what the environment said of it; model text is shown as text, never as markup."""
     solved = _number(attempt["reward"]) >= 1.0
     body = Text()
-    body.append(f"{attempt['question']}\n\n", style="dim")
-    body.append(_printable(str(attempt["completion"])).strip() + "\n\n")
+    body.append(printable(f"{attempt['question']}\n\n"), style="dim")
+    body.append(printable(str(attempt["completion"])).strip() + "\n\n")
     body.append(
-        "solved" if solved else f"feedback: {_printable(str(attempt['feedback']))}",
+        "solved" if solved else f"feedback: {printable(str(attempt['feedback']))}",
         style="green" if solved else "yellow",
     )
-    return Panel(body, title=escape(str(attempt["task"])), width=min(width, 100))
-
-
-def _printable(text: str) -> str:
-    """Without control characters: a completion must not drive the terminal."""
-    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+    return Panel(body, title=escape(printable(str(attempt["task"]))), width=min(width, 100))
 
 
 def _number(value: object) -> float:

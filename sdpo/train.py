@@ -9,8 +9,7 @@ from pathlib import Path
 
 from sdpo.batching import pack
 from sdpo.config import Config, SDPOConfig
-from sdpo.errors import UserError
-from sdpo.evaluation import evaluate
+from sdpo.evaluation import evaluate, refuse_broken_environment
 from sdpo.grouping import asked, grouped
 from sdpo.hindsight import choose_hints
 from sdpo.lessons import lessons
@@ -35,6 +34,8 @@ def train(
     engine.load(learner.weights(), version=learner.step)
     if learner.step == 0:
         _look(0, run, heldout, engine, verifier, renderer, report)
+    if report.should_stop:
+        return
     sampling = Sampling(
         temperature=run.sampling.temperature,
         top_p=1.0,
@@ -49,7 +50,7 @@ def train(
             prompts = asked(prompts_P, run.batch.group_size, f"{run.seed}/{step}")
             completions = log.watch(engine.sample(prompts, sampling), len(prompts))
             groups_P = grouped(tasks_P, prompts_P, verifier.verify(tasks_P, completions))
-            _refuse_broken_environment(groups_P, run.rollout.max_set_aside_share)
+            refuse_broken_environment(groups_P, run.rollout.max_set_aside_share)
 
             # 2. Hindsight: what would have helped? No solved sibling and no feedback means no lesson.
             log.phase("hindsight")
@@ -72,10 +73,11 @@ def train(
         # 5. Look, and keep.
         if run.evaluation.is_due(step + 1, run.num_steps):
             _look(step + 1, run, heldout, engine, verifier, renderer, report)
-        if run.checkpoint.is_due(step + 1, run.num_steps) or report.should_stop:
+        is_last = report.should_stop
+        if run.checkpoint.is_due(step + 1, run.num_steps) or is_last:
             with report.saving(step + 1):
                 learner.save(checkpoints / f"step_{step + 1:06d}")
-        if report.should_stop:
+        if is_last:
             return
 
 
@@ -112,17 +114,7 @@ def _look(
             num_attempts=run.evaluation.num_attempts,
             sampling=sampling,
             seed=run.seed,
+            max_set_aside_share=run.rollout.max_set_aside_share,
             log=log,
         )
         report.evaluation(step, evaluation)
-
-
-def _refuse_broken_environment(groups_P: tuple[Group, ...], max_share: float) -> None:
-    broken = [outcome for group in groups_P for outcome in group.set_aside]
-    total = len(broken) + sum(len(group.attempts) for group in groups_P)
-    if len(broken) > max_share * total:
-        raise UserError(
-            f"at most {max_share:.0%} of a step's attempts may be set aside (rollout.max_set_aside_share), because their "
-            f"verification broke; {len(broken)} of {total} were. The environment is at fault; its last error was:\n"
-            f"{broken[-1].error}"
-        )

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"sdpo", "sdpo.types", "sdpo.config", "sdpo.errors", "sdpo.logs", "sdpo.weights"},
+    {"sdpo", "sdpo.types", "sdpo.config", "sdpo.errors", "sdpo.logs", "sdpo.weights", "sdpo.printable"},
     {
         "sdpo.protocols",
         "sdpo.objectives",

@@ -55,7 +55,7 @@ def commit(path: Path, counters: Counters) -> None:
     scratch = scratch_of(path)
     (scratch / COUNTERS).write_text(json.dumps(asdict(counters), indent=1) + "\n")
     if path.exists():
-        shutil.rmtree(path)
+        _remove(path)
     os.replace(scratch, path)
 
 
@@ -73,9 +73,16 @@ def abandon(path: Path, error: Exception) -> UserError:
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest ``keep``, and what interrupted writes left."""
     for path in checkpoints(folder)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
-    for partial in folder.glob(f".{PREFIX}*.partial"):
+        _remove(path)
+    for partial in folder.glob(f".{PREFIX}*"):
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """First the name, then the files: a reader never finds half a checkpoint under a checkpoint's name."""
+    doomed = path.with_name(f".{path.name}.removed")
+    os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def counters_of(path: Path) -> Counters:

@@ -18,6 +18,7 @@ from torch import Tensor, distributed, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sdpo.config import AlgorithmConfig, Dtype, LearnerConfig, SDPOConfig, TeacherConfig, TeacherKind
+from sdpo.errors import MachineError
 from sdpo.learner.forward import head, response_hidden
 from sdpo.learner.loss import SUMS, Scale, micro_batch_loss
 from sdpo.learner.teacher import make_teacher
@@ -78,8 +79,8 @@ class DeepSpeedLearner:
         policy.train()
         self._device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
         nn.Module.to(policy, self._device)
-        frozen_or_live = TeacherConfig(kind=TeacherKind.live)
-        self._teacher = make_teacher(policy, algorithm.teacher if isinstance(algorithm, SDPOConfig) else frozen_or_live)
+        without_teacher = TeacherConfig(kind=TeacherKind.live)  # costs nothing
+        self._teacher = make_teacher(policy, algorithm.teacher if isinstance(algorithm, SDPOConfig) else without_teacher)
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=_Computes(policy),
             optimizer=_adamw(policy, config),
@@ -130,11 +131,14 @@ class DeepSpeedLearner:
             sums += parts[0]
         sums = self._total(sums)
         if not math.isfinite(float(sums[0])):
-            raise RuntimeError(f"the loss of update {self.num_updates + 1} is {float(sums[0])}; nothing was changed by it")
+            raise MachineError(f"the loss of update {self.num_updates + 1} is {float(sums[0])}; nothing was changed by it")
         rate = self._set_rate()
         self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        if not math.isfinite(norm):  # DeepSpeed has skipped the step
+            raise MachineError(f"the gradient of update {self.num_updates + 1} has norm {norm}; nothing was changed by it")
         self.num_updates += 1
-        return self._metrics(update, sums, rate)
+        return self._metrics(update, sums, rate, norm)
 
     def finish_step(self) -> None:
         """The teacher follows the policy; the step counts as done."""
@@ -190,11 +194,10 @@ class DeepSpeedLearner:
             return on_device.cpu()
         return sums
 
-    def _metrics(self, update: Update, sums: Tensor, rate: float) -> dict[str, float]:
+    def _metrics(self, update: Update, sums: Tensor, rate: float, norm: float) -> dict[str, float]:
         named = dict(zip(SUMS, sums.tolist(), strict=True))
         distilled, learned = max(named["distilled"], 1.0), max(named["learned"], 1.0)
         every = [batch for batches in update.micro_batches for batch in batches if bool(batch.loss_mask_N.any())]  # no fillers
-        norm = self._engine.get_global_grad_norm()
         return {
             "loss": named["loss"],
             "loss/distillation": named["distillation"],
@@ -203,7 +206,7 @@ class DeepSpeedLearner:
             "credit": named["credit"] / distilled,
             "entropy": named["entropy"] / learned,
             "mismatch": named["mismatch"] / learned,
-            "grad_norm": float(norm) if norm is not None else 0.0,
+            "grad_norm": norm,
             "lr": rate,
             "updates": 1.0,
             "updates_without_lesson": 0.0,
@@ -237,6 +240,7 @@ def _deepspeed_config(config: LearnerConfig) -> dict[str, object]:
         "gradient_clipping": config.grad_clip,
         "bf16": {"enabled": config.dtype is Dtype.bfloat16},
         "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",  # else DeepSpeed rounds the accumulated gradient to bf16, with a single rank too
         "zero_optimization": {"stage": config.zero_stage},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**31,

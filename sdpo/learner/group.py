@@ -64,7 +64,7 @@ class LearnerActor:
             save_file(self._learner.parameters(), policy / "model.safetensors", metadata={"format": "pt"})
             for part in (AutoConfig, AutoTokenizer):
                 part.from_pretrained(self._model_path).save_pretrained(policy)
-            GenerationConfig.from_model_config(AutoConfig.from_pretrained(self._model_path)).save_pretrained(policy)
+            _generation_config(self._model_path).save_pretrained(policy)
 
     def restore(self, folder: Path, counters: Counters) -> None:
         self._learner.load_optimizer(folder / "deepspeed")
@@ -77,6 +77,14 @@ class LearnerActor:
 
     def _teacher_file(self) -> str:
         return f"teacher-{self._learner.place.rank}.safetensors"
+
+
+def _generation_config(model_path: str) -> GenerationConfig:
+    """The model's own, which may know more ends of sequence than its config; else what the config says."""
+    try:
+        return GenerationConfig.from_pretrained(model_path)
+    except OSError:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(model_path))
 
 
 class LearnerGroup:
@@ -156,7 +164,7 @@ class LearnerGroup:
                 path,
                 Counters(step=step, num_updates=num_updates, num_ranks=self.num_ranks, zero_stage=self._config.zero_stage),
             )
-        except (OSError, RayTaskError) as error:
+        except (OSError, MachineError) as error:
             raise checkpoint.abandon(path, error) from error
         checkpoint.prune(path.parent, self._keep_checkpoints)
 
@@ -166,6 +174,11 @@ class LearnerGroup:
             return list(ray.get(list(refs), timeout=self._config.timeout_s))
         except GetTimeoutError as error:
             raise MachineError(f"the learner did not answer within learner.timeout_s; see {self._logs[0]}") from error
+        except RayTaskError as error:
+            cause = str(error.cause).partition("\n")[0]
+            raise MachineError(
+                f"a rank of the learner failed: {type(error.cause).__name__}: {cause}. See {self._logs[0]}"
+            ) from error
         except RayActorError as error:
             ends = "\n".join(f"The end of {log}:\n{tail(log)}" for log in self._logs)
             raise MachineError(f"a rank of the learner died.\n{ends}") from error

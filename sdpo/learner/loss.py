@@ -64,7 +64,8 @@ def micro_batch_loss(
     rows_N = row_of_token(batch.num_response_tokens_B, device)
     sampled_N = batch.sampled_logprobs_N.to(device)
     old_N = scores.student_N.detach() if old_N is None else old_N.to(device)
-    loss = hidden_NH.float().sum() * 0.0  # keeps every rank in the backward, also one without a token to learn from
+    # Every parameter is in every rank's backward, also where there is no token to learn from: ranks reduce in step.
+    loss = (hidden_NH.float().sum() + head(student)[:1].float().sum()) * 0.0
     distillation = torch.zeros((), device=device)
     policy_gradient = torch.zeros((), device=device)
     if isinstance(algorithm, SDPOConfig) and share < 1.0:

@@ -32,7 +32,7 @@ class VllmEngine:
     def __init__(self, model_path: str, *, max_model_tokens: int, config: RolloutConfig, seed: int) -> None:
         """``max_model_tokens``: the longest prompt and response together."""
         os.environ.update(_ENVIRONMENT)
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(config.kv_cache_gib)))
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
         import torch
         from transformers import AutoTokenizer
         from vllm import LLM

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayError
 
 from sdpo.actors import start, threads_each
 from sdpo.config import RolloutConfig
@@ -58,7 +58,7 @@ class EngineFleet:
         for actor, log in zip(self._actors, self._logs, strict=True):
             try:
                 ray.get(actor.ready.remote(), timeout=self._config.start_timeout_s)
-            except (RayActorError, GetTimeoutError) as error:
+            except (RayError, GetTimeoutError) as error:
                 raise UserError(
                     f"a rollout engine must start within rollout.start_timeout_s={self._config.start_timeout_s:.0f} s; it did "
                     f"not ({type(error).__name__}). The end of {log}:\n{tail(log)}"
@@ -66,7 +66,13 @@ class EngineFleet:
 
     def load(self, weights: object, *, version: int) -> None:
         """``weights`` is a PackedWeights or, better, a reference to one in Ray's object store."""
-        versions = ray.get([actor.load.remote(weights, version) for actor in self._actors], timeout=LOAD_TIMEOUT_S)
+        try:
+            versions = ray.get([actor.load.remote(weights, version) for actor in self._actors], timeout=LOAD_TIMEOUT_S)
+        except (RayError, GetTimeoutError) as error:
+            raise MachineError(
+                f"a rollout engine did not take the weights of step {version} ({type(error).__name__}); see "
+                f"{', '.join(map(str, self._logs))}"
+            ) from error
         if versions != [version] * len(self._actors):
             raise MachineError(f"every engine must serve version {version} after a load; they report {versions}")
 
@@ -90,7 +96,7 @@ class EngineFleet:
             except StopIteration:
                 del streams[ready[0]]
                 continue
-            except RayActorError as error:
+            except RayError as error:
                 log = streams[ready[0]]
                 raise MachineError(f"a rollout engine died while generating. The end of {log}:\n{tail(log)}") from error
             yield from ended

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from sdpo.actors import start
 from sdpo.config import EnvConfig, RolloutConfig
 from sdpo.envs import registry
 from sdpo.envs.base import Environment
-from sdpo.logs import redirect_output
+from sdpo.errors import UserError
+from sdpo.logs import redirect_output, tail
 from sdpo.types import Attempt, Completion, Prompt, SetAside, Task, Verdict
 
 
@@ -68,6 +69,21 @@ class VerifierPool:
         self._log = logs / "verifier.log"
         self._workers = [self._start() for _ in range(config.num_verifiers)]
 
+    def wait_until_ready(self) -> None:
+        """Returns once every verifier has its environment. Raises UserError with a verifier's last words where one has not."""
+        for worker in self._workers:
+            if worker.starting is None:
+                continue
+            try:
+                ray.get(worker.starting, timeout=self._config.start_timeout_s)
+            except (RayError, GetTimeoutError) as error:
+                raise UserError(
+                    f"environment {self._env.name!r} must start in a verifier's process within rollout.start_timeout_s="
+                    f"{self._config.start_timeout_s:g} s; it did not ({type(error).__name__}). The end of {self._log}:\n"
+                    f"{tail(self._log)}"
+                ) from error
+            worker.starting = None
+
     def verify(
         self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
     ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
@@ -93,6 +109,7 @@ class VerifierPool:
     def _arrived(self, wait_s: float) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
         heads = {worker.owed[0][0]: worker for worker in self._workers if worker.owed}
         ready, _ = ray.wait(list(heads), num_returns=1, timeout=wait_s)
+        ready, late = ray.wait(list(heads), num_returns=len(heads), timeout=0.0)
         for ref in ready:
             worker = heads[ref]
             _, prompt, _, completion = worker.owed[0]
@@ -107,12 +124,12 @@ class VerifierPool:
             worker.owed.popleft()
             worker.since = time.monotonic()
             yield prompt, outcome
-        for worker in self._workers:
+        for worker in (heads[ref] for ref in late):
             self._note_start(worker)
-            if worker.owed and time.monotonic() - worker.since > self._limit_s(worker):
+            if time.monotonic() - worker.since > self._limit_s(worker):
                 _, prompt, _, completion = worker.owed[0]
-                error = f"the environment gave no verdict within rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
-                yield prompt, self._replace(worker, completion, error)
+                reason = f"the environment gave no verdict within rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
+                yield prompt, self._replace(worker, completion, reason)
 
     def _note_start(self, worker: _Worker) -> None:
         if worker.starting is not None and ray.wait([worker.starting], timeout=0.0)[0]:

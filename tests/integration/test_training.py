@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,21 +11,24 @@ import pytest
 
 from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS
 from tests.integration.conftest import Trainer, comparable
+from tests.tiny import write_tiny_model
 
 pytestmark = pytest.mark.integration
 TINY = Path(__file__).parent.parent / "tiny.py"
 
 
-def wait_for(file: Path, process_is_alive: object, timeout_s: float = 200.0) -> None:
+def wait_for(file: Path, process: subprocess.Popen[str], timeout_s: float = 200.0) -> None:
     until = time.monotonic() + timeout_s
     while not file.exists():
-        assert time.monotonic() < until, f"{file} did not appear; {process_is_alive}"
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, f"{file} did not appear"
         time.sleep(0.02)
 
 
 def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer) -> None:
     """The uninterrupted run also shows what a run leaves behind; the other is killed in the middle of its second step."""
-    output = trainer.run(trainer.words())
+    bf16 = ("learner.dtype=bfloat16", "rollout.dtype=bfloat16")
+    output = trainer.run(trainer.words(*bf16))
     whole = trainer.rows()
     assert [row["step"] for row in whole] == [1, 2, 3]
     for row in whole:
@@ -35,7 +38,7 @@ def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer
         assert row["hindsight"] > 0.5
         assert row["updates"] == 1.0
         assert row["divergence"] > 0.0
-        assert row["mismatch"] < 1e-4  # learner and engine agree on what was sampled, so the weights did arrive
+        assert row["mismatch"] < 0.05  # learner and engine agree on what was sampled, so the weights did arrive
     assert whole[1]["grad_norm"] != whole[0]["grad_norm"]
     assert "before (step 0)" in output
     assert "feedback: There is no" in output
@@ -45,10 +48,10 @@ def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer
     assert all(attempt["weights_version"] == 2 for attempt in trainer.rollouts(3))
     assert len(trainer.rollouts(3)) == 16
 
-    words = trainer.words("name=killed")
+    words = trainer.words(*bf16, "name=killed")
     process = trainer.start(words)
     wait_for(trainer.runs / "killed" / "rollouts" / "step_000002.jsonl", process)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     assert len(trainer.rows("killed")) == 1
     output = trainer.run(words)
@@ -78,8 +81,23 @@ def test_two_ranks_and_two_engines_learn_what_one_of_each_learns(trainer: Traine
         trainer.words("num_steps=2", "evaluation.num_tasks=0", "name=two", "learner.num_ranks=2", "rollout.num_engines=2")
     )
     for one, two in zip(trainer.rows("run"), trainer.rows("two"), strict=True):
+        assert one["mismatch"] < 1e-4
         for name in ("loss", "divergence", "grad_norm", "learned_rows", "entropy", "success"):
             assert two[name] == pytest.approx(one[name], rel=1e-3), name
+
+
+def test_two_ranks_with_an_untied_head_and_split_gradients_learn_what_one_learns(trainer: Trainer, tmp_path: Path) -> None:
+    """A rank that has run out of rows must still reduce every parameter, the head's too, or the ranks wait for ever."""
+    untied = write_tiny_model(tmp_path / "untied", tie_embeddings=False)
+    one_micro_batch_a_row = "batch.micro_batch_tokens=1"
+    common = (f"model.path={untied}", "num_steps=2", "evaluation.num_tasks=0", "batch.num_tasks=1", "batch.group_size=3")
+    common = (*common, one_micro_batch_a_row, "learner.dtype=bfloat16")
+    trainer.run(trainer.words(*common))
+    trainer.run(trainer.words(*common, "name=two", "learner.num_ranks=2", "learner.zero_stage=2"))
+    for one, two in zip(trainer.rows("run"), trainer.rows("two"), strict=True):
+        assert one["learned_rows"] == two["learned_rows"] == 3.0
+        for name in ("loss", "divergence", "grad_norm"):
+            assert two[name] == pytest.approx(one[name], rel=0.03), name
 
 
 def test_a_checkpoint_is_evaluated_on_heldout_tasks(trainer: Trainer) -> None:

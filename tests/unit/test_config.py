@@ -12,6 +12,7 @@ from sdpo.config import (
     CheckpointConfig,
     Config,
     Divergence,
+    EnvConfig,
     EvaluateConfig,
     EvaluationConfig,
     Granularity,
@@ -19,6 +20,7 @@ from sdpo.config import (
     HindsightConfig,
     HintChoice,
     LearnerConfig,
+    ModelConfig,
     PolicyGradientConfig,
     RolloutConfig,
     SamplingConfig,
@@ -158,11 +160,17 @@ def test_the_hindsight_prompt_has_room_for_the_question():
     Config(algorithm=GRPOConfig(), sampling=SamplingConfig(max_prompt_tokens=5000))
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "/tmp/run", "..", ".hidden"])
+@pytest.mark.parametrize("name", ["a/b", "/tmp/run", "..", ".hidden"])
 def test_the_runs_name_is_a_plain_folder_name(name):
     sentence = refusal(lambda: Config(algorithm=SDPOConfig(), name=name))
     assert sentence.startswith("name must be a plain folder name")
     assert f"got {name!r}" in sentence
+
+
+def test_an_unnamed_run_is_named_after_what_it_is():
+    env = EnvConfig(name="some/folder/file.py:Reverse")
+    named = Config(algorithm=SDPOConfig(), env=env, model=ModelConfig(name="tiny", path="tiny"), seed=3)
+    assert named.name == "reverse-sdpo-tiny-s3"
 
 
 @pytest.mark.parametrize(

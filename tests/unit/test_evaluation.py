@@ -44,6 +44,7 @@ def test_avg_and_pass_at_k_and_their_error_by_hand():
             "heldout/success": 0.5,
             "heldout/pass_at_k": 2 / 3,
             "heldout/success_se": 0.5 / math.sqrt(3),
+            "heldout/set_aside": 0.0,
             "heldout/response_tokens": 2.0,
         }
     )
@@ -118,7 +119,17 @@ class Silent:
 
 
 def look(engine: Echo, log: Silent, seed: int = 0):
-    return evaluate(engine, SecondTaskIsEasy(), Rendered(), TASKS, num_attempts=4, sampling=SAMPLING, seed=seed, log=log)
+    return evaluate(
+        engine,
+        SecondTaskIsEasy(),
+        Rendered(),
+        TASKS,
+        num_attempts=4,
+        sampling=SAMPLING,
+        seed=seed,
+        max_set_aside_share=0.5,
+        log=log,
+    )
 
 
 def test_evaluation_puts_the_groups_together_and_counts_them():

@@ -1,0 +1,90 @@
+"""The live view draws at every moment of a run, on wide and narrow terminals, and model text never drives the terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sdpo.terminal import Terminal, before_and_after, sample_attempt, sparkline
+
+ROW = {
+    "success": 0.25, "reward": 0.25, "hindsight": 0.9, "response_tokens": 61.0, "tokens_per_s": 300.0, "time/step_s": 50.0,
+    "updates": 1.0,
+}  # fmt: skip
+
+
+def console(*, is_terminal: bool, width: int = 100) -> Console:
+    return Console(file=io.StringIO(), force_terminal=is_terminal, width=width, color_system=None)
+
+
+def shown(screen: Console) -> str:
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 100, 200])
+def test_the_live_view_draws_before_during_and_after_a_step(width: int) -> None:
+    plain = console(is_terminal=False, width=width)
+    with Terminal(console(is_terminal=True, width=width), "sdpo · [test]", 3) as terminal:
+        plain.print(terminal._view())
+        terminal.phase("generate")
+        terminal.step_begins(1)
+        terminal.progress(3, 48, 180)
+        plain.print(terminal._view())
+        terminal.step_ends(1, ROW)
+        terminal.evaluation(1, {"heldout/success": 0.3, "heldout/success_se": 0.04})
+        plain.print(terminal._view())
+    text = shown(plain)
+    assert "ETA" in text
+    assert "sdpo · [test]" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_without_a_terminal_there_is_one_line_a_step() -> None:
+    screen = console(is_terminal=False, width=80)
+    with Terminal(screen, "sdpo", 3) as terminal:
+        terminal.step_begins(2)
+        terminal.step_ends(2, ROW)
+    lines = shown(screen).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("step 2/3  success 25.0%")
+    assert lines[0].endswith("ETA 0 min 50 s")
+
+
+def test_a_step_without_a_lesson_is_said() -> None:
+    screen = console(is_terminal=False)
+    with Terminal(screen, "sdpo", 3) as terminal:
+        terminal.step_ends(1, {**ROW, "updates": 0.0})
+    assert "nothing to learn from" in shown(screen)
+
+
+def test_model_text_is_shown_as_text_and_control_characters_are_dropped() -> None:
+    hostile = "[red]not markup[/red] \x1b[2J\x07 [/nope]"
+    screen = console(is_terminal=False)
+    screen.print(sample_attempt({"task": "[t]", "question": "q", "completion": hostile, "reward": 0.0, "feedback": hostile}, 100))
+    text = shown(screen)
+    assert "[red]not markup[/red]" in text
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_the_table_shows_both_evaluations_and_their_difference() -> None:
+    before = {
+        "step": 0,
+        "k": 4,
+        "heldout/success": 0.25,
+        "heldout/success_se": 0.04,
+        "heldout/pass_at_k": 0.5,
+        "heldout/response_tokens": 60.0,
+    }
+    screen = console(is_terminal=False)
+    screen.print(before_and_after(before, {**before, "step": 10, "heldout/success": 0.3}))
+    assert "25.0 ± 4.0%" in shown(screen)
+    assert "+5.0%" in shown(screen)
+
+
+def test_a_sparkline_spans_its_lowest_and_highest_value() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([2.0, 2.0]) == "▁▁"
