@@ -88,6 +88,13 @@ def _six(letter: str) -> str:
     return "".join(chr(ord("a") + (ord(letter) - ord("a") + offset) % 26) for offset in range(6))
 
 
+class Hopeless(Letters):
+    """Solved by nobody, with feedback for everybody: every attempt is learned from."""
+
+    def verify(self, task: Task, completion: str) -> Verdict:
+        return Verdict(reward=0.0, feedback=f"{task.payload} would have been better.")
+
+
 class Raising(Letters):
     """Breaks on every third letter it is asked about."""
 

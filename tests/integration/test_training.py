@@ -71,7 +71,10 @@ def test_grpo_learns_from_advantages_and_an_interrupt_ends_it_with_a_checkpoint(
     last = int(rows[-1]["step"])
     assert 2 <= last < 50
     assert (trainer.runs / "run" / "checkpoints" / f"step_{last:06d}" / "learner.json").is_file()
-    assert all(row["hindsight"] == 0.0 and row["updates"] == 2.0 and row["grad_norm"] > 0.0 for row in rows)
+    assert all(row["hindsight"] == 0.0 and row["updates"] + row["updates_without_lesson"] == 2.0 for row in rows)
+    learned = [row for row in rows if row["updates"] > 0.0]
+    assert learned
+    assert all(row["grad_norm"] > 0.0 for row in learned)
 
 
 def test_two_ranks_and_two_engines_learn_what_one_of_each_learns(trainer: Trainer) -> None:
@@ -92,8 +95,8 @@ def test_two_ranks_with_an_untied_head_and_split_gradients_learn_what_one_learns
     one_micro_batch_a_row = "batch.micro_batch_tokens=1"
     common = (f"model.path={untied}", "num_steps=2", "evaluation.num_tasks=0", "batch.num_tasks=1", "batch.group_size=3")
     common = (*common, one_micro_batch_a_row, "learner.dtype=bfloat16")
-    trainer.run(trainer.words(*common))
-    trainer.run(trainer.words(*common, "name=two", "learner.num_ranks=2", "learner.zero_stage=2"))
+    trainer.run(trainer.words(*common, env=f"{TINY}:Hopeless"))
+    trainer.run(trainer.words(*common, "name=two", "learner.num_ranks=2", "learner.zero_stage=2", env=f"{TINY}:Hopeless"))
     for one, two in zip(trainer.rows("run"), trainer.rows("two"), strict=True):
         assert one["learned_rows"] == two["learned_rows"] == 3.0
         for name in ("loss", "divergence", "grad_norm"):
