@@ -1,4 +1,4 @@
-"""Short Python functions, written to a description and judged by calling them in a sandbox: some 200 tasks of our own.
+"""Short Python functions, written to a description and judged by calling them in a sandbox: 200 tasks of our own.
 
 For small models: one to five lines solve each, and most of them one. Which functions: ``problems/``, a table for each
 family. Left out: programs that read and print, tests of more than one call, partial rewards.
