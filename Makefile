@@ -21,9 +21,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@# sdpo.envs and sdpo.conf live in folders of the top level; mypy gets to see the package as it is installed.
-	@mkdir -p build/package/sdpo && ln -sfn ../../../envs build/package/sdpo/envs && ln -sfn ../../../conf build/package/sdpo/conf
-	@for item in sdpo/*; do ln -sfn ../../../$$item build/package/$$item; done
-	cd build/package && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p sdpo
+	@rm -rf build/package && mkdir -p build/package/sdpo
+	@for item in sdpo/* envs conf; do ln -s ../../../$$item build/package/sdpo/; done
+	cd build/package && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p sdpo
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -106,6 +106,7 @@ class RunReport:
     def __init__(self, terminal: Terminal, tracker: Tracker, stop: StopRequest) -> None:
         self._terminal, self._tracker, self._stop = terminal, tracker, stop
         self._save_s = 0.0
+        self._looking_since = time.monotonic()
 
     @property
     def should_stop(self) -> bool:
@@ -132,10 +133,11 @@ class RunReport:
 
     @contextmanager
     def looking(self, step: int) -> Iterator[_StepLog]:
+        self._looking_since = time.monotonic()
         yield _StepLog(step, self._terminal, self._tracker)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        self._tracker.evaluation(step, evaluation)
+        self._tracker.evaluation(step, evaluation, seconds=time.monotonic() - self._looking_since)
         self._terminal.evaluation(step, evaluation.metrics)
 
     @contextmanager

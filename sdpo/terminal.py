@@ -49,6 +49,7 @@ class Terminal:
         self._done, self._total, self._tokens = 0, 0, 0
         self._history: dict[str, list[float]] = {}
         self._steps_s: list[float] = []
+        self._step_since: float | None = None
         self._heldout: list[tuple[int, float]] = []
         self._live: Live | None = None
         if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
@@ -89,6 +90,7 @@ class Terminal:
 
     def step_begins(self, step: int) -> None:
         self._step = step
+        self._step_since = time.monotonic()
 
     def attempts(self, values: Mapping[str, float]) -> None:
         if values.get("set_aside"):
@@ -96,6 +98,7 @@ class Terminal:
 
     def step_ends(self, step: int, row: Mapping[str, float]) -> None:
         self._steps_s.append(row["time/step_s"])
+        self._step_since = None
         self._remember(row)
         if row.get("updates", 0.0) == 0.0:
             self.say(f"step {step}: nothing to learn from (no hint and no advantage); the policy is unchanged")
@@ -119,9 +122,14 @@ class Terminal:
                 self._history.setdefault(name, []).append(row[name])
 
     def _eta_s(self) -> float | None:
-        """From the mean of the last steps; None before the first has ended."""
+        """From the mean of the last steps, less what the present one has taken; None before the first has ended."""
         recent = self._steps_s[-5:]
-        return sum(recent) / len(recent) * (self._num_steps - self._step) if recent else None
+        if not recent:
+            return None
+        is_under_way = self._step_since is not None
+        mean = sum(recent) / len(recent)
+        spent = min(mean, time.monotonic() - self._step_since) if self._step_since is not None else 0.0
+        return mean * (self._num_steps - self._step + is_under_way) - spent
 
     def _view(self) -> RenderableType:
         now = Table.grid(padding=(0, 2))

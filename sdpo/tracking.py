@@ -40,11 +40,12 @@ class Tracker:
         text = "".join(json.dumps({"step": step, **line}, ensure_ascii=True) + "\n" for line in lines)
         self._folder.rollouts_of(step).write_text(text)
 
-    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+    def evaluation(self, step: int, evaluation: Evaluation, *, seconds: float) -> None:
         attempts = [line for group in evaluation.groups for line in _attempts(group, (None,) * len(group.attempts))]
-        record = {"step": step, "k": evaluation.num_attempts, **_rounded(evaluation.metrics), "attempts": attempts}
+        metrics = {**evaluation.metrics, "time/evaluate_s": seconds}
+        record = {"step": step, "k": evaluation.num_attempts, **_rounded(metrics), "attempts": attempts}
         _append(self._folder.evaluations, record)
-        self._scalars(step, evaluation.metrics)
+        self._scalars(step, metrics)
 
     def close(self) -> None:
         if self._tensorboard is not None:
