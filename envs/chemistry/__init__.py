@@ -36,7 +36,7 @@ FAMILIES: Mapping[str, Callable[[str, int], Sequence[Question]]] = {
 
 MAX_TASKS_OF_FAMILY = {"train": 240, "heldout": 60}
 
-SYSTEM_PROMPT = f"You are a chemist. Think briefly, then write your final answer, and nothing else, between {OPEN} and {CLOSE}."
+SYSTEM_PROMPT = f"You are a chemist. Write your final answer between {OPEN} and {CLOSE}."
 
 
 class Chemistry:

@@ -20,7 +20,7 @@ from rdkit.Chem.rdMolDescriptors import (
     CalcNumRings,
 )
 
-from sdpo.envs.chemistry.answers import Unreadable
+from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable
 from sdpo.envs.chemistry.molecules import molecules, split_of, stable_hash, take_evenly
 from sdpo.envs.chemistry.question import RIGHT, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.smiles import read_molecule
@@ -80,7 +80,7 @@ class BoundsQuestion:
 
     @property
     def prompt(self) -> str:
-        return f"Write a molecule within these bounds. {self.key}. Answer with one SMILES."
+        return f"Write a molecule within these bounds. {self.key}. Answer with one SMILES, like {OPEN}CCCCCCCCCCCCO{CLOSE}."
 
     def judge(self, answer: str) -> Judgement:
         mol = read_molecule(answer)

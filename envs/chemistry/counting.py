@@ -9,7 +9,7 @@ from functools import cache
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcNumHeavyAtoms, CalcNumRings
 
-from sdpo.envs.chemistry.answers import Unreadable, read_count
+from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_count
 from sdpo.envs.chemistry.molecules import molecules, stable_hash, take_evenly
 from sdpo.envs.chemistry.question import RIGHT, Judgement, unreadable, wrong
 
@@ -41,7 +41,8 @@ class CountQuestion:
 
     @property
     def prompt(self) -> str:
-        return f"How many {self.subject} are in the molecule with the SMILES {self.smiles} ? Answer with one integer."
+        question = f"How many {self.subject} are in the molecule with the SMILES {self.smiles} ?"
+        return f"{question} Answer with one integer, like {OPEN}12{CLOSE}."
 
     @property
     def reference(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from sdpo.envs.chemistry.answers import Unreadable, read_formula, write_formula
+from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_formula, write_formula
 from sdpo.envs.chemistry.molecules import formula_of, molecules, take_evenly
 from sdpo.envs.chemistry.question import RIGHT, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.smiles import read_molecule
@@ -27,7 +27,7 @@ class FormulaQuestion:
     def prompt(self) -> str:
         return (
             f"What is the molecular formula of the molecule with the SMILES {self.smiles} ? "
-            "Count the implicit hydrogens too. Answer with the formula, written like C12H22O11."
+            f"Count the implicit hydrogens too. Answer with the formula, like {OPEN}C12H22O11{CLOSE}."
         )
 
     @property
@@ -58,7 +58,8 @@ class BuildQuestion:
 
     @property
     def prompt(self) -> str:
-        return f"Write a molecule with the molecular formula {self.formula} . Answer with one SMILES."
+        question = f"Write a molecule with the molecular formula {self.formula} ."
+        return f"{question} Answer with one SMILES, like {OPEN}CCCCCCCCCCCCO{CLOSE}."
 
     def judge(self, answer: str) -> Judgement:
         mol = read_molecule(answer)

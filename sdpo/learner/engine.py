@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -111,24 +112,9 @@ class DeepSpeedLearner:
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
         for position, batch in enumerate(batches):
             self._engine.set_gradient_accumulation_boundary(position == len(batches) - 1)
-            parts: list[Tensor] = []
-
-            def compute(model: PreTrainedModel, batch=batch, position=position, parts=parts) -> Tensor:  # type: ignore[no-untyped-def]
-                loss, part = micro_batch_loss(
-                    model,
-                    self._teacher.model,
-                    batch,
-                    None if old is None else old[position],
-                    update,
-                    algorithm,
-                    self._scale,
-                )
-                parts.append(part)
-                return loss
-
-            loss = self._engine(compute)
+            old_N = None if old is None else old[position]
+            loss = self._engine(partial(self._share_of_loss, batch, old_N, update, algorithm, sums))
             self._engine.backward(loss * self.place.num_ranks)  # DeepSpeed averages over ranks; the loss is a share of a sum
-            sums += parts[0]
         sums = self._total(sums)
         if not math.isfinite(float(sums[0])):
             raise MachineError(f"the loss of update {self.num_updates + 1} is {float(sums[0])}; nothing was changed by it")
@@ -161,6 +147,20 @@ class DeepSpeedLearner:
         found, _ = self._engine.load_checkpoint(str(folder), tag="state")
         if found is None:
             raise ValueError(f"DeepSpeed found no checkpoint in {folder}")
+
+    def _share_of_loss(
+        self,
+        batch: MicroBatch,
+        old_N: Tensor | None,
+        update: Update,
+        algorithm: AlgorithmConfig,
+        sums: Tensor,
+        model: PreTrainedModel,
+    ) -> Tensor:
+        """The micro-batch's loss; its sums are added to ``sums``."""
+        loss, part = micro_batch_loss(model, self._teacher.model, batch, old_N, update, algorithm, self._scale)
+        sums += part
+        return loss
 
     def _mine(self, update: Update) -> tuple[MicroBatch, ...]:
         return update.micro_batches[self.place.rank]
@@ -196,14 +196,19 @@ class DeepSpeedLearner:
 
     def _metrics(self, update: Update, sums: Tensor, rate: float, norm: float) -> dict[str, float]:
         named = dict(zip(SUMS, sums.tolist(), strict=True))
-        distilled, learned = max(named["distilled"], 1.0), max(named["learned"], 1.0)
+        learned = max(named["learned"], 1.0)
+        of_teacher = {}
+        if named["distilled"] > 0:
+            of_teacher = {
+                "divergence": named["divergence"] / named["distilled"],
+                "credit": named["credit"] / named["distilled"],
+            }
         every = [batch for batches in update.micro_batches for batch in batches if bool(batch.loss_mask_N.any())]  # no fillers
         return {
             "loss": named["loss"],
             "loss/distillation": named["distillation"],
             "loss/policy_gradient": named["policy_gradient"],
-            "divergence": named["divergence"] / distilled,
-            "credit": named["credit"] / distilled,
+            **of_teacher,
             "entropy": named["entropy"] / learned,
             "mismatch": named["mismatch"] / learned,
             "grad_norm": norm,

@@ -108,7 +108,7 @@ class VerifierPool:
 
     def _arrived(self, wait_s: float) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
         heads = {worker.owed[0][0]: worker for worker in self._workers if worker.owed}
-        ready, _ = ray.wait(list(heads), num_returns=1, timeout=wait_s)
+        ray.wait(list(heads), num_returns=1, timeout=wait_s)  # for one of them; then all that are there are taken
         ready, late = ray.wait(list(heads), num_returns=len(heads), timeout=0.0)
         for ref in ready:
             worker = heads[ref]
