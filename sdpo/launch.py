@@ -218,7 +218,7 @@ def _stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
         if stop.is_set or not stop.can_wait:
             raise KeyboardInterrupt
         stop.is_set, stop.signal_number = True, number
-        terminal.say("stopping after this step, with a checkpoint; once more to stop at once")
+        terminal.stop_was_asked()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:

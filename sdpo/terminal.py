@@ -36,6 +36,7 @@ _SHOWN = (
     ("loss", "loss", "{:+.4f}"),
     ("tokens_per_s", "generation", "{:.0f} tokens/s"),
 )
+STOPPING = "stopping after this step, with a checkpoint; once more to stop at once"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -51,6 +52,7 @@ class Terminal:
         self._steps_s: list[float] = []
         self._step_since: float | None = None
         self._heldout: list[tuple[int, float]] = []
+        self._is_stopping = False
         self._live: Live | None = None
         if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
             self._live = Live(
@@ -75,6 +77,12 @@ class Terminal:
         """A line that stays on the screen."""
         with suppress(BrokenPipeError):  # whoever was reading has gone; the run has not
             self._console.print(escape(printable(sentence)), highlight=False, soft_wrap=True)
+
+    def stop_was_asked(self) -> None:
+        """Called by a signal handler, so a live view only notes it: printing might interrupt its own drawing."""
+        self._is_stopping = True
+        if self._live is None:
+            self.say(STOPPING)
 
     def restore(self, rows: Sequence[Mapping[str, float]]) -> None:
         """What an interrupted run had recorded, so that the curves go on."""
@@ -139,7 +147,7 @@ class Terminal:
         if self._total:
             doing += f" · {self._done}/{self._total} · {self._tokens / max(seconds, 1e-9):.0f} tokens/s"
         now.add_row("now", doing, ProgressBar(self._total or 1, self._done, width=24) if self._total else "")
-        now.add_row("ETA", _duration(self._eta_s()), "")
+        now.add_row("ETA", STOPPING if self._is_stopping else _duration(self._eta_s()), "")
         numbers = Table.grid(padding=(0, 2))
         for name, label, form in _SHOWN:
             values = self._history.get(name, [])

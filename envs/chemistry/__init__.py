@@ -40,7 +40,7 @@ SYSTEM_PROMPT = f"You are a chemist. Write your final answer between {OPEN} and 
 
 
 class Chemistry:
-    """Counting, formulas and design of small molecules; see the module's docstring."""
+    """Counting, formulas and design of small molecules, judged by RDKit: reward 1 if right, else 0."""
 
     name = "chemistry"
 

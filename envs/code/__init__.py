@@ -26,7 +26,7 @@ _MIN_FEEDBACK_CHARS = 80
 
 
 class Code:
-    """The environment ``code``. Reward 1 if every visible and hidden test passes, else 0.
+    """Short Python functions, judged by visible and hidden tests: reward 1 if every one passes, else 0.
 
     ``timeout_s`` and ``memory_bytes`` bound each execution of an answer, of which a verdict needs one or two.
     Raises ValueError for options out of range.

@@ -53,6 +53,18 @@ def test_without_a_terminal_there_is_one_line_a_step() -> None:
     assert lines[0].endswith("ETA 0 min 50 s")
 
 
+def test_an_asked_for_stop_is_shown_in_the_view_and_said_where_there_is_none() -> None:
+    plain = console(is_terminal=False)
+    with Terminal(console(is_terminal=True), "sdpo", 3) as live:
+        live.stop_was_asked()
+        plain.print(live._view())
+    assert "stopping after this step" in shown(plain)
+    screen = console(is_terminal=False)
+    with Terminal(screen, "sdpo", 3) as terminal:
+        terminal.stop_was_asked()
+    assert shown(screen).startswith("stopping after this step")
+
+
 def test_a_step_without_a_lesson_is_said() -> None:
     screen = console(is_terminal=False)
     with Terminal(screen, "sdpo", 3) as terminal:
