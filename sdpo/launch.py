@@ -28,7 +28,7 @@ from sdpo.printable import printable
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import RunFolder, plain
-from sdpo.run_report import QuietLog, RunReport, StopRequest
+from sdpo.run_report import EvaluationLog, RunReport, StopRequest
 from sdpo.task_stream import TaskStream
 from sdpo.terminal import Terminal, before_and_after, sample_attempt
 from sdpo.tracking import Tracker
@@ -174,7 +174,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
             ),
             seed=config.seed,
             max_set_aside_share=config.rollout.max_set_aside_share,
-            log=QuietLog(terminal),
+            log=EvaluationLog(terminal),
         )
     for group in evaluation.groups:
         solved = sum(attempt.verdict.is_solved for attempt in group.attempts)

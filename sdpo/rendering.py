@@ -50,13 +50,15 @@ class ChatRenderer:
         def render(text: HindsightText) -> tuple[int, ...]:
             return self._ids((*task.messages[:-1], text.message()))
 
-        if len(render(text)) > self.max_hindsight_tokens:
+        token_ids = render(text)
+        if len(token_ids) > self.max_hindsight_tokens:
             whole = text
             text = self._fitting(whole.feedback, lambda cut: replace(whole, feedback=cut), render)
-        if len(render(text)) > self.max_hindsight_tokens:
+            token_ids = render(text)
+        if len(token_ids) > self.max_hindsight_tokens:
             without_feedback = text
             text = self._fitting(text.demonstration, lambda cut: replace(without_feedback, demonstration=cut), render)
-        token_ids = render(text)
+            token_ids = render(text)
         if len(token_ids) > self.max_hindsight_tokens:
             raise UserError(
                 "algorithm.hindsight.max_prompt_tokens must hold the question and the closing instruction; those of task "

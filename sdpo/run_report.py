@@ -41,7 +41,7 @@ class _PhaseClock:
 
 
 class _StepLog:
-    """The StepLog of one step, or of one evaluation."""
+    """The StepLog of one training step."""
 
     def __init__(self, step: int, terminal: Terminal, tracker: Tracker) -> None:
         self._step, self._terminal, self._tracker = step, terminal, tracker
@@ -69,8 +69,8 @@ class _StepLog:
         self.updates.append(metrics)
 
 
-class QuietLog:
-    """The StepLog of an evaluation outside of a run: shows progress, keeps nothing."""
+class EvaluationLog:
+    """The StepLog of an evaluation: shows progress, keeps nothing."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -132,9 +132,9 @@ class RunReport:
         self._terminal.step_ends(step, row)
 
     @contextmanager
-    def looking(self, step: int) -> Iterator[_StepLog]:
+    def looking(self, step: int) -> Iterator[EvaluationLog]:
         self._looking_since = time.monotonic()
-        yield _StepLog(step, self._terminal, self._tracker)
+        yield EvaluationLog(self._terminal)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         self._tracker.evaluation(step, evaluation, seconds=time.monotonic() - self._looking_since)

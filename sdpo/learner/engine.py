@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sdpo.config import AlgorithmConfig, Dtype, LearnerConfig, SDPOConfig, TeacherConfig, TeacherKind
 from sdpo.errors import MachineError
-from sdpo.learner.forward import head, response_hidden
+from sdpo.learner.forward import head, response_hidden, response_ids
 from sdpo.learner.loss import SUMS, Scale, micro_batch_loss
 from sdpo.learner.teacher import make_teacher
 from sdpo.objectives.scores import policy_scores
@@ -168,12 +168,10 @@ class DeepSpeedLearner:
     def _logprobs(self, batch: MicroBatch) -> Tensor:
         """[N] log π(y_t) of the policy as it is."""
         hidden_NH = response_hidden(self._policy, batch.student_ids_T, batch.student_offsets, batch.num_response_tokens_B)
-        ends = zip(batch.student_offsets[1:], batch.num_response_tokens_B, strict=True)
-        ids_N = torch.cat([batch.student_ids_T[last - num : last] for last, num in ends]).to(self._device)
         logprobs_N, _ = policy_scores(
             hidden_NH,
             head(self._policy),
-            ids_N,
+            response_ids(batch).to(self._device),
             temperature=self._scale.temperature,
             chunk=self._scale.logits_chunk_tokens,
         )

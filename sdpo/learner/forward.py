@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sdpo.types import MicroBatch
+
 
 def response_hidden(model: PreTrainedModel, ids_T: Tensor, offsets: Sequence[int], num_response_tokens: Sequence[int]) -> Tensor:
     """[N, H] in row order: the last hidden states, each of which predicts one response token.
@@ -37,6 +39,12 @@ def head(model: PreTrainedModel) -> Tensor:
     weight = model.get_output_embeddings().weight
     assert isinstance(weight, Tensor)
     return weight
+
+
+def response_ids(batch: MicroBatch) -> Tensor:
+    """[N] the response tokens of all rows, in order."""
+    ends = zip(batch.student_offsets[1:], batch.num_response_tokens_B, strict=True)
+    return torch.cat([batch.student_ids_T[last - num : last] for last, num in ends])
 
 
 def row_of_token(num_response_tokens: Sequence[int], device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from sdpo.batching import policy_gradient_share
 from sdpo.config import AlgorithmConfig, SDPOConfig
-from sdpo.learner.forward import head, response_hidden, row_of_token
+from sdpo.learner.forward import head, response_hidden, response_ids, row_of_token
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss
 from sdpo.objectives.scores import TokenScores, distillation_scores, policy_scores
@@ -129,7 +129,7 @@ def _scores(
 ) -> TokenScores:
     """Over all N response tokens; 0 where a token is neither distilled nor has a plain policy-gradient loss."""
     device = student.device
-    ids_N = _response_ids(batch).to(device)
+    ids_N = response_ids(batch).to(device)
     student_N = torch.zeros(ids_N.shape, device=device)
     entropy_N, teacher_N, divergence_N = student_N.clone(), student_N.clone(), student_N.clone()
     if bool(plain_N.any()):
@@ -168,15 +168,6 @@ def _teacher_hidden(teacher: PreTrainedModel, batch: MicroBatch, distilled_N: Te
     rows_N = row_of_token(batch.num_response_tokens_B, distilled_N.device)
     scored_N = torch.tensor(has_teacher, device=distilled_N.device)[rows_N]
     return hidden_MH[distilled_N[scored_N]]
-
-
-def _response_ids(batch: MicroBatch) -> Tensor:
-    return torch.cat(
-        [
-            batch.student_ids_T[last - num : last]
-            for last, num in zip(batch.student_offsets[1:], batch.num_response_tokens_B, strict=True)
-        ]
-    )
 
 
 def _picked(scores: TokenScores, pick: Tensor) -> TokenScores:

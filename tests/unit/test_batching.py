@@ -33,15 +33,6 @@ Row = tuple[object, ...]
 """What the loss reads of a row."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So little work takes longer to hand to a second thread, on a busy machine, than to do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def sample(
     *,
     prompt: int = 2,

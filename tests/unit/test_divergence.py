@@ -14,15 +14,6 @@ KINDS = list(Divergence)
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So little work takes longer to hand to a second thread, on a busy machine, than to do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def log_distributions(num: int, size: int, seed: int, scale: float = 2.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (scale * torch.randn(num, size, generator=generator, dtype=torch.float64)).log_softmax(-1)

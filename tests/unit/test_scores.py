@@ -16,15 +16,6 @@ OBJECTIVE = SDPOConfig(support=SupportConfig(num_ids=5))
 chunk_sizes = pytest.mark.parametrize("chunk", [1, 4, 11, 512])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So little work takes longer to hand to a second thread, on a busy machine, than to do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def normal(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

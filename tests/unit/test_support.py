@@ -19,15 +19,6 @@ def log_distributions(seed: int, num: int = 5, size: int = VOCABULARY) -> torch.
     return (2 * torch.randn(num, size, generator=generator, dtype=torch.float64)).log_softmax(-1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So little work takes longer to hand to a second thread, on a busy machine, than to do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 STUDENT, TEACHER = log_distributions(0), log_distributions(1)
 
 
