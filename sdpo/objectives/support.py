@@ -1,35 +1,37 @@
-"""Over which token ids is a position compared, and what probability does each bucket hold?
+"""Over which token ids is a position compared, and what does each bucket hold?
 
 The top K ids of the student (or of the teacher) keep their true log-probabilities under the full softmax; one tail bucket holds
-the rest, so that both sides are distributions over the same K + 1 buckets (paper, section 2).
+the rest, so that both sides are distributions over the same K + 1 buckets (arXiv 2601.20802, section 2). Without the tail the K
+are renormalised. Logits go in, since a log-softmax over the vocabulary would be another pass over the largest tensor there is.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from sdpo.config import SupportConfig, SupportKind
+MASKED = -1e30
+"""Stands for -inf where 0 · -inf must be 0."""
 
 
-def buckets(student_NV: Tensor, teacher_NV: Tensor, support: SupportConfig) -> tuple[Tensor, Tensor]:
-    """Student's and teacher's log-probabilities over the support: two ``[N, V]``, ``[N, K]`` or, with a tail, ``[N, K+1]``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buckets:
+    """One side's distribution over a support; N positions, K ids, V vocabulary."""
 
-    Takes the full log-probabilities of both, ``[N, V]`` in nats.
-    """
-    if support.kind is SupportKind.full:
-        return student_NV, teacher_NV
-    chooser = student_NV if support.kind is SupportKind.student else teacher_NV
-    ids_NK = chooser.detach().topk(support.num_ids, dim=-1, sorted=False).indices
-    return _over(student_NV, ids_NK, support.tail), _over(teacher_NV, ids_NK, support.tail)
+    inside_NK: Tensor
+    """[N, K] logits of the support, the row's largest logit subtracted."""
+    lse_N: Tensor
+    """[N] log Σ exp of all logits, likewise."""
+    tail_lse_N: Tensor | None
+    """[N] of the logits outside the support; None where the support is the whole vocabulary."""
 
-
-def _over(logprobs_NV: Tensor, ids_NK: Tensor, tail: bool) -> Tensor:
-    inside_NK = logprobs_NV.gather(-1, ids_NK)
-    if not tail:
-        return inside_NK - inside_NK.logsumexp(-1, keepdim=True)
-    if ids_NK.shape[-1] == logprobs_NV.shape[-1]:
-        return inside_NK
-    # Not log(1 - Σp): where the support holds nearly everything, the difference is rounding noise, and its gradient too.
-    tail_N1 = logprobs_NV.scatter(-1, ids_NK, -torch.inf).logsumexp(-1, keepdim=True)
-    return torch.cat([inside_NK, tail_N1], dim=-1)
+    def logprobs(self, *, tail: bool) -> Tensor:
+        """[N, K] or, with a tail, [N, K+1] log-probabilities that sum to one."""
+        if not tail:
+            return self.inside_NK.log_softmax(-1)
+        inside_NK = self.inside_NK - self.lse_N[:, None]
+        if self.tail_lse_N is None:
+            return inside_NK
+        return torch.cat([inside_NK, (self.tail_lse_N - self.lse_N)[:, None]], dim=-1)

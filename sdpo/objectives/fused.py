@@ -1,0 +1,107 @@
+"""From hidden states and the output embedding straight to the loss and its gradients, a chunk of tokens at a time.
+
+A position's logits over the vocabulary are the largest thing a trainer ever makes. Here those of a chunk are made once, for
+student and teacher, in two buffers that all chunks share; out of them come log-sum-exp, top-K, tail, divergence, the sampled
+token's log-probability and the entropy, and then, in the same visit, the gradient of the loss by the logits, which is multiplied
+into the gradients of the hidden states and of the embedding before the next chunk takes the buffers. Nothing is recomputed in
+the backward, which only scales what is there.
+
+That works because a loss is a function of few numbers a token (``TokenScores``): the derivatives by those are autograd's, on
+tensors of N numbers and on ``[n, K+1]`` log-probabilities, and only the step from the logits to them is written out by hand. With
+p the softmax of the logits z, s_b the probability of bucket b (S the support), and g_b, l, e the derivatives of the loss by
+log s_b, by the sampled token's log-probability and by the entropy H:
+
+    dL/dz_v = [v in S] g_v + [v not in S] g_tail p_v / s_tail + [v = y] l - p_v (Σ_b g_b + l) - e p_v (log p_v + H)
+
+Where a loss needs all tokens of a row before it knows the derivatives (GSPO, sequence-level distillation) the chunks are visited
+twice. The support ``full`` goes through autograd, over smaller chunks, since there the buckets are the vocabulary.
+
+Shapes: N tokens, n of a chunk, H hidden, V vocabulary, K support.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdpo.objectives.logits import HEAD_ROWS, Budget, wide
+from sdpo.objectives.scores import TokenLoss, TokenScores
+from sdpo.objectives.visit import Comparison, Visit
+
+
+def fused_loss(
+    hidden_NH: Tensor,
+    head_VH: Tensor,
+    ids_N: Tensor,
+    loss: TokenLoss,
+    *,
+    comparison: Comparison | None = None,
+    budget: Budget,
+) -> tuple[Tensor, TokenScores]:
+    """The sum of ``loss`` over N tokens, which carries gradient to ``hidden_NH`` and ``head_VH``, and the detached scores.
+
+    ``ids_N`` int64 are the sampled tokens. The loss is fp32 (fp64 for fp64 hidden states). The gradients come in the types of
+    hidden states and head; sums over tokens are kept in fp32. The teacher gets none. A second backward raises.
+    """
+    return _fused_loss(hidden_NH, head_VH, ids_N, loss, comparison, budget)
+
+
+def score_tokens(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, *, budget: Budget) -> TokenScores:
+    """The student's scores alone, without gradient."""
+    with torch.no_grad():
+        return Visit(hidden_NH, head_VH, ids_N, None, budget).scores()
+
+
+@torch.compiler.disable  # chunked by hand, with reused buffers: there is nothing left to fuse
+def _fused_loss(
+    hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, loss: TokenLoss, comparison: Comparison | None, budget: Budget
+) -> tuple[Tensor, TokenScores]:
+    visit = Visit(hidden_NH, head_VH, ids_N, comparison, budget)
+    total: Tensor = _Fused.apply(hidden_NH, head_VH, visit, loss)
+    assert visit.seen is not None
+    return total, visit.seen
+
+
+class _Fused(torch.autograd.Function):
+    """Gradients are made in the forward, where the logits are, and kept for the backward."""
+
+    @staticmethod
+    def forward(ctx, hidden_NH: Tensor, head_VH: Tensor, visit: Visit, loss: TokenLoss) -> Tensor:  # type: ignore[no-untyped-def, override]
+        gradients = Gradients(hidden_NH, head_VH, of_hidden=ctx.needs_input_grad[0], of_head=ctx.needs_input_grad[1])
+        total = visit.learn(loss, gradients)
+        ctx.gradients = gradients
+        return total
+
+    @staticmethod
+    def backward(ctx, by_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def, override]
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients of a fused loss are given once; call fused_loss again for a second backward")
+        gradients, ctx.gradients = ctx.gradients, None
+        return (*gradients.times(by_total), None, None)
+
+
+class Gradients:
+    """Of the loss by the hidden states and by the head, summed over chunks."""
+
+    def __init__(self, hidden_NH: Tensor, head_VH: Tensor, *, of_hidden: bool, of_head: bool) -> None:
+        self.are_wanted = of_hidden or of_head
+        self._head = head_VH.detach()
+        self._hidden = torch.zeros_like(hidden_NH) if of_hidden else None
+        self._sum = torch.zeros(head_VH.shape, dtype=wide(head_VH), device=head_VH.device) if of_head else None
+        self._rows = torch.empty(HEAD_ROWS, head_VH.shape[1], dtype=head_VH.dtype, device=head_VH.device) if of_head else None
+
+    def add(self, by_logits_nV: Tensor, hidden_nH: Tensor, tokens: slice) -> None:
+        """``by_logits_nV`` in the type of the hidden states."""
+        if self._hidden is not None:
+            torch.mm(by_logits_nV, self._head, out=self._hidden[tokens])
+        if self._sum is not None and self._rows is not None:
+            # In blocks of the vocabulary: the product's block is still in the cache when it is added to the fp32 sum.
+            for first in range(0, len(self._sum), HEAD_ROWS):
+                block = self._sum[first : first + HEAD_ROWS]
+                product = torch.mm(by_logits_nV[:, first : first + len(block)].T, hidden_nH, out=self._rows[: len(block)])
+                block.add_(product.to(block.dtype))
+
+    def times(self, factor: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients times the loss's own, in the types of hidden states and head."""
+        head = self._sum.mul_(factor).to(self._head.dtype) if self._sum is not None else None
+        return (self._hidden.mul_(factor) if self._hidden is not None else None), head
