@@ -1,4 +1,4 @@
-"""``sdpo train | evaluate | envs | doctor``. An error of the user's is one paragraph and exit code 2."""
+"""``sdpo train | evaluate | export | replay | envs | doctor``. An error of the user's is one paragraph and exit code 2."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ usage: sdpo COMMAND [KEY=VALUE ...]
       --dry-run                         resolve and check the config, start nothing
       --quiet                           one line a step instead of the live view
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
+  sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
+  sdpo replay batch=FILE                an update that a run could not take, through the learner alone
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   splits, sizes and sample tasks of one
   sdpo doctor                           versions, devices, what is missing and how to get it
@@ -75,6 +77,20 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.launch import run_evaluation
 
             return run_evaluation(evaluation)
+        case "export", overrides:
+            from sdpo.compose import export_config
+
+            export = export_config(overrides)
+            from sdpo.export import run_export
+
+            return run_export(export)
+        case "replay", overrides:
+            from sdpo.compose import replay_config
+
+            replay = replay_config(overrides)
+            from sdpo.replay import run_replay
+
+            return run_replay(replay)
         case "envs", ["list"]:
             from sdpo.show_environments import list_environments
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sdpo.config import Config, EvaluateConfig, register
+from sdpo.config import Config, EvaluateConfig, ExportConfig, GRPOConfig, ReplayConfig, SDPOConfig, register
 from sdpo.errors import UserError
 
 
@@ -26,6 +28,36 @@ def evaluate_config(overrides: Sequence[str]) -> EvaluateConfig:
     """The config of ``sdpo evaluate``. Raises UserError likewise."""
     config = _composed("evaluate", overrides)
     assert isinstance(config, EvaluateConfig)
+    return config
+
+
+def replay_config(overrides: Sequence[str]) -> ReplayConfig:
+    """The config of ``sdpo replay``. Raises UserError likewise."""
+    config = _composed("replay", overrides)
+    assert isinstance(config, ReplayConfig)
+    return config
+
+
+def export_config(overrides: Sequence[str]) -> ExportConfig:
+    """The config of ``sdpo export``. Raises UserError likewise."""
+    config = _composed("export", overrides)
+    assert isinstance(config, ExportConfig)
+    return config
+
+
+def saved_config(file: Path) -> Config:
+    """The config that a run has written. Raises UserError where there is none, or one of another version."""
+    try:
+        stored = OmegaConf.create(yaml.safe_load(file.read_text()))
+        schema = OmegaConf.structured(Config)
+        schema.algorithm = OmegaConf.structured(SDPOConfig if "divergence" in stored.algorithm else GRPOConfig)
+        config = OmegaConf.to_object(OmegaConf.merge(schema, stored))
+    except (OSError, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"a run's folder must hold the config it was started with; {file} is none that can be read ({reason})."
+        ) from error
+    assert isinstance(config, Config)
     return config
 
 

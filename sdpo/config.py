@@ -54,6 +54,10 @@ class TeacherKind(Enum):
     """The policy's at the start."""
     ema = "ema"
     """An exponential moving average of the policy's, kept in fp32."""
+    trust_region = "trust_region"
+    """The policy's at the start and now: their logits are mixed, so that the teacher never strays far."""
+    external = "external"
+    """Another model's, with the same vocabulary."""
 
 
 class RatioLevel(Enum):
@@ -75,6 +79,36 @@ class LossMean(Enum):
     """Responses times the longest possible one (Dr.GRPO, arXiv 2503.20783)."""
 
 
+class Routing(Enum):
+    """Which attempts are distilled and which get a policy gradient, where both are at hand."""
+
+    blend = "blend"
+    """Every attempt both: λ times the policy gradient, 1-λ times the distillation."""
+    by_success = "by_success"
+    """Solved attempts the policy gradient, failed ones the distillation."""
+    by_hint = "by_hint"
+    """Attempts with a hint the distillation, those without the policy gradient."""
+
+
+class Normalisation(Enum):
+    """What the sum of the distillation losses is divided by. Counted over the whole update, never over a micro-batch."""
+
+    distilled = "distilled"
+    """The tokens that are distilled."""
+    reference = "reference"
+    """All response tokens, with a hint or not, as the authors' code counts: the gradient shrinks where hints are few."""
+
+
+class Offload(Enum):
+    """What leaves the GPU between its uses."""
+
+    none = "none"
+    optimizer = "optimizer"
+    """Master weights and moments; the update runs on the CPU."""
+    all = "all"
+    """The parameters too (ZeRO stage 3)."""
+
+
 class HintChoice(Enum):
     """Which hint an attempt gets when both kinds are at hand."""
 
@@ -83,6 +117,8 @@ class HintChoice(Enum):
     both = "both"
     demonstration_only = "demonstration_only"
     feedback_only = "feedback_only"
+    none = "none"
+    """The teacher sees the student's prompt: with an external teacher, generalised knowledge distillation (arXiv 2306.13649)."""
 
 
 class Resume(Enum):
@@ -94,6 +130,14 @@ class Resume(Enum):
     """Refuse to touch it."""
     must = "must"
     """Refuse to begin anew."""
+
+
+class ExportedWeights(Enum):
+    """Which of a checkpoint's weights."""
+
+    policy = "policy"
+    average = "average"
+    """The teacher's moving average; often the better model."""
 
 
 class Dtype(Enum):
@@ -129,9 +173,21 @@ class TeacherConfig:
     kind: TeacherKind = TeacherKind.ema
     ema_rate: float = 0.05
     """Share of the policy mixed in once a step. The paper: 0.05 without environment feedback, 0.01 with."""
+    live_weight: float = 0.05
+    """Of the policy's logits in a trust region's mixture; the start's have the rest."""
+    path: str | None = None
+    """The external teacher: a folder, a hub id, or ``package:NAME``."""
+    offload: bool = False
+    """Keep the average in the host's memory instead of the GPU's."""
 
     def __post_init__(self) -> None:
         _between("algorithm.teacher.ema_rate", self.ema_rate, 0.0, 1.0)
+        _between("algorithm.teacher.live_weight", self.live_weight, 0.0, 1.0)
+        if (self.path is not None) != (self.kind is TeacherKind.external):
+            raise ValueError(
+                "algorithm.teacher.path names the external teacher, so it goes with algorithm.teacher.kind=external alone; "
+                f"got path={self.path} and kind={self.kind.value}."
+            )
 
 
 @dataclass
@@ -166,12 +222,17 @@ class PolicyGradientConfig:
     """Divide the mean-centred rewards by their standard deviation, as the original does; Dr.GRPO does not."""
     ratio: RatioLevel = RatioLevel.token
     mean: LossMean = LossMean.token
+    drop_uniform_groups: bool = False
+    """Leave groups whose rewards do not differ out of the counts the loss is divided by (DAPO, which then samples others)."""
+    overlong_tokens: int = 0
+    """The last so many tokens before the length limit cost reward, linearly up to 1 (DAPO's overlong shaping); 0: none do."""
     rollout_clip: float = 2.0
     """Truncation of the detached weight π_learner/π_engine that corrects for the engine's arithmetic."""
 
     def __post_init__(self) -> None:
         _between("algorithm.policy_gradient.clip_low", self.clip_low, 0.0, 1.0)
         _at_least("algorithm.policy_gradient.clip_high", self.clip_high, 0.0, "it is a distance from 1")
+        _at_least("algorithm.policy_gradient.overlong_tokens", self.overlong_tokens, 0, "it counts tokens")
         _at_least("algorithm.policy_gradient.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
 
 
@@ -181,6 +242,25 @@ class AlgorithmConfig:
 
     name: str = MISSING
     policy_gradient: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
+    entropy_bonus: float = 0.0
+    """Nats of the policy's entropy that are worth one nat of loss, per learned-from token."""
+    reference_kl: float = 0.0
+    """Weight of KL(policy‖policy at the start), estimated on the sampled tokens (the estimator k3: never negative, low variance,
+    http://joschu.net/blog/kl-approx.html). The paper trains without. Takes the memory of a frozen copy."""
+
+    @property
+    def needs_whole_rows(self) -> bool:
+        """Whether a token's loss depends on the other tokens of its response."""
+        return self.policy_gradient.ratio is RatioLevel.sequence
+
+    @property
+    def has_terms_without_advantage(self) -> bool:
+        """Whether an attempt with advantage 0 still has a gradient."""
+        return self.entropy_bonus != 0.0 or self.reference_kl != 0.0
+
+    def __post_init__(self) -> None:
+        _at_least("algorithm.entropy_bonus", self.entropy_bonus, 0.0, "it rewards entropy")
+        _at_least("algorithm.reference_kl", self.reference_kl, 0.0, "it punishes distance")
 
 
 @dataclass
@@ -204,12 +284,27 @@ class SDPOConfig(AlgorithmConfig):
     """Clamp from above of the detached ratio π_θ/π_old."""
     rollout_clip: float = 2.0
     """Truncation from above of the detached token-level weight π_old/π_rollout."""
+    normalisation: Normalisation = Normalisation.distilled
+    routing: Routing = Routing.blend
     policy_gradient_share: float = 0.0
-    """λ in λ·GRPO + (1-λ)·SDPO."""
+    """λ in λ·GRPO + (1-λ)·SDPO, for ``routing: blend``."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     hindsight: HindsightConfig = field(default_factory=HindsightConfig)
 
+    @property
+    def needs_whole_rows(self) -> bool:
+        """Likewise."""
+        return self.granularity is Granularity.sequence or (
+            self.has_policy_gradient and self.policy_gradient.ratio is RatioLevel.sequence
+        )
+
+    @property
+    def has_policy_gradient(self) -> bool:
+        """Whether some attempts may be learned from through their advantage."""
+        return self.routing is not Routing.blend or self.policy_gradient_share > 0.0
+
     def __post_init__(self) -> None:
+        AlgorithmConfig.__post_init__(self)
         if self.granularity is not Granularity.logits and self.divergence is not Divergence.reverse_kl:
             raise ValueError(
                 f"algorithm.granularity={self.granularity.value} works with algorithm.divergence=reverse_kl only (the other "
@@ -224,6 +319,16 @@ class SDPOConfig(AlgorithmConfig):
         _at_least("algorithm.importance_clip", self.importance_clip, 1.0, "it clamps a ratio around 1 from above")
         _at_least("algorithm.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
         _between("algorithm.policy_gradient_share", self.policy_gradient_share, 0.0, 1.0)
+        if self.routing is not Routing.blend and self.policy_gradient_share != 0.0:
+            raise ValueError(
+                "algorithm.policy_gradient_share is the λ of algorithm.routing=blend (the other routings give an attempt the one "
+                f"loss or the other); got {self.policy_gradient_share} with routing={self.routing.value}."
+            )
+        if (self.hindsight.choice is HintChoice.none) and self.teacher.kind is not TeacherKind.external:
+            raise ValueError(
+                "algorithm.hindsight.choice=none needs algorithm.teacher.kind=external (a self-teacher without a hint says what "
+                f"the student says); got {self.teacher.kind.value}."
+            )
 
 
 @dataclass
@@ -325,9 +430,12 @@ class CheckpointConfig:
     """Steps between checkpoints: a kill loses at most that many. The last step always has one."""
     keep: int = 2
     """Newest checkpoints kept."""
+    keep_best: int = 0
+    """Checkpoints kept besides, those with the highest held-out success among the ones that were evaluated."""
 
     def __post_init__(self) -> None:
         _at_least("checkpoint.every", self.every, 1, "it counts steps")
+        _at_least("checkpoint.keep_best", self.keep_best, 0, "it counts checkpoints")
         _at_least("checkpoint.keep", self.keep, 1, "without one there is nothing to resume from")
 
     def is_due(self, step: int, num_steps: int) -> bool:
@@ -336,14 +444,36 @@ class CheckpointConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adapters (arXiv 2106.09685) in place of all weights; the base is the frozen teacher for free."""
+
+    rank: int = 0
+    """0: train all weights."""
+    alpha: float = 32.0
+    """The adapter's product is scaled by alpha / rank."""
+    target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+    """Names of the layers that get one; ``all-linear``: every linear layer but the output embedding."""
+
+    def __post_init__(self) -> None:
+        _at_least("learner.lora.rank", self.rank, 0, "0 trains all weights")
+        _positive("learner.lora.alpha", self.alpha)
+        if not self.target_modules:
+            raise ValueError("learner.lora.target_modules must name a layer (without one nothing is trained); got [].")
+
+
+@dataclass
 class LearnerConfig:
     """DeepSpeed and AdamW."""
 
     num_ranks: int = 1
     zero_stage: int = 1
-    """ZeRO stage 1 or 2: optimizer states, and from 2 on gradients, are split over the ranks."""
+    """ZeRO: what is split over the ranks. 0: nothing; 1: optimizer states; 2: gradients too; 3: parameters too."""
+    offload: Offload = Offload.none
+    sequence_parallel: int = 1
+    """Ranks that share each row, every one with a part of its tokens and of the attention heads (Ulysses, arXiv 2309.14509)."""
     dtype: Dtype = Dtype.bfloat16
     """Of parameters and activations; master weights, moments and the teacher's average are fp32 throughout."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
     lr: float = 1e-5
     warmup_updates: int = 2
     """Linear, then constant. The paper: 10 at 1e-5, over runs of hundreds of updates."""
@@ -352,25 +482,48 @@ class LearnerConfig:
     beta2: float = 0.999
     grad_clip: float = 1.0
     gradient_checkpointing: bool = False
-    logits_chunk_tokens: int = 512
-    """Response tokens whose logits are alive at once."""
+    logits_chunk_mib: float = 128.0
+    """Of one fp32 buffer of logits. Response tokens are scored in chunks whose logits fit it; there are two such buffers."""
+    max_skipped_updates: int = 3
+    """Updates in a row with a non-finite loss or gradient, each skipped, that end the run."""
     num_threads: int | None = None
     """CPU threads of a rank; None: the machine's cores, shared out among the ranks."""
     timeout_s: float = 1800.0
     """Longest wait for a rank in a collective or for an answer of the learner."""
 
+    @property
+    def num_data_ranks(self) -> int:
+        """Ranks, or teams of ranks, that get rows of their own."""
+        return self.num_ranks // self.sequence_parallel
+
     def __post_init__(self) -> None:
         _at_least("learner.num_ranks", self.num_ranks, 1, "somebody has to learn")
-        if self.zero_stage not in (1, 2):
-            raise ValueError(f"learner.zero_stage must be 1 or 2; got {self.zero_stage}.")
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise ValueError(f"learner.zero_stage must be 0, 1, 2 or 3; got {self.zero_stage}.")
+        if self.offload is Offload.optimizer and self.zero_stage == 0:
+            raise ValueError(
+                "learner.offload=optimizer needs learner.zero_stage of 1, 2 or 3 (ZeRO moves the optimizer's shards); got 0."
+            )
+        if self.offload is Offload.all and self.zero_stage != 3:
+            raise ValueError(
+                "learner.offload=all needs learner.zero_stage=3 (only there can parameters leave the GPU); got "
+                f"{self.zero_stage}. Set learner.zero_stage=3 or learner.offload=optimizer."
+            )
+        _at_least("learner.sequence_parallel", self.sequence_parallel, 1, "a row needs a rank")
+        if self.num_ranks % self.sequence_parallel:
+            raise ValueError(
+                "learner.sequence_parallel must divide learner.num_ranks (teams of ranks share rows); got "
+                f"{self.sequence_parallel} and {self.num_ranks}."
+            )
         _at_least("learner.lr", self.lr, 0.0, "a negative rate climbs")
         _at_least("learner.weight_decay", self.weight_decay, 0.0, "a negative one grows the weights")
         for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
             if not 0.0 <= beta < 1.0:
                 raise ValueError(f"learner.{name} must lie in [0, 1) (it is the weight of the past); got {beta}.")
         _positive("learner.timeout_s", self.timeout_s)
+        _positive("learner.logits_chunk_mib", self.logits_chunk_mib)
         _at_least("learner.warmup_updates", self.warmup_updates, 0, "it counts updates")
-        _at_least("learner.logits_chunk_tokens", self.logits_chunk_tokens, 1, "a chunk needs a token")
+        _at_least("learner.max_skipped_updates", self.max_skipped_updates, 1, "the run ends at that many")
         if not self.grad_clip > 0.0:
             raise ValueError(f"learner.grad_clip must be positive (it bounds the gradient's norm); got {self.grad_clip}.")
 
@@ -473,9 +626,9 @@ class Config:
                     "batch.group_size must be at least 2 with algorithm=grpo (a lone attempt has no sibling to be compared "
                     f"with, so its advantage is always 0); got {self.batch.group_size}."
                 )
-            if self.algorithm.policy_gradient_share > 0.0:
+            if self.algorithm.has_policy_gradient:
                 raise ValueError(
-                    "batch.group_size must be at least 2 with algorithm.policy_gradient_share > 0 (a lone attempt's advantage is "
+                    "batch.group_size must be at least 2 with a policy gradient (a lone attempt's advantage is "
                     f"always 0); got {self.batch.group_size}."
                 )
             if self.algorithm.hindsight.choice is HintChoice.demonstration_only:
@@ -483,6 +636,17 @@ class Config:
                     "batch.group_size must be at least 2 with algorithm.hindsight.choice=demonstration_only (a lone attempt "
                     f"has no sibling to learn from); got {self.batch.group_size}."
                 )
+        if self.learner.sequence_parallel > 1 and self.algorithm.needs_whole_rows:
+            raise ValueError(
+                "learner.sequence_parallel must be 1 with a loss over whole responses (algorithm.policy_gradient.ratio=sequence, "
+                "algorithm.granularity=sequence), because no rank sees one; got "
+                f"{self.learner.sequence_parallel}."
+            )
+        if self.learner.zero_stage == 0 and self.learner.dtype is Dtype.bfloat16:
+            raise ValueError(
+                "learner.zero_stage=0 needs learner.dtype=float32 (DeepSpeed keeps fp32 master weights of bf16 parameters from "
+                "stage 1 on; on one rank stage 1 splits nothing); got dtype=bfloat16. Set learner.zero_stage=1."
+            )
         if (
             isinstance(self.algorithm, SDPOConfig)
             and self.algorithm.hindsight.max_prompt_tokens < self.sampling.max_prompt_tokens
@@ -520,11 +684,37 @@ class EvaluateConfig:
         _probability("top_p", self.top_p)
 
 
+@dataclass
+class ReplayConfig:
+    """``sdpo replay``: an update that a run could not take, through the learner alone."""
+
+    batch: str = MISSING
+    """``runs/NAME/skipped/step_NNNNNN-update_N.pt``"""
+    checkpoint: str | None = None
+    """Weights to replay it on; None: the run's newest from before the update, or the model as it is."""
+    num_threads: int | None = None
+
+
+@dataclass
+class ExportConfig:
+    """``sdpo export``: a checkpoint as a plain Hugging Face folder."""
+
+    checkpoint: str = MISSING
+    """``runs/NAME/checkpoints/step_NNNNNN``"""
+    to: str = MISSING
+    """The folder to make; it must not be there."""
+    weights: ExportedWeights = ExportedWeights.policy
+    dtype: Dtype | None = None
+    """None: as it was trained."""
+
+
 def register() -> None:
     """Put the schemas where hydra's YAML files name them."""
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="replay_schema", node=ReplayConfig)
+    store.store(name="export_schema", node=ExportConfig)
     groups: dict[str, dict[str, type]] = {
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
         "model": {"model_schema": ModelConfig},

@@ -25,6 +25,8 @@ def choose_hints(group: Group, config: HindsightConfig, seed: str) -> tuple[Hint
 
 def _hint(group: Group, index: int, config: HindsightConfig, seed: str) -> Hint | None:
     attempt = group.attempts[index]
+    if config.choice is HintChoice.none:
+        return None
     if attempt.verdict.is_solved and not config.solved_get_hints:
         return None
     demonstration = None if config.choice is HintChoice.feedback_only else _demonstration(group, index, config, seed)
@@ -38,14 +40,14 @@ def _hint(group: Group, index: int, config: HindsightConfig, seed: str) -> Hint 
 
 
 def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str) -> str | None:
-    siblings = [
-        text
-        for other, attempt in enumerate(group.attempts)
-        if other != index and _demonstrates(attempt, config) and (text := without_thinking(attempt.completion.text))
-    ]
-    if not siblings:
-        return None
-    return random.Random(f"{seed}/{group.task.id}/{index}").choice(siblings)
+    """A solved sibling. The group has one order of preference, so that its hindsight prompts agree and are computed once."""
+    order = list(range(len(group.attempts)))
+    random.Random(f"{seed}/{group.task.id}").shuffle(order)
+    for other in order:
+        attempt = group.attempts[other]
+        if other != index and _demonstrates(attempt, config) and (text := without_thinking(attempt.completion.text)):
+            return text
+    return None
 
 
 def _demonstrates(attempt: Attempt, config: HindsightConfig) -> bool:

@@ -98,16 +98,17 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
         )
         learner = LearnerGroup(
             ready.model_path,
+            teacher_path=ready.teacher_path,
             config=config.learner,
             algorithm=config.algorithm,
             scale=Scale(
                 temperature=config.sampling.temperature,
                 max_response_tokens=config.sampling.max_response_tokens,
-                logits_chunk_tokens=config.learner.logits_chunk_tokens,
             ),
             num_gpus=shares.learner_rank,
-            keep_checkpoints=config.checkpoint.keep,
+            checkpoints=config.checkpoint,
             logs=folder.logs,
+            skipped=folder.skipped,
         )
         verifier = VerifierPool(config.env, config.rollout, folder.logs)
         learner.wait_until_ready()

@@ -1,13 +1,13 @@
-"""Groups and hints become rows to learn from."""
+"""Groups and hints become rows to learn from, each with the weights of its two losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdpo.config import AlgorithmConfig
+from sdpo.config import AlgorithmConfig, HintChoice, PolicyGradientConfig, Routing, SDPOConfig
 from sdpo.objectives.advantage import group_advantages
 from sdpo.protocols import Renderer
-from sdpo.types import Group, Hint, Sample
+from sdpo.types import Attempt, Group, Hint, Sample
 
 
 def lessons(
@@ -15,27 +15,56 @@ def lessons(
     hints_P_G: Sequence[Sequence[Hint | None]],
     renderer: Renderer,
     algorithm: AlgorithmConfig,
+    max_response_tokens: int,
 ) -> tuple[Sample, ...]:
     """One sample for each attempt, those without a hint included: they may still carry an advantage, and they count."""
     samples: list[Sample] = []
     for task_index, (group, hints_G) in enumerate(zip(groups_P, hints_P_G, strict=True)):
         advantages_G = group_advantages(
-            [attempt.verdict.reward for attempt in group.attempts],
+            [shaped_reward(attempt, algorithm.policy_gradient, max_response_tokens) for attempt in group.attempts],
             divide_by_std=algorithm.policy_gradient.divide_by_std,
         )
+        is_dropped = algorithm.policy_gradient.drop_uniform_groups and not any(advantages_G)
         for attempt, hint, advantage in zip(group.attempts, hints_G, advantages_G, strict=True):
             completion = attempt.completion
             if not completion.token_ids:
                 continue
+            teacher_prompt = None if hint is None else renderer.hindsight_prompt(group.task, hint)
+            if isinstance(algorithm, SDPOConfig) and algorithm.hindsight.choice is HintChoice.none:
+                teacher_prompt = group.prompt_ids
+            distillation, policy_gradient = _route(algorithm, attempt.verdict.is_solved, teacher_prompt is not None)
             samples.append(
                 Sample(
                     prompt_ids=group.prompt_ids,
-                    teacher_prompt_ids=None if hint is None else renderer.hindsight_prompt(group.task, hint),
+                    teacher_prompt_ids=teacher_prompt,
                     response_ids=completion.token_ids,
                     loss_mask=(True,) * len(completion.token_ids),
                     sampled_logprobs=completion.logprobs,
                     advantage=advantage,
+                    distillation_weight=distillation,
+                    policy_gradient_weight=0.0 if is_dropped else policy_gradient,
                     task_index=task_index,
                 )
             )
     return tuple(samples)
+
+
+def shaped_reward(attempt: Attempt, config: PolicyGradientConfig, max_response_tokens: int) -> float:
+    """The reward, less up to 1 for the last ``overlong_tokens`` before the length limit (DAPO, arXiv 2503.14476, section 3.4)."""
+    if config.overlong_tokens == 0:
+        return attempt.verdict.reward
+    over = len(attempt.completion.token_ids) - (max_response_tokens - config.overlong_tokens)
+    return attempt.verdict.reward - min(max(over, 0) / config.overlong_tokens, 1.0)
+
+
+def _route(algorithm: AlgorithmConfig, is_solved: bool, has_hint: bool) -> tuple[float, float]:
+    """An attempt's weights of distillation and policy gradient."""
+    if not isinstance(algorithm, SDPOConfig):
+        return 0.0, 1.0
+    match algorithm.routing:
+        case Routing.blend:
+            return 1.0 - algorithm.policy_gradient_share, algorithm.policy_gradient_share
+        case Routing.by_success:
+            return (0.0, 1.0) if is_solved else (1.0, 0.0)
+        case Routing.by_hint:
+            return (1.0, 0.0) if has_hint else (0.0, 1.0)

@@ -45,8 +45,8 @@ METRICS: Mapping[str, Metric] = {
     "generated_tokens": Metric(unit="tokens", meaning="tokens sampled this step"),
     "tokens_per_s": Metric(unit="tokens/s", meaning="tokens sampled over the time of generation and verification"),
     "loss": Metric(unit="nats", reduction=Reduction.mean, meaning="what was minimised, over the update's loss tokens"),
-    "loss/distillation": Metric(unit="nats", reduction=Reduction.mean, meaning="the distillation part, before blending"),
-    "loss/policy_gradient": Metric(unit="1", reduction=Reduction.mean, meaning="the policy-gradient part, before blending"),
+    "loss/distillation": Metric(unit="nats", reduction=Reduction.mean, meaning="the distillation part of it"),
+    "loss/policy_gradient": Metric(unit="1", reduction=Reduction.mean, meaning="the policy-gradient part of it"),
     "divergence": Metric(unit="nats", reduction=Reduction.mean, meaning="student to teacher per distilled token, unweighted"),
     "credit": Metric(
         unit="nats",
@@ -64,6 +64,9 @@ METRICS: Mapping[str, Metric] = {
     "updates": Metric(unit="updates", reduction=Reduction.sum, meaning="optimizer steps taken"),
     "updates_without_lesson": Metric(
         unit="updates", reduction=Reduction.sum, meaning="updates skipped because nothing carried a gradient"
+    ),
+    "updates_skipped": Metric(
+        unit="updates", reduction=Reduction.sum, meaning="updates skipped because the loss or the gradient was not finite"
     ),
     "learned_rows": Metric(unit="rows", reduction=Reduction.sum, meaning="attempts that carried a gradient"),
     "learned_tokens": Metric(

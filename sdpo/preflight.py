@@ -26,6 +26,8 @@ class Ready:
     """What a run needs, found and checked."""
 
     model_path: str
+    teacher_path: str | None
+    """Of an external teacher."""
     environment: Environment
     train: Tasks
     heldout: tuple[Task, ...]
@@ -37,8 +39,12 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
     environment, train, heldout = check_environment(config)
     hindsight = config.algorithm.hindsight.max_prompt_tokens if isinstance(config.algorithm, SDPOConfig) else 0
     model_path, renderer = model_and_renderer(config.model, config.sampling, hindsight, say)
+    teacher_path = None
     if isinstance(config.algorithm, SDPOConfig):
         _check_support(config.algorithm, model_path)
+        if config.algorithm.teacher.path is not None:
+            teacher_path = _external_teacher(config.algorithm.teacher.path, model_path, say)
+    _check_heads(config, model_path)
     for task in (*train, *heldout):
         renderer.prompt(task)
         if isinstance(config.algorithm, SDPOConfig):
@@ -46,6 +52,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
     _check_disk(config, model_path, run_path)
     return Ready(
         model_path=model_path,
+        teacher_path=teacher_path,
         environment=environment,
         train=train,
         heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
@@ -138,11 +145,45 @@ def _check_support(algorithm: SDPOConfig, model_path: str) -> None:
         )
 
 
+def _external_teacher(path: str, model_path: str, say: Callable[[str], None]) -> str:
+    """Where the external teacher is. Raises UserError unless it reads and writes the very same tokens."""
+    found = resolve(path, say)
+    try:
+        student, teacher = AutoTokenizer.from_pretrained(model_path), AutoTokenizer.from_pretrained(found)
+        rows_student, rows_teacher = (AutoConfig.from_pretrained(p).get_text_config().vocab_size for p in (model_path, found))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"algorithm.teacher.path must be a Hugging Face causal LM that transformers can read; {found!r} is not: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs or rows_teacher < rows_student:
+        differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+        example = f"; {differing[0]!r} is {ours.get(differing[0])} here and {theirs.get(differing[0])} there" if differing else ""
+        raise UserError(
+            "an external teacher must have the policy's vocabulary (both score the same token ids); the policy has "
+            f"{len(ours)} tokens in {rows_student} rows, {found} has {len(theirs)} in {rows_teacher}{example}. Choose a teacher "
+            "of the same model family."
+        )
+    return found
+
+
+def _check_heads(config: Config, model_path: str) -> None:
+    """Ulysses deals the attention heads out to the ranks that share a row."""
+    size, heads = config.learner.sequence_parallel, AutoConfig.from_pretrained(model_path).get_text_config().num_attention_heads
+    if heads % size:
+        raise UserError(
+            "learner.sequence_parallel must divide the model's attention heads (each rank takes some); got "
+            f"{size}, and the model has {heads}."
+        )
+
+
 def _check_disk(config: Config, model_path: str, run_path: Path) -> None:
     """Room for the checkpoints that will be there at once: the kept ones and the one being written."""
     weights = [file.stat().st_size for file in Path(model_path).glob("*.safetensors")] if Path(model_path).is_dir() else []
-    # In bytes a bf16 parameter: itself twice (DeepSpeed's and the plain copy), fp32 master, two moments and the average.
-    needed = (config.checkpoint.keep + 1) * sum(weights) * (2 + 2 + 4 + 8 + 4) // 2
+    # In bytes a bf16 parameter: the plain copy, and of what is trained fp32 master, two moments and the average.
+    trained = 0 if config.learner.lora.rank else 4 + 8 + 4
+    needed = (config.checkpoint.keep + config.checkpoint.keep_best + 1) * sum(weights) * (2 + trained) // 2
     needed -= sum(file.stat().st_size for file in run_path.glob("checkpoints/**/*") if file.is_file())
     parent = next(folder for folder in (run_path, *run_path.absolute().parents) if folder.exists())
     free = shutil.disk_usage(parent).free

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sdpo.config import AlgorithmConfig
-from sdpo.types import Attempt, Completion, Evaluation, Group, Hint, Metrics, Prompt, Sampling, SetAside, Task, Update
+from sdpo.types import Attempt, Completion, Evaluation, Group, Hint, Metrics, Prompt, Ranks, Sampling, SetAside, Task, Update
 
 Weights = object
 """Opaque to the loop: made by a learner, understood by the engine it is wired to."""
@@ -57,7 +57,7 @@ class Learner(Protocol):
         ...
 
     @property
-    def num_ranks(self) -> int: ...
+    def ranks(self) -> Ranks: ...
 
     def weights(self) -> Weights:
         """The policy as it is now."""
@@ -68,15 +68,15 @@ class Learner(Protocol):
         ...
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
-        """One optimizer step; a counted no-op where nothing carries a gradient."""
+        """One optimizer step; a counted no-op where nothing carries a gradient, or where a number is not finite."""
         ...
 
     def finish_step(self) -> None:
         """The teacher follows the policy; the step counts as done."""
         ...
 
-    def save(self, path: Path) -> None:
-        """A checkpoint of everything, atomically: ``path`` is whole or is not there."""
+    def save(self, path: Path, *, score: float | None) -> None:
+        """A checkpoint of everything, atomically: ``path`` is whole or is not there. ``score``: held-out success, if known."""
         ...
 
 

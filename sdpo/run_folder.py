@@ -1,7 +1,8 @@
 """What lies where in a run's folder, whose config it belongs to, and what of it counts after a kill.
 
 ``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation),
-``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``checkpoints/step_NNNNNN/``, ``tensorboard/``, ``logs/``.
+``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``checkpoints/step_NNNNNN/``,
+``skipped/`` (updates that could not be taken), ``tensorboard/``, ``logs/``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from sdpo.errors import UserError
 
 _MAY_DIFFER = (
     "num_steps", "resume", "dry_run", "runs_dir", "name", "cluster.", "tracking.", "checkpoint.", "rollout.", "evaluation.",
-    "learner.timeout_s", "learner.num_threads",
+    "learner.timeout_s", "learner.num_threads", "learner.num_ranks", "learner.zero_stage", "learner.offload",
+    "learner.sequence_parallel", "learner.gradient_checkpointing", "learner.logits_chunk_mib", "learner.max_skipped_updates",
+    "algorithm.teacher.offload", "batch.micro_batch_tokens",
 )  # fmt: skip
 _MAY_NOT = ("rollout.dtype",)
 """Config keys that a continued run may change, and exceptions: they decide how it is run and watched, not what is learned."""
@@ -55,6 +58,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def skipped(self) -> Path:
+        """Updates whose loss or gradient was not finite, for ``sdpo replay``."""
+        return self.path / "skipped"
 
     @property
     def tensorboard(self) -> Path:

@@ -56,7 +56,8 @@ def train(
             log.phase("hindsight")
             hints_P_G = [_hints(group, run, step) for group in groups_P]
             log.groups(groups_P, hints_P_G)
-            updates = pack(lessons(groups_P, hints_P_G, renderer, run.algorithm), run.batch, learner.num_ranks, run.algorithm)
+            samples = lessons(groups_P, hints_P_G, renderer, run.algorithm, run.sampling.max_response_tokens)
+            updates = pack(samples, run.batch, learner.ranks, run.algorithm)
 
             # 3. Learn. The loss is a sum over tokens divided by one global count, so neither the size of a micro-batch
             #    nor the number of ranks changes the gradient.
@@ -71,12 +72,13 @@ def train(
             engine.load(learner.weights(), version=learner.step)
 
         # 5. Look, and keep.
+        score = None
         if run.evaluation.is_due(step + 1, run.num_steps):
-            _look(step + 1, run, heldout, engine, verifier, renderer, report)
+            score = _look(step + 1, run, heldout, engine, verifier, renderer, report)
         is_last = report.should_stop
         if run.checkpoint.is_due(step + 1, run.num_steps) or is_last:
             with report.saving(step + 1):
-                learner.save(checkpoints / f"step_{step + 1:06d}")
+                learner.save(checkpoints / f"step_{step + 1:06d}", score=score)
         if is_last:
             return
 
@@ -96,10 +98,10 @@ def _look(
     verifier: Verifier,
     renderer: Renderer,
     report: Report,
-) -> None:
-    """Held-out tasks, after ``step`` steps."""
+) -> float | None:
+    """Success on held-out tasks, after ``step`` steps."""
     if not heldout:
-        return
+        return None
     sampling = Sampling(
         temperature=run.evaluation.temperature,
         top_p=run.evaluation.top_p,
@@ -118,3 +120,4 @@ def _look(
             log=log,
         )
         report.evaluation(step, evaluation)
+    return evaluation.metrics["heldout/success"]

@@ -6,13 +6,13 @@ A later stage is a later type, never an earlier one with a field filled in. Noth
 an environment can use these types without it.
 
 Shapes: P tasks, G attempts a task, R response tokens, S / Q the student's / teacher's prompt tokens, B rows of a
-micro-batch, T packed tokens, N packed response tokens.
+micro-batch, T packed tokens, N response tokens of a micro-batch, M of them distilled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -173,56 +173,107 @@ class Sample:
     """[R] in nats, from the engine that sampled."""
     advantage: float
     """The group advantage of this row's reward, the same for every token."""
-    weight: float = 1.0
-    """Factor of the row's distillation loss."""
+    distillation_weight: float = 1.0
+    """Factor of the row's distillation loss; 0: none."""
+    policy_gradient_weight: float = 0.0
+    """Factor of the row's policy-gradient loss; 0: none."""
+    token_weights: tuple[float, ...] | None = None
+    """[R] factors of both losses; None: 1 throughout."""
     task_index: int = 0
     """Position of the task in the step's batch: rows of one task stay in one update."""
 
     def __post_init__(self) -> None:
-        lengths = {len(self.response_ids), len(self.loss_mask), len(self.sampled_logprobs)}
+        weights = self.response_ids if self.token_weights is None else self.token_weights
+        lengths = {len(self.response_ids), len(self.loss_mask), len(self.sampled_logprobs), len(weights)}
         if len(lengths) != 1:
             raise ValueError(
-                "a sample needs a mask and a logprob for every response token; got "
-                f"{len(self.response_ids)} tokens, {len(self.loss_mask)} masks, {len(self.sampled_logprobs)} logprobs"
+                "a sample needs a mask, a logprob and, if any, a weight for every response token; got "
+                f"{len(self.response_ids)} tokens, {len(self.loss_mask)} masks, {len(self.sampled_logprobs)} logprobs, "
+                f"{len(weights)} weights"
             )
         if not self.response_ids or not self.prompt_ids or self.teacher_prompt_ids == ():
             raise ValueError(
                 "a sample needs at least one prompt token and one response token, and a hindsight prompt is None or not empty"
             )
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the teacher scores it."""
+        return self.teacher_prompt_ids is not None and self.distillation_weight != 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Neighbouring tokens of a pack that belong to the same rows. Each sees all of ``before``, then its own up to itself.
+
+    Rows that begin alike share the segment of what they have in common: a prompt and two answers to it are three segments, of
+    which the answers have ``before=(0,)``.
+    """
+
+    first: int
+    last: int
+    """The half-open range of its tokens in the pack."""
+    before: tuple[int, ...]
+    """Earlier segments of the pack, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pack:
+    """Rows of tokens end to end, without padding, what they have in common stored once."""
+
+    ids_T: Tensor
+    """[T] int64"""
+    positions_T: Tensor
+    """[T] int64, each token's position in its row."""
+    segments: tuple[Segment, ...]
+    """In order; together they cover the T tokens."""
+    predicts_N: Tensor
+    """[N] int64: the position in the pack whose hidden state predicts each of N response tokens."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Rows of one rank's forward pass, packed end to end without padding.
+    """Rows of one rank's forward pass.
 
-    Invariant: row b of the student, ``student_ids[student_offsets[b]:student_offsets[b+1]]``, and row b of the teacher end in
-    the same ``num_response_tokens_B[b]`` response ids. A row without hindsight has an empty teacher row.
+    Invariant: entry m of ``teacher.predicts_N`` predicts the same token, as a continuation of the same response tokens, as the
+    m-th True of ``distilled_N`` does for the student. Student and teacher differ in their prompts alone.
     """
 
-    student_ids_T: Tensor
-    """[T] int64"""
-    student_offsets: tuple[int, ...]
-    """[B+1] row b is the half-open range between two neighbours."""
-    teacher_ids_T: Tensor
-    """[T'] int64, the same responses under the hindsight prompts."""
-    teacher_offsets: tuple[int, ...]
-    """[B+1]"""
-    num_response_tokens_B: tuple[int, ...]
-    """[B]"""
+    student: Pack
+    """Predicts all N response tokens, of all rows in order."""
+    teacher: Pack
+    """Under the hindsight prompts; predicts the M that are distilled."""
+    response_ids_N: Tensor
+    """[N] int64, the tokens that were sampled."""
+    rows_N: Tensor
+    """[N] int64, the row that each belongs to, from 0."""
     loss_mask_N: Tensor
-    """[N] bool, over the responses of all rows in order."""
+    """[N] bool"""
     distilled_N: Tensor
-    """[N] bool, loss_mask and the row has hindsight."""
+    """[N] bool, loss_mask and the row is distilled."""
     sampled_logprobs_N: Tensor
     """[N] float32, nats"""
     advantages_N: Tensor
     """[N] float32"""
-    weights_N: Tensor
-    """[N] float32"""
+    distillation_weights_N: Tensor
+    """[N] float32, 0 where the token is not distilled."""
+    policy_gradient_weights_N: Tensor
+    """[N] float32, 0 where the token carries no policy-gradient loss."""
 
     @property
-    def num_rows(self) -> int:
-        return len(self.num_response_tokens_B)
+    def num_tokens(self) -> int:
+        """That pass through the model, student and teacher together."""
+        return len(self.student.ids_T) + len(self.teacher.ids_T)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """Who will compute an update."""
+
+    num: int
+    """Ranks, or teams of ranks, that get rows of their own."""
+    pairs_per_token: float
+    """Pairs of attention (a token and one that it sees) that cost as much as a token does in the other layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,10 +285,21 @@ class Update:
     micro_batches: tuple[tuple[MicroBatch, ...], ...]
     """[ranks][micro-batches], the same number on each rank."""
     num_loss_tokens: int
-    """Response tokens that carry a policy-gradient loss, over all ranks and micro-batches."""
+    """Response tokens of rows with a policy-gradient loss, over all ranks and micro-batches, an advantage of 0 included."""
+    num_loss_rows: int
+    """Those rows."""
     num_distilled_tokens: int
-    """Response tokens that carry a distillation loss, likewise."""
-    num_rows: int
+    """Response tokens that the sum of the distillation losses is divided by, likewise."""
+    num_scored_tokens: int
+    """Response tokens of the rows in the micro-batches."""
+    num_learned_rows: int
+    """Rows in the micro-batches."""
+    num_learned_tokens: int
+    """Tokens through the model, student and teacher together."""
+
+    def of_rank(self, rank: int) -> Update:
+        """With that rank's micro-batches alone, and everybody's counts."""
+        return replace(self, micro_batches=(self.micro_batches[rank],))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

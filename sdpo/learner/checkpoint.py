@@ -1,8 +1,8 @@
 """What survives a kill: everything needed to go on as if nothing had happened, whole or not at all.
 
 A checkpoint is a folder ``step_NNNNNN`` that appears in one rename:
-``deepspeed/`` (parameters, master weights, moments; a file a rank), ``teacher-RANK.safetensors`` (the fp32 average),
-``policy/`` (a plain Hugging Face folder, loadable by transformers and vLLM) and ``learner.json`` (the counters).
+``rank-NNNNN.safetensors`` (a rank's fp32 master weights, moments and average, ``shard_files.py``), ``policy/`` (a plain Hugging
+Face folder, loadable by transformers and vLLM) and ``learner.json`` (the counters).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Counters:
 
     step: int
     num_updates: int
-    num_ranks: int
-    zero_stage: int
+    score: float | None = None
+    """Success on held-out tasks, where the step was evaluated."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -70,10 +70,17 @@ def abandon(path: Path, error: Exception) -> UserError:
     )
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep``, and what interrupted writes left."""
-    for path in checkpoints(folder)[:-keep]:
-        _remove(path)
+def prune(folder: Path, *, keep: int, keep_best: int) -> None:
+    """Remove all but the newest ``keep`` and the ``keep_best`` with the highest score, and what interrupted writes left."""
+    found = checkpoints(folder)
+    scores = {path: counters_of(path).score for path in found}
+    scored = sorted(
+        (path for path in found if scores[path] is not None), key=lambda path: (scores[path], path.name), reverse=True
+    )
+    kept = {*found[-keep:], *scored[:keep_best]}
+    for path in found:
+        if path not in kept:
+            _remove(path)
     for partial in folder.glob(f".{PREFIX}*"):
         shutil.rmtree(partial, ignore_errors=True)
 

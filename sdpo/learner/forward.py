@@ -1,53 +1,58 @@
-"""From a packed micro-batch to the hidden states that predict its response tokens.
-
-Rows are right-padded to the longest: under causal attention no real token sees the padding, so no mask is needed and the
-fast attention path is taken. Only the positions that predict a response token are kept; the rest never meet the vocabulary.
-"""
+"""From a pack to the hidden states that predict its response tokens; no other position ever meets the vocabulary."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
-from sdpo.types import MicroBatch
+from sdpo.learner.attention import Layout
+from sdpo.types import Pack, Segment
 
 
-def response_hidden(model: PreTrainedModel, ids_T: Tensor, offsets: Sequence[int], num_response_tokens: Sequence[int]) -> Tensor:
-    """[N, H] in row order: the last hidden states, each of which predicts one response token.
+def response_hidden(model: PreTrainedModel, pack: Pack, team: distributed.ProcessGroup | None = None) -> tuple[Tensor, Tensor]:
+    """[n, H] the last hidden states, each of which predicts a response token, and [n] int64 which of the pack's N that is.
 
-    ``offsets`` [B+1] delimit the rows of ``ids_T``; a row of length 0 is passed over.
+    All N of them where one rank computes the pack; in a ``team``, those that lie in this rank's slice of the tokens.
     """
-    device = model.device
-    rows = [
-        (first, last, num)
-        for first, last, num in zip(offsets[:-1], offsets[1:], num_response_tokens, strict=True)
-        if last > first
-    ]
-    width = max(last - first for first, last, _ in rows)
-    padded_BL = torch.zeros(len(rows), width, dtype=torch.int64, device=device)
-    for row, (first, last, _) in enumerate(rows):
-        padded_BL[row, : last - first] = ids_T[first:last].to(device)
-    hidden_BLH = model.base_model(input_ids=padded_BL, use_cache=False).last_hidden_state
-    return torch.cat([hidden_BLH[row, last - first - num - 1 : last - first - 1] for row, (first, last, num) in enumerate(rows)])
+    device, (first, last) = model.device, _slice(pack, team)
+    ids_T, positions_T, segments = pack.ids_T, pack.positions_T, pack.segments
+    if team is not None:
+        ids_T, positions_T, segments = _divisible(ids_T, positions_T, segments, distributed.get_world_size(team))
+    hidden_TH = model.base_model(
+        input_ids=ids_T[None, first:last].to(device),
+        position_ids=positions_T[None, first:last].to(device),
+        use_cache=False,
+        layout=Layout(segments=segments, team=team),
+    ).last_hidden_state[0]
+    mine_n = tokens_here(pack, team)
+    return hidden_TH.index_select(0, (pack.predicts_N[mine_n] - first).to(device)), mine_n
 
 
-def head(model: PreTrainedModel) -> Tensor:
-    """[V, H] the output embedding's weight."""
-    weight = model.get_output_embeddings().weight
-    assert isinstance(weight, Tensor)
-    return weight
+def tokens_here(pack: Pack, team: distributed.ProcessGroup | None) -> Tensor:
+    """[n] int64: which of the pack's N response tokens are predicted in this rank's slice."""
+    first, last = _slice(pack, team)
+    return ((pack.predicts_N >= first) & (pack.predicts_N < last)).nonzero()[:, 0]
 
 
-def response_ids(batch: MicroBatch) -> Tensor:
-    """[N] the response tokens of all rows, in order."""
-    ends = zip(batch.student_offsets[1:], batch.num_response_tokens_B, strict=True)
-    return torch.cat([batch.student_ids_T[last - num : last] for last, num in ends])
+def _slice(pack: Pack, team: distributed.ProcessGroup | None) -> tuple[int, int]:
+    """The half-open range of the pack's tokens that this rank computes."""
+    if team is None:
+        return 0, len(pack.ids_T)
+    width = -(-len(pack.ids_T) // distributed.get_world_size(team))
+    return distributed.get_rank(team) * width, (distributed.get_rank(team) + 1) * width
 
 
-def row_of_token(num_response_tokens: Sequence[int], device: torch.device) -> Tensor:
-    """[N] int64: which row each response token belongs to."""
-    lengths = torch.tensor(num_response_tokens, dtype=torch.int64, device=device)
-    return torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+def _divisible(
+    ids_T: Tensor, positions_T: Tensor, segments: tuple[Segment, ...], size: int
+) -> tuple[Tensor, Tensor, tuple[Segment, ...]]:
+    """The pack with a last segment that nobody asks for, so that its length is a multiple of ``size``."""
+    missing = -len(ids_T) % size
+    if not missing:
+        return ids_T, positions_T, segments
+    filler = Segment(first=len(ids_T), last=len(ids_T) + missing, before=())
+    return (
+        torch.cat([ids_T, ids_T.new_zeros(missing)]),
+        torch.cat([positions_T, torch.arange(missing)]),
+        (*segments, filler),
+    )

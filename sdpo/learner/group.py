@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
 
 from sdpo.actors import start, threads_each
-from sdpo.config import AlgorithmConfig, LearnerConfig
-from sdpo.errors import MachineError, UserError
-from sdpo.learner import checkpoint
+from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig
+from sdpo.errors import MachineError
+from sdpo.learner import checkpoint, update_file
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
 from sdpo.logs import redirect_output, tail
-from sdpo.types import Metrics, Update
+from sdpo.types import Metrics, Ranks, Update
 from sdpo.weights import PackedWeights, packed
 
 
@@ -36,12 +37,15 @@ class LearnerActor:
             probe.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
-    def start(self, config: LearnerConfig, algorithm: AlgorithmConfig, scale: Scale, place: Place) -> None:
-        self._learner = DeepSpeedLearner(self._model_path, config, algorithm, scale, place)
+    def start(
+        self, teacher_path: str | None, config: LearnerConfig, algorithm: AlgorithmConfig, scale: Scale, place: Place
+    ) -> None:
+        self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place)
 
-    def weights(self) -> ray.ObjectRef[PackedWeights]:
-        """In the object store, so that the driver passes on a reference and never holds them."""
-        return ray.put(packed(self._learner.parameters()))
+    def weights(self) -> ray.ObjectRef[PackedWeights] | None:
+        """In the object store, so that the driver passes on a reference and never holds them; from rank 0."""
+        parameters = self._learner.state_dict(wanted=self._is_first)
+        return ray.put(packed(parameters)) if self._is_first else None
 
     def anchor(self, updates: Sequence[Update]) -> None:
         self._learner.anchor(updates)
@@ -55,28 +59,33 @@ class LearnerActor:
 
     def save(self, folder: Path) -> None:
         """This rank's part of a checkpoint, into ``folder``; rank 0 adds the plain model."""
-        self._learner.save_optimizer(folder / "deepspeed")
-        if state := self._learner.teacher_state():
-            save_file(state, folder / self._teacher_file())
-        if self._learner.place.rank == 0:
-            policy = folder / checkpoint.POLICY
-            policy.mkdir()
-            save_file(self._learner.parameters(), policy / "model.safetensors", metadata={"format": "pt"})
-            for part in (AutoConfig, AutoTokenizer):
-                part.from_pretrained(self._model_path).save_pretrained(policy)
-            _generation_config(self._model_path).save_pretrained(policy)
+        self._learner.save(folder)
+        parameters = self._learner.state_dict(wanted=self._is_first)
+        if self._is_first:
+            write_policy(folder / checkpoint.POLICY, parameters, self._model_path)
 
     def restore(self, folder: Path, counters: Counters) -> None:
-        self._learner.load_optimizer(folder / "deepspeed")
-        file = folder / self._teacher_file()
-        self._learner.restore_teacher(load_file(file) if file.is_file() else {})
-        self._learner.step, self._learner.num_updates = counters.step, counters.num_updates
+        self._learner.restore(folder, step=counters.step, num_updates=counters.num_updates)
 
     def counters(self) -> tuple[int, int]:
         return self._learner.step, self._learner.num_updates
 
-    def _teacher_file(self) -> str:
-        return f"teacher-{self._learner.place.rank}.safetensors"
+    @property
+    def _is_first(self) -> bool:
+        return self._learner.place.rank == 0
+
+
+def write_policy(folder: Path, parameters: Mapping[str, Tensor], model_path: str) -> None:
+    """A plain Hugging Face folder of ``parameters``, with all else from ``model_path``."""
+    folder.mkdir()
+    save_file(
+        {name: tensor.contiguous() for name, tensor in parameters.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    for part in (AutoConfig, AutoTokenizer):
+        part.from_pretrained(model_path).save_pretrained(folder)
+    _generation_config(model_path).save_pretrained(folder)
 
 
 def _generation_config(model_path: str) -> GenerationConfig:
@@ -87,6 +96,11 @@ def _generation_config(model_path: str) -> GenerationConfig:
         return GenerationConfig.from_model_config(AutoConfig.from_pretrained(model_path))
 
 
+def pairs_per_token(config: PretrainedConfig) -> float:
+    """A layer does about 24·H² operations a token outside of attention and 4·H a pair in it, with hidden size H."""
+    return 6.0 * float(config.get_text_config().hidden_size)
+
+
 class LearnerGroup:
     """The Learner of the loop, over ``config.num_ranks`` actors. ``step`` is known without asking them."""
 
@@ -94,24 +108,30 @@ class LearnerGroup:
         self,
         model_path: str,
         *,
+        teacher_path: str | None,
         config: LearnerConfig,
         algorithm: AlgorithmConfig,
         scale: Scale,
         num_gpus: float,
-        keep_checkpoints: int,
+        checkpoints: CheckpointConfig,
         logs: Path,
+        skipped: Path,
     ) -> None:
-        """Starts the ranks without waiting for them; ``num_gpus`` is each one's share."""
-        self.num_ranks = config.num_ranks
+        """Starts the ranks without waiting for them; ``num_gpus`` is each one's share. ``teacher_path`` is where an external
+        teacher was found, ``skipped`` the folder for updates that could not be taken."""
+        self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
         self.step = 0
         self._config = config
-        self._keep_checkpoints = keep_checkpoints
+        self._checkpoints = checkpoints
+        self._skipped, self._num_skipped = skipped, 0
+        self._anchors_always = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
         threads = config.num_threads or threads_each(config.num_ranks)
         self._actors = [start(LearnerActor, log, model_path, num_gpus=num_gpus, num_threads=threads) for log in self._logs]
         address = self._answers([self._actors[0].free_address.remote()])[0]
         self._started = [
             actor.start.remote(
+                teacher_path,
                 config,
                 algorithm,
                 scale,
@@ -125,48 +145,62 @@ class LearnerGroup:
         self._answers(self._started)
 
     def restore(self, path: Path) -> None:
-        """Continue from a checkpoint. Raises UserError for one of another shape."""
+        """Continue from a checkpoint, whatever number of ranks and ZeRO stage wrote it. Raises UserError where it is none."""
         counters = checkpoint.counters_of(path)
-        for name, found, wanted in (
-            ("num_ranks", counters.num_ranks, self._config.num_ranks),
-            ("zero_stage", counters.zero_stage, self._config.zero_stage),
-        ):
-            if found != wanted:
-                raise UserError(
-                    f"a checkpoint continues with the learner.{name} it was written with; {path} has {found}, the "
-                    f"config {wanted}. Set learner.{name}={found}."
-                )
         self._answers([actor.restore.remote(path, counters) for actor in self._actors])
         self.step = counters.step
 
     def weights(self) -> object:
         """A reference to PackedWeights in the object store."""
-        return self._answers([self._actors[0].weights.remote()])[0]
+        asked = self._actors if self._config.zero_stage == 3 else self._actors[:1]  # whole parameters take everybody's part
+        return self._answers([actor.weights.remote() for actor in asked])[0]
 
     def anchor(self, updates: Sequence[Update]) -> None:
-        if len(updates) > 1:
-            self._answers([actor.anchor.remote(updates) for actor in self._actors])
+        if len(updates) > 1 or self._anchors_always:
+            self._answers(
+                [actor.anchor.remote([update.of_rank(rank) for update in updates]) for rank, actor in self._by_data_rank()]
+            )
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
-        answers: list[Metrics] = self._answers([actor.update.remote(update, algorithm) for actor in self._actors])
-        return answers[0]
+        """Raises MachineError after ``learner.max_skipped_updates`` in a row whose loss or gradient was not finite."""
+        answers: list[Metrics] = self._answers(
+            [actor.update.remote(update.of_rank(rank), algorithm) for rank, actor in self._by_data_rank()]
+        )
+        metrics = answers[0]
+        if metrics["updates_skipped"] > 0.0:
+            self._keep_skipped(update)
+        elif metrics["updates"] > 0.0:
+            self._num_skipped = 0
+        return metrics
+
+    def _by_data_rank(self) -> list[tuple[int, ray.actor.ActorHandle]]:
+        """Each actor with the rank whose rows it computes."""
+        return [(rank // self._config.sequence_parallel, actor) for rank, actor in enumerate(self._actors)]
+
+    def _keep_skipped(self, update: Update) -> None:
+        self._num_skipped += 1
+        path = self._skipped / f"step_{self.step + 1:06d}-update_{update.index}.pt"
+        update_file.save(path, update, step=self.step)
+        if self._num_skipped >= self._config.max_skipped_updates:
+            raise MachineError(
+                f"{self._num_skipped} updates in a row had a loss or gradient that is not finite "
+                f"(learner.max_skipped_updates={self._config.max_skipped_updates}); each was skipped, so the weights are as "
+                f"before them. Look at one with: sdpo replay batch={path}"
+            )
 
     def finish_step(self) -> None:
         self.step = self._answers([actor.finish_step.remote() for actor in self._actors])[0]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, score: float | None) -> None:
         """Whole or not at all. Raises UserError where it cannot be written, a full disk included."""
         try:
             scratch = checkpoint.begin(path)
             self._answers([actor.save.remote(scratch) for actor in self._actors])
             step, num_updates = self._answers([self._actors[0].counters.remote()])[0]
-            checkpoint.commit(
-                path,
-                Counters(step=step, num_updates=num_updates, num_ranks=self.num_ranks, zero_stage=self._config.zero_stage),
-            )
+            checkpoint.commit(path, Counters(step=step, num_updates=num_updates, score=score))
         except (OSError, MachineError) as error:
             raise checkpoint.abandon(path, error) from error
-        checkpoint.prune(path.parent, self._keep_checkpoints)
+        checkpoint.prune(path.parent, keep=self._checkpoints.keep, keep_best=self._checkpoints.keep_best)
 
     def _answers(self, refs: Sequence[ray.ObjectRef]) -> list:  # type: ignore[type-arg]
         """Of all ranks, or the reason why one gave none: who was waited for, and the end of its log."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from sdpo.batching import policy_gradient_share
-from sdpo.config import AlgorithmConfig, SDPOConfig
-from sdpo.learner.forward import head, response_hidden, response_ids, row_of_token
+from sdpo.config import AlgorithmConfig, Granularity, RatioLevel, SDPOConfig
 from sdpo.objectives.distillation import distillation_loss
-from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss
-from sdpo.objectives.scores import TokenScores, distillation_scores, policy_scores
+from sdpo.objectives.fused import Budget, fused_loss
+from sdpo.objectives.logits import Logits
+from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss, reference_kl
+from sdpo.objectives.scores import TokenScores
+from sdpo.objectives.visit import Comparison
 from sdpo.types import MicroBatch, Update
 
 SUMS = (
@@ -36,144 +37,191 @@ class Scale:
 
     temperature: float
     max_response_tokens: int
-    logits_chunk_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchors:
+    """[n] log-probabilities of the response tokens, as models that are not being trained now see them."""
+
+    old_n: Tensor | None
+    """The policy before the step's first update; None where this is the first and only one, so that it is what it says now."""
+    reference_n: Tensor | None
+    """The policy at the start; None where nothing asks for it."""
 
 
 def micro_batch_loss(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
+    hidden_nH: Tensor,
+    head_VH: Tensor,
+    teacher: Sequence[Logits],
     batch: MicroBatch,
-    old_N: Tensor | None,
+    mine_n: Tensor,
+    anchors: Anchors,
     update: Update,
     algorithm: AlgorithmConfig,
     scale: Scale,
+    chunk_mib: float,
 ) -> tuple[Tensor, Tensor]:
-    """The micro-batch's share of the update's loss (a sum over its tokens, over the update's global counts), and ``SUMS``, a
+    """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and ``SUMS``, a
     float64 vector on the CPU, to be added over micro-batches and ranks.
 
-    ``old_N``: what the policy said before the step's first update; None where this is the first and only one, so that it is
-    what the policy says now.
+    ``mine_n`` says which of the micro-batch's N tokens the ``hidden_nH`` predict. ``teacher`` scores the M distilled of all N.
     """
-    device = student.device
-    hidden_NH = response_hidden(student, batch.student_ids_T, batch.student_offsets, batch.num_response_tokens_B)
-    share = policy_gradient_share(algorithm)
-    distilled_N = batch.distilled_N.to(device)
-    learned_N = batch.loss_mask_N.to(device) & (distilled_N | (share > 0.0))
-    scores = _scores(student, teacher, batch, hidden_NH, distilled_N, learned_N & ~distilled_N, algorithm, scale)
-
-    rows_N = row_of_token(batch.num_response_tokens_B, device)
-    sampled_N = batch.sampled_logprobs_N.to(device)
-    old_N = scores.student_N.detach() if old_N is None else old_N.to(device)
+    device = hidden_nH.device
+    tokens = _tokens(batch, mine_n, anchors, update, algorithm, scale, device)
+    budget = Budget(temperature=scale.temperature, chunk_mib=chunk_mib)
     # Every parameter is in every rank's backward, also where there is no token to learn from: ranks reduce in step.
-    loss = (hidden_NH.float().sum() + head(student)[:1].float().sum()) * 0.0
-    distillation = torch.zeros((), device=device)
-    policy_gradient = torch.zeros((), device=device)
-    if isinstance(algorithm, SDPOConfig) and share < 1.0:
-        pick = distilled_N
-        tokens = distillation_loss(
-            _picked(scores, pick),
-            old_N[pick],
-            sampled_N[pick],
-            batch.weights_N.to(device)[pick],
-            rows_N[pick],
-            algorithm,
+    loss = (hidden_nH.float().sum() + head_VH[:1].float().sum()) * 0.0
+    sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+    distilled_n = batch.distilled_N[mine_n].to(device)
+    plain_n = tokens.mask_n & ~distilled_n & (tokens.policy_gradient_n != 0.0)
+    if isinstance(algorithm, SDPOConfig) and bool(distilled_n.any()):
+        places_n = (batch.distilled_N.cumsum(0) - 1)[mine_n].to(device)[distilled_n]  # which of the M each one is
+        comparison = Comparison(
+            teacher=tuple(
+                Logits(hidden_NH=part.hidden_NH.index_select(0, places_n), head_VH=part.head_VH, weight=part.weight)
+                for part in teacher
+            ),
+            support=algorithm.support,
+            divergence=algorithm.divergence,
+            jsd_beta=algorithm.jsd_beta,
         )
-        distillation = tokens.sum() / max(update.num_distilled_tokens, 1)
-        loss = loss + (1.0 - share) * distillation
-    if share > 0.0:
-        pick = batch.loss_mask_N.to(device)
-        tokens = policy_gradient_loss(
-            scores.student_N[pick],
-            old_N[pick],
-            sampled_N[pick],
-            batch.advantages_N.to(device)[pick],
-            rows_N[pick],
-            algorithm.policy_gradient,
-        )
-        factors = mean_weights(
-            rows_N[pick],
-            algorithm.policy_gradient.mean,
-            num_loss_tokens=update.num_loss_tokens,
-            num_rows=update.num_rows,
-            max_response_tokens=scale.max_response_tokens,
-        )
-        policy_gradient = (tokens * factors).sum()
-        loss = loss + share * policy_gradient
-    log_ratio_N = scores.student_N.detach() - sampled_N
-    mismatch_N = log_ratio_N.exp() - log_ratio_N - 1.0
-    sums = torch.stack(
-        [
-            loss.detach(),
-            distillation.detach(),
-            policy_gradient.detach(),
-            scores.divergence_N.detach()[distilled_N].sum(),
-            (scores.teacher_N - scores.student_N.detach())[distilled_N].sum(),
-            scores.entropy_N[learned_N].sum(),
-            mismatch_N[learned_N].sum(),
-            distilled_N.sum(),
-            learned_N.sum(),
-        ]
-    )
-    return loss, sums.double().cpu()
+        part, of_part = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
+        loss, sums = loss + part, sums + of_part
+    if bool(plain_n.any()):
+        part, of_part = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget)
+        loss, sums = loss + part, sums + of_part
+    return loss, sums.cpu()
 
 
-def _scores(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tokens:
+    """What is known of n response tokens besides their scores."""
+
+    places_n: Tensor
+    """Where their hidden states are."""
+    ids_n: Tensor
+    rows_n: Tensor
+    mask_n: Tensor
+    old_n: Tensor | None
+    reference_n: Tensor | None
+    sampled_n: Tensor
+    advantages_n: Tensor
+    distillation_n: Tensor
+    """Weight of the distillation loss, the update's count divided out."""
+    policy_gradient_n: Tensor
+    """Weight of the policy-gradient loss, likewise."""
+    extra: float
+    """Weight of the entropy bonus and the reference KL of each token."""
+
+    def only(self, pick_n: Tensor) -> _Tokens:
+        def picked(values_n: Tensor) -> Tensor:
+            return values_n[pick_n]
+
+        return _Tokens(
+            places_n=picked(self.places_n),
+            ids_n=picked(self.ids_n),
+            rows_n=picked(self.rows_n),
+            mask_n=picked(self.mask_n),
+            old_n=None if self.old_n is None else picked(self.old_n),
+            reference_n=None if self.reference_n is None else picked(self.reference_n),
+            sampled_n=picked(self.sampled_n),
+            advantages_n=picked(self.advantages_n),
+            distillation_n=picked(self.distillation_n),
+            policy_gradient_n=picked(self.policy_gradient_n),
+            extra=self.extra,
+        )
+
+
+def _tokens(
     batch: MicroBatch,
-    hidden_NH: Tensor,
-    distilled_N: Tensor,
-    plain_N: Tensor,
+    mine_n: Tensor,
+    anchors: Anchors,
+    update: Update,
     algorithm: AlgorithmConfig,
     scale: Scale,
-) -> TokenScores:
-    """Over all N response tokens; 0 where a token is neither distilled nor has a plain policy-gradient loss."""
-    device = student.device
-    ids_N = response_ids(batch).to(device)
-    student_N = torch.zeros(ids_N.shape, device=device)
-    entropy_N, teacher_N, divergence_N = student_N.clone(), student_N.clone(), student_N.clone()
-    if bool(plain_N.any()):
-        logprobs, entropies = policy_scores(
-            hidden_NH[plain_N],
-            head(student),
-            ids_N[plain_N],
-            temperature=scale.temperature,
-            chunk=scale.logits_chunk_tokens,
-        )
-        student_N = student_N.masked_scatter(plain_N, logprobs)
-        entropy_N = entropy_N.masked_scatter(plain_N, entropies)
-    if isinstance(algorithm, SDPOConfig) and bool(distilled_N.any()):
-        part = distillation_scores(
-            hidden_NH[distilled_N],
-            head(student),
-            _teacher_hidden(teacher, batch, distilled_N),
-            head(teacher),
-            ids_N[distilled_N],
-            objective=algorithm,
-            temperature=scale.temperature,
-            chunk=scale.logits_chunk_tokens,
-        )
-        student_N = student_N.masked_scatter(distilled_N, part.student_N)
-        entropy_N = entropy_N.masked_scatter(distilled_N, part.entropy_N)
-        teacher_N = teacher_N.masked_scatter(distilled_N, part.teacher_N)
-        divergence_N = divergence_N.masked_scatter(distilled_N, part.divergence_N)
-    return TokenScores(student_N=student_N, entropy_N=entropy_N, teacher_N=teacher_N, divergence_N=divergence_N)
-
-
-@torch.no_grad()
-def _teacher_hidden(teacher: PreTrainedModel, batch: MicroBatch, distilled_N: Tensor) -> Tensor:
-    """[N', H] for the distilled tokens alone."""
-    has_teacher = [last > first for first, last in zip(batch.teacher_offsets[:-1], batch.teacher_offsets[1:], strict=True)]
-    hidden_MH = response_hidden(teacher, batch.teacher_ids_T, batch.teacher_offsets, batch.num_response_tokens_B)
-    rows_N = row_of_token(batch.num_response_tokens_B, distilled_N.device)
-    scored_N = torch.tensor(has_teacher, device=distilled_N.device)[rows_N]
-    return hidden_MH[distilled_N[scored_N]]
-
-
-def _picked(scores: TokenScores, pick: Tensor) -> TokenScores:
-    return TokenScores(
-        student_N=scores.student_N[pick],
-        entropy_N=scores.entropy_N[pick],
-        teacher_N=scores.teacher_N[pick],
-        divergence_N=scores.divergence_N[pick],
+    device: torch.device,
+) -> _Tokens:
+    # Of the whole micro-batch before this rank's tokens are picked: a row's length counts all of them.
+    factors_N = mean_weights(
+        torch.where(batch.loss_mask_N, batch.rows_N, int(batch.rows_N.max()) + 1),
+        algorithm.policy_gradient.mean,
+        num_loss_tokens=update.num_loss_tokens,
+        num_rows=update.num_loss_rows,
+        max_response_tokens=scale.max_response_tokens,
     )
+
+    def mine(values_N: Tensor) -> Tensor:
+        return values_N[mine_n].to(device)
+
+    return _Tokens(
+        places_n=torch.arange(len(mine_n), device=device),
+        ids_n=mine(batch.response_ids_N),
+        rows_n=mine(batch.rows_N),
+        mask_n=mine(batch.loss_mask_N),
+        old_n=anchors.old_n,
+        reference_n=anchors.reference_n,
+        sampled_n=mine(batch.sampled_logprobs_N),
+        advantages_n=mine(batch.advantages_N),
+        distillation_n=mine(batch.distillation_weights_N) / max(update.num_distilled_tokens, 1),
+        policy_gradient_n=mine(batch.policy_gradient_weights_N * factors_N),
+        extra=1.0 / max(update.num_scored_tokens, 1),
+    )
+
+
+def _learn(
+    hidden_nH: Tensor, head_VH: Tensor, tokens: _Tokens, algorithm: AlgorithmConfig, comparison: Comparison | None, budget: Budget
+) -> tuple[Tensor, Tensor]:
+    """The loss of ``tokens`` and its sums."""
+    objective = _Objective(tokens, algorithm, is_distilled=comparison is not None)
+    loss, scores = fused_loss(
+        hidden_nH.index_select(0, tokens.places_n), head_VH, tokens.ids_n, objective, comparison=comparison, budget=budget
+    )
+    log_ratio_n = scores.student_N - tokens.sampled_n
+    is_distilled = comparison is not None
+    sums = (
+        loss.detach(),
+        objective.distillation,
+        objective.policy_gradient,
+        scores.divergence_N.sum(),
+        (scores.teacher_N - scores.student_N).sum() if is_distilled else 0.0,
+        scores.entropy_N.sum(),
+        (log_ratio_n.exp() - log_ratio_n - 1.0).sum(),
+        len(tokens.ids_n) if is_distilled else 0,
+        len(tokens.ids_n),
+    )
+    return loss, torch.stack([torch.as_tensor(value, dtype=torch.float64, device=hidden_nH.device) for value in sums])
+
+
+class _Objective:
+    """All terms of a token's loss; their sums are kept for the metrics."""
+
+    def __init__(self, tokens: _Tokens, algorithm: AlgorithmConfig, *, is_distilled: bool) -> None:
+        self._tokens, self._algorithm, self._is_distilled = tokens, algorithm, is_distilled
+        self._is_graded = bool((tokens.policy_gradient_n != 0.0).any())
+        self.is_pointwise = not (
+            (is_distilled and isinstance(algorithm, SDPOConfig) and algorithm.granularity is Granularity.sequence)
+            or (self._is_graded and algorithm.policy_gradient.ratio is RatioLevel.sequence)
+        )
+        self.distillation: Tensor | float = 0.0
+        self.policy_gradient: Tensor | float = 0.0
+
+    def __call__(self, scores: TokenScores, tokens: slice) -> Tensor:
+        known, algorithm = self._tokens, self._algorithm
+        old_n = scores.student_N.detach() if known.old_n is None else known.old_n[tokens]
+        sampled_n, rows_n = known.sampled_n[tokens], known.rows_n[tokens]
+        loss_n = torch.zeros_like(scores.student_N)
+        if self._is_distilled and isinstance(algorithm, SDPOConfig):
+            part_n = distillation_loss(scores, old_n, sampled_n, known.distillation_n[tokens], rows_n, algorithm)
+            self.distillation = self.distillation + part_n.detach().sum()
+            loss_n = loss_n + part_n
+        if self._is_graded:
+            part_n = known.policy_gradient_n[tokens] * policy_gradient_loss(
+                scores.student_N, old_n, sampled_n, known.advantages_n[tokens], rows_n, algorithm.policy_gradient
+            )
+            self.policy_gradient = self.policy_gradient + part_n.detach().sum()
+            loss_n = loss_n + part_n
+        if algorithm.entropy_bonus != 0.0:
+            loss_n = loss_n - algorithm.entropy_bonus * known.extra * scores.entropy_N
+        if algorithm.reference_kl != 0.0 and known.reference_n is not None:
+            loss_n = loss_n + algorithm.reference_kl * known.extra * reference_kl(scores.student_N, known.reference_n[tokens])
+        return loss_n

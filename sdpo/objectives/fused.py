@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sdpo.objectives.logits import HEAD_ROWS, Budget, wide
 from sdpo.objectives.scores import TokenLoss, TokenScores
@@ -57,6 +58,8 @@ def _fused_loss(
     hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, loss: TokenLoss, comparison: Comparison | None, budget: Budget
 ) -> tuple[Tensor, TokenScores]:
     visit = Visit(hidden_NH, head_VH, ids_N, comparison, budget)
+    if not torch.is_grad_enabled():  # inside of a Function nothing tells
+        hidden_NH, head_VH = hidden_NH.detach(), head_VH.detach()
     total: Tensor = _Fused.apply(hidden_NH, head_VH, visit, loss)
     assert visit.seen is not None
     return total, visit.seen
@@ -73,6 +76,7 @@ class _Fused(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, by_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def, override]
         if ctx.gradients is None:
             raise RuntimeError("the gradients of a fused loss are given once; call fused_loss again for a second backward")

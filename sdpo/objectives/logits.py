@@ -44,7 +44,8 @@ def wide_product(hidden_nH: Tensor, head_VH: Tensor, out_nV: Tensor) -> None:
     else:  # no such product on the CPU; with fp32 inputs that are bf16 numbers, products of bf16 numbers lose nothing
         wide_nH, before = hidden_nH.float(), torch.backends.mkldnn.matmul.fp32_precision
         block = torch.empty(HEAD_ROWS, head_VH.shape[1])
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        if hidden_nH.dtype == torch.bfloat16:
+            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
         try:
             for first in range(0, len(head_VH), HEAD_ROWS):
                 rows = head_VH[first : first + HEAD_ROWS]

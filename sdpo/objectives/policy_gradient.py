@@ -40,3 +40,12 @@ def mean_weights(rows_N: Tensor, mean: LossMean, *, num_loss_tokens: int, num_ro
             return ones_N / (sum_by_row(ones_N, rows_N) * max(num_rows, 1))
         case LossMean.constant:
             return ones_N / (max(num_rows, 1) * max_response_tokens)
+
+
+def reference_kl(student_N: Tensor, reference_N: Tensor) -> Tensor:
+    """[N] the estimate k3 of KL(π_θ‖π_ref) from each sampled token: r - log r - 1 with r = π_ref/π_θ, at least 0.
+
+    Source: http://joschu.net/blog/kl-approx.html; so used by GRPO (arXiv 2402.03300, equation 4).
+    """
+    log_ratio_N = reference_N - student_N
+    return log_ratio_N.exp() - log_ratio_N - 1.0

@@ -1,0 +1,193 @@
+"""Attention over a pack: every token sees its own row alone, and what rows share is there once.
+
+transformers calls this in place of its own attention, in every layer of every model that goes through its attention interface.
+On a GPU it is one variable-length kernel a layer. On a CPU each segment is one call: calls on equal shapes could be batched, yet
+siblings differ in length, and padding them costs more than the calls do (benchmarks/learner_step.py measures both).
+
+Under Ulysses (arXiv 2309.14509) a rank holds a slice of the pack's tokens; an all-to-all trades it for a slice of the heads of
+all tokens, and another one trades back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from sdpo.types import Segment
+
+NAME = "sdpo_packed"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Who sees whom in a pack, and who holds which of its tokens."""
+
+    segments: tuple[Segment, ...]
+    team: distributed.ProcessGroup | None = None
+    """The ranks that share the pack, each with an equal slice of its tokens; None: this rank has them all."""
+    known: dict[object, Any] = field(default_factory=dict)
+    """What one layer worked out of it and the next can use."""
+
+    def once(self, key: object, work_out: Callable[[], T]) -> T:
+        """What ``work_out`` returns, the first time."""
+        if key not in self.known:
+            self.known[key] = work_out()
+        found: T = self.known[key]
+        return found
+
+
+def install() -> None:
+    """Make ``attn_implementation=NAME`` known to transformers."""
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # the layout says it all
+
+
+def packed_attention(
+    module: nn.Module,
+    query_1HTD: Tensor,
+    key_1GTD: Tensor,
+    value_1GTD: Tensor,
+    attention_mask: None,
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **ignored: object,
+) -> tuple[Tensor, None]:
+    """[1, T, H, D] attention outputs; H heads, G key-value heads, D per head. The signature is transformers'."""
+    if softcap is not None or s_aux is not None:
+        raise ValueError(
+            f"packed attention knows no logit soft-capping and no attention sinks; {type(module).__name__} asks for them"
+        )
+    if layout.team is not None:
+        repeats = _repeats(query_1HTD.shape[1], key_1GTD.shape[1], distributed.get_world_size(layout.team))
+        key_1GTD, value_1GTD = key_1GTD.repeat_interleave(repeats, 1), value_1GTD.repeat_interleave(repeats, 1)
+        query_1HTD, key_1GTD, value_1GTD = (
+            _AllToAll.apply(part, layout.team, 1, 2) for part in (query_1HTD, key_1GTD, value_1GTD)
+        )
+    attend = _on_gpu if query_1HTD.is_cuda else _by_segment
+    out_1HTD = attend(query_1HTD, key_1GTD, value_1GTD, layout, scaling, sliding_window)
+    if layout.team is not None:
+        out_1HTD = _AllToAll.apply(out_1HTD, layout.team, 2, 1)
+    return out_1HTD.transpose(1, 2), None
+
+
+def _repeats(num_heads: int, num_key_value_heads: int, team_size: int) -> int:
+    """How often a key-value head is repeated so that the team can deal them out evenly."""
+    if num_heads % team_size:
+        raise ValueError(
+            f"learner.sequence_parallel must divide the model's attention heads (each rank takes some); got {team_size} and "
+            f"{num_heads}."
+        )
+    if num_key_value_heads % team_size == 0:
+        return 1
+    return team_size // num_key_value_heads if team_size % num_key_value_heads == 0 else num_heads // num_key_value_heads
+
+
+def _by_segment(
+    query_1HTD: Tensor,
+    key_1GTD: Tensor,
+    value_1GTD: Tensor,
+    layout: Layout,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    """One scaled_dot_product_attention a segment, each over what precedes it and itself."""
+    segments = layout.segments
+    lengths = [segment.last - segment.first for segment in segments]
+    # Split once: a slice's backward would write a gradient of the whole pack's size for every segment.
+    queries, keys, values = (part.split(lengths, dim=2) for part in (query_1HTD, key_1GTD, value_1GTD))
+    grouped = query_1HTD.shape[1] != key_1GTD.shape[1]
+    outputs = []
+    for index, segment in enumerate(segments):
+        path = (*segment.before, index)
+        key, value = (torch.cat([part[i] for i in path], dim=2) if segment.before else part[index] for part in (keys, values))
+        is_short = window is None or key.shape[2] <= window
+        mask = None
+        if segment.before or not is_short:
+            shape = lengths[index], key.shape[2], None if is_short else window
+            mask = layout.once(shape, partial(_mask, *shape))
+        outputs.append(
+            functional.scaled_dot_product_attention(
+                queries[index], key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+            )
+        )
+    return torch.cat(outputs, dim=2)
+
+
+def _mask(num_queries: int, num_keys: int, window: int | None) -> Tensor:
+    """[queries, keys] bool: the last query sees every key, one before it one key fewer, and none further back than ``window``."""
+    distance = torch.arange(num_keys - num_queries, num_keys)[:, None] - torch.arange(num_keys)[None, :]
+    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+
+
+def _on_gpu(
+    query_1HTD: Tensor,
+    key_1GTD: Tensor,
+    value_1GTD: Tensor,
+    layout: Layout,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    """One variable-length FlashAttention for all segments; their last query and last key are aligned."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    device = query_1HTD.device
+    where, query_starts, key_starts = layout.once("plan", lambda: _plan(layout.segments, device))
+    query, key, value = (part[0].transpose(0, 1) for part in (query_1HTD, key_1GTD, value_1GTD))
+    if len(where) != len(query):  # something is shared
+        key, value = key.index_select(0, where), value.index_select(0, where)
+    out = varlen_attn(
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
+        query_starts,
+        key_starts,
+        layout.once("longest query", lambda: int(query_starts.diff().max())),
+        layout.once("longest key", lambda: int(key_starts.diff().max())),
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(out, Tensor)
+    return out.transpose(0, 1)[None]
+
+
+def _plan(segments: tuple[Segment, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """[keys] int64 which tokens are the segments' keys; int32 [segments+1] where each one's queries and keys start."""
+    ranges = [torch.arange(segment.first, segment.last) for segment in segments]
+    paths = [torch.cat([ranges[i] for i in (*segment.before, index)]) for index, segment in enumerate(segments)]
+    starts = (_starts([len(part) for part in parts]) for parts in (ranges, paths))
+    query_starts, key_starts = (start.to(device) for start in starts)
+    return torch.cat(paths).to(device), query_starts, key_starts
+
+
+def _starts(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+
+
+class _AllToAll(torch.autograd.Function):
+    """Split ``scatter`` over the team, join ``gather``; the backward is the same with the two exchanged."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor, team: distributed.ProcessGroup, scatter: int, gather: int) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.way = team, scatter, gather
+        parts = [part.contiguous() for part in tensor.chunk(distributed.get_world_size(team), dim=scatter)]
+        received = [torch.empty_like(part) for part in parts]
+        distributed.all_to_all(received, parts, group=team)
+        return torch.cat(received, dim=gather)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def, override]
+        team, scatter, gather = ctx.way
+        return _AllToAll.apply(gradient, team, gather, scatter), None, None, None

@@ -1,0 +1,134 @@
+"""The language model that a rank trains or asks: loaded, given adapters, and read back by its Hugging Face names.
+
+Under ZeRO 3 a model is cut up while it is loaded (``zero.Init``), so that it never lies whole on a rank, and a parameter is
+there only inside ``gathered``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations import HfDeepSpeedConfig
+
+from sdpo.config import LearnerConfig, LoraConfig
+from sdpo.learner import attention
+
+STUDENT = "default"
+"""peft's name for the first adapter."""
+TEACHER = "teacher"
+
+
+def load(path: str, config: LearnerConfig, deepspeed_config: Mapping[str, object]) -> PreTrainedModel:
+    """The model in ``path``, in the compute type. Under ZeRO 3 every rank must call, for each gets its part."""
+    attention.install()
+    # While this object lives, transformers loads into zero.Init.
+    partitioning = HfDeepSpeedConfig(dict(deepspeed_config)) if config.zero_stage == 3 else None
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, config.dtype.value), attn_implementation=attention.NAME
+    )
+    del partitioning
+    return model
+
+
+def add_adapters(model: PreTrainedModel, config: LoraConfig, *, of_teacher: bool) -> None:
+    """Give the model's linear layers low-rank adapters and freeze the rest; ``of_teacher`` adds a second, untrained set."""
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
+
+    torch.manual_seed(0)  # the same adapters on every rank
+    targets = config.target_modules
+    for name in (STUDENT, TEACHER) if of_teacher else (STUDENT,):
+        settings = PeftConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            target_modules=targets[0] if targets == ["all-linear"] else targets,
+            task_type="CAUSAL_LM",
+        )
+        inject_adapter_in_model(settings, model, adapter_name=name)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(model.dtype)
+        parameter.requires_grad_(f".{STUDENT}." in name)
+    if of_teacher:
+        with torch.no_grad():
+            for student, teacher in teacher_adapters(model):
+                teacher.copy_(student)
+    with speaking_as(model, STUDENT):
+        pass
+
+
+def teacher_adapters(model: PreTrainedModel) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Student's and teacher's adapter weights in pairs, in the order of the trained parameters."""
+    named = dict(model.named_parameters())
+    return [
+        (parameter, named[name.replace(f".{STUDENT}.", f".{TEACHER}.")])
+        for name, parameter in named.items()
+        if parameter.requires_grad
+    ]
+
+
+@contextmanager
+def speaking_as(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
+    """The model with that adapter, or as its bare base; afterwards the student's speaks again.
+
+    peft's own ``set_adapter`` also decides what is trained, which here is settled.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer._active_adapter = [adapter] if adapter else []
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._active_adapter = [STUDENT]
+
+
+def head(model: PreTrainedModel) -> nn.Parameter:
+    """[V, H] the output embedding's weight."""
+    weight = model.get_output_embeddings().weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
+@contextmanager
+def gathered(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Whole, on every rank, within the block. All ranks must enter."""
+    partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    if not partitioned:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(partitioned):
+        yield
+
+
+@torch.no_grad()
+def state_dict(model: PreTrainedModel, *, wanted: bool = True) -> dict[str, Tensor]:
+    """The parameters by their Hugging Face names, in the compute type, adapters merged, tied ones once, copied where they are
+    not whole on this rank. All ranks must call under ZeRO 3; those that do not want the result get an empty one."""
+    from peft.tuners.lora import LoraLayer
+
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    found: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        layer = adapted.get(name.removesuffix(".base_layer.weight"))
+        adapters = [layer.lora_A[STUDENT].weight, layer.lora_B[STUDENT].weight] if layer is not None else []
+        with gathered([parameter, *adapters]):
+            if not wanted:
+                continue
+            value = parameter.detach()
+            if layer is not None:
+                down, up = (adapter.detach().float() for adapter in adapters)
+                value = (value.float() + layer.scaling[STUDENT] * (up @ down)).to(parameter.dtype)
+            elif hasattr(parameter, "ds_id"):
+                value = value.to("cpu", copy=True)
+            found[name.replace(".base_layer.", ".")] = value
+    return found

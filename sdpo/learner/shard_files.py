@@ -1,0 +1,116 @@
+"""What a rank writes of itself, and how any number of ranks read it back.
+
+``rank-00000.safetensors`` holds, for each stretch of a parameter that the rank masters, its fp32 master weights, moments and
+average, under the key ``KIND/START/NAME``, and the rank's random state. A reader takes from all ranks' files what lies in its own
+stretches, so the number of ranks and the ZeRO stage may differ. (DeepSpeed's own universal checkpoint would be a conversion after
+each save, and knows no average.) The parameters in the compute type are not among it: they are the master weights, rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sdpo.learner.shards import Piece, Shards
+from sdpo.learner.teacher import Average
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+_RANDOM = "random"
+
+
+class _Stretch(NamedTuple):
+    start: int
+    numel: int
+    file: Path
+    key: str
+
+
+def save(folder: Path, rank: int, shards: Shards, average: Average | None) -> None:
+    """Write this rank's file into ``folder``."""
+    tensors = {_RANDOM: torch.get_rng_state()}
+    for piece in shards.pieces:
+        for kind, flat in _kinds(shards, average, piece.flat).items():
+            stretch = flat.detach().reshape(-1).narrow(0, piece.offset, piece.numel)
+            tensors[f"{kind}/{piece.start}/{piece.name}"] = stretch.to("cpu").contiguous()
+    save_file(tensors, folder / f"rank-{rank:05d}.safetensors")
+
+
+def restore(folder: Path, rank: int, shards: Shards, average: Average | None, num_updates: int) -> None:
+    """Set this rank to what is in ``folder``. Raises ValueError where a stretch is missing."""
+    index = _index(folder)
+    if num_updates > 0:
+        for flat in {piece.flat for piece in shards.pieces}:
+            _make_moments(shards, flat, num_updates)
+    for piece in shards.pieces:
+        for kind, flat in _kinds(shards, average, piece.flat).items():
+            _fill(flat.detach().view(-1).narrow(0, piece.offset, piece.numel), kind, piece, index)
+    shards.publish()
+    if average is not None:
+        average.publish()
+    mine = folder / f"rank-{rank:05d}.safetensors"
+    if mine.is_file():  # else a rank that was not there before, with the random state it began with
+        with safe_open(mine, framework="pt") as file:
+            torch.set_rng_state(file.get_tensor(_RANDOM))
+
+
+def _kinds(shards: Shards, average: Average | None, flat: int) -> dict[str, Tensor]:
+    """The flat tensors that are kept, by kind. The moments are missing before the first update."""
+    moments = shards.moments(flat)
+    kinds = {"master": shards.flats[flat], **{name: moments[name] for name in MOMENTS if name in moments}}
+    return kinds if average is None else {**kinds, "average": average.flats[flat]}
+
+
+def _make_moments(shards: Shards, flat: int, num_updates: int) -> None:
+    """As torch's fused AdamW makes them in its first step."""
+    moments, like = shards.moments(flat), shards.of_optimizer(flat)
+    for name in MOMENTS:
+        moments[name] = torch.zeros_like(like)
+    moments["step"] = torch.tensor(float(num_updates), dtype=torch.float32, device=like.device)
+
+
+def _index(folder: Path) -> dict[tuple[str, str], list[_Stretch]]:
+    """By kind and parameter: what the files hold of it."""
+    found: dict[tuple[str, str], list[_Stretch]] = {}
+    for path in sorted(folder.glob("rank-*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - no mapping
+                if key != _RANDOM:
+                    kind, start, name = key.split("/", 2)
+                    numel = file.get_slice(key).get_shape()[0]
+                    found.setdefault((kind, name), []).append(_Stretch(int(start), numel, path, key))
+    return found
+
+
+def _fill(target: Tensor, kind: str, piece: Piece, index: dict[tuple[str, str], list[_Stretch]]) -> None:
+    """Fill a stretch from those that overlap it."""
+    first, last, filled = piece.start, piece.start + piece.numel, 0
+    for stretch in index.get((kind, piece.name), []):
+        begin, end = max(first, stretch.start), min(last, stretch.start + stretch.numel)
+        if begin < end:
+            with safe_open(stretch.file, framework="pt") as file:
+                target[begin - first : end - first] = file.get_slice(stretch.key)[begin - stretch.start : end - stretch.start]
+            filled += end - begin
+    if filled != piece.numel:
+        raise ValueError(
+            f"a checkpoint must hold every parameter of the model whole; of {kind} {piece.name} it has {filled} of the "
+            f"{piece.numel} elements from {first} on. Is it of another model, algorithm.teacher or learner.lora?"
+        )
+
+
+def whole(folder: Path, kind: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """The parameters of ``shapes`` that the files hold whole, fp32."""
+    index = _index(folder)
+    found = {}
+    for name, shape in shapes.items():
+        if (kind, name) in index:
+            piece = Piece(name=name, start=0, flat=0, offset=0, numel=shape.numel())
+            found[name] = torch.empty(shape.numel())
+            _fill(found[name], kind, piece, index)
+            found[name] = found[name].view(shape)
+    return found
