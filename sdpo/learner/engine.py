@@ -1,39 +1,33 @@
-"""One rank of the learner: the policy under DeepSpeed, its optimizer and its teacher. No Ray here; ``group.py`` is the shell.
+"""One rank of the learner: the policy, its teacher, and what one update does with them. No Ray here; ``group.py`` is the shell.
 
-DeepSpeed keeps the fp32 master weights and, with ZeRO stage 1 and bf16, accumulates gradients in fp32 over micro-batches. The
-losses are already divided by the update's global counts, so gradients are summed over ranks, not averaged.
+The losses are already divided by the update's global counts, so gradients are summed over ranks, not averaged.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
-from sdpo.config import AlgorithmConfig, Dtype, LearnerConfig, Offload, SDPOConfig, TeacherKind
+from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig, TeacherKind
 from sdpo.learner import model as models
 from sdpo.learner import shard_files
 from sdpo.learner.forward import response_hidden, tokens_here
 from sdpo.learner.loss import SUMS, Anchors, Scale, micro_batch_loss
-from sdpo.learner.shards import shards_of
-from sdpo.learner.teacher import Average, Teacher, Voice
+from sdpo.learner.make_teacher import frozen, make_teacher
+from sdpo.learner.policy import Head, Policy
 from sdpo.objectives.fused import Budget, score_tokens
 from sdpo.objectives.logits import Logits
 from sdpo.packing import pack_rows
 from sdpo.types import MicroBatch, Pack, Update
-
-T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,29 +38,6 @@ class Place:
     num_ranks: int
     rendezvous: str
     """``tcp://host:port`` or ``file:///path`` that all ranks reach."""
-
-
-class _Head(nn.Module):
-    """The output embedding, asked for scores instead of logits: a module, so that ZeRO 3 has its weight whole while it is."""
-
-    def __init__(self, weight: nn.Parameter) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, hidden_nH: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        return score(hidden_nH, self.weight)
-
-
-class _Computes(nn.Module):
-    """Gives DeepSpeed's engine a forward that runs whatever it is handed on the model, and returns what that returns."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-        self.head = _Head(models.head(model))
-
-    def forward(self, compute: Callable[[PreTrainedModel, _Head], Tensor]) -> Tensor:
-        return compute(self.model, self.head)
 
 
 class DeepSpeedLearner:
@@ -85,39 +56,22 @@ class DeepSpeedLearner:
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it; a rank sees one device, its own
-        import deepspeed
-
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         self._config, self._scale, self.place = config, scale, place
         self.step = 0
         self.num_updates = 0
         self._anchors: dict[int, list[Anchors]] = {}
-        self._meet(deepspeed)
+        self._device, self._team = _meet(place, config)
         torch.manual_seed(place.rank)
-        policy = models.load(model_path, config, _deepspeed_config(config))
         keeps_average = isinstance(algorithm, SDPOConfig) and algorithm.teacher.kind is TeacherKind.ema
-        if config.lora.rank:
-            models.add_adapters(policy, config.lora, of_teacher=keeps_average)
-        if config.gradient_checkpointing:
-            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        policy.train()
-        if config.zero_stage < 3:
-            nn.Module.to(policy, self._device)
-        self._policy = policy
-        self._trained = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
-        self._computes = _Computes(policy)
-        self._optimizer = _adamw(list(self._trained.values()), config)
-        self._engine, *_ = deepspeed.initialize(
-            model=self._computes, optimizer=self._optimizer, config=_deepspeed_config(config), dist_init_required=False
-        )
-        self._shards = shards_of(self._engine.optimizer, self._trained)
-        self._teacher = self._make_teacher(model_path, teacher_path, algorithm)
-        self._reference = self._frozen(model_path) if algorithm.reference_kl else None
+        self._policy = Policy(model_path, config, self._device, of_teacher=keeps_average)
+        self._teacher = make_teacher(self._policy, config, algorithm, model_path, teacher_path)
+        self._reference = frozen(self._policy, config, model_path) if algorithm.reference_kl else None
 
     def state_dict(self, *, wanted: bool = True) -> dict[str, Tensor]:
         """The policy as Hugging Face would save it, adapters merged; under ZeRO 3 all ranks must call."""
-        return models.state_dict(self._policy, wanted=wanted)
+        return models.state_dict(self._policy.model, wanted=wanted)
 
     @torch.no_grad()
     def anchor(self, updates: Sequence[Update]) -> None:
@@ -138,8 +92,8 @@ class DeepSpeedLearner:
         if not self._mine(update):
             return {"updates": 0.0, "updates_without_lesson": 1.0, "updates_skipped": 0.0}
         sums = self.backward(update, algorithm)
-        rate = self._set_rate()
-        norm = self._step()
+        rate = self._rate()
+        norm = self._policy.step(rate)
         if not math.isfinite(norm):
             return {"updates": 0.0, "updates_without_lesson": 0.0, "updates_skipped": 1.0}
         self.num_updates += 1
@@ -151,11 +105,8 @@ class DeepSpeedLearner:
         anchors = self._anchors.get(update.index, [Anchors(old_n=None, reference_n=None)] * len(batches))
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
         for position, (batch, anchor) in enumerate(zip(batches, anchors, strict=True)):
-            self._engine.set_gradient_accumulation_boundary(position == len(batches) - 1)
-            loss = self._engine(partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, sums))
-            if not math.isfinite(float(loss.detach())):
-                loss = loss * math.nan  # reaches every gradient, so that every rank skips
-            self._engine.backward(loss * self.place.num_ranks)  # DeepSpeed averages over ranks; the loss is a share of a sum
+            compute = partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, sums)
+            self._policy.backward(compute, num_ranks=self.place.num_ranks, is_last=position == len(batches) - 1)
         return self._total(sums)
 
     @torch.no_grad()
@@ -165,7 +116,7 @@ class DeepSpeedLearner:
         for batch in self._mine(update):
             sums = torch.zeros(len(SUMS), dtype=torch.float64)
             nothing = Anchors(old_n=None, reference_n=None)
-            self._computes(partial(self._share_of_loss, batch, self._heard(batch.teacher), nothing, update, algorithm, sums))
+            self._policy.run(partial(self._share_of_loss, batch, self._heard(batch.teacher), nothing, update, algorithm, sums))
             found.append(dict(zip(SUMS, sums.tolist(), strict=True)))
         return found
 
@@ -177,92 +128,20 @@ class DeepSpeedLearner:
 
     def save(self, folder: Path) -> None:
         """This rank's shards, moments, average and random state."""
-        shard_files.save(folder, self.place.rank, self._shards, self._teacher.average)
+        shard_files.save(folder, self.place.rank, self._policy.shards, self._teacher.average)
 
     def restore(self, folder: Path, *, step: int, num_updates: int) -> None:
         """What ``save`` wrote, on any number of ranks. Raises ValueError where something is missing."""
-        shard_files.restore(folder, self.place.rank, self._shards, self._teacher.average, num_updates)
+        shard_files.restore(folder, self.place.rank, self._policy.shards, self._teacher.average, num_updates)
         self.step, self.num_updates = step, num_updates
-
-    def _meet(self, deepspeed: object) -> None:
-        """Join the other ranks, and the team that shares rows with this one."""
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        timeout = timedelta(seconds=self._config.timeout_s)
-        if not distributed.is_initialized():
-            distributed.init_process_group(
-                backend,
-                init_method=self.place.rendezvous,
-                rank=self.place.rank,
-                world_size=self.place.num_ranks,
-                timeout=timeout,
-            )
-        deepspeed.init_distributed(dist_backend=backend, verbose=False)  # type: ignore[attr-defined]
-        self._device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
-        size = self._config.sequence_parallel
-        teams = [list(range(first, first + size)) for first in range(0, self.place.num_ranks, size)]
-        groups = [distributed.new_group(team, timeout=timeout) for team in teams] if size > 1 else []  # all ranks make all groups
-        self._team = groups[self.place.rank // size] if groups else None
-
-    def _make_teacher(self, model_path: str, teacher_path: str | None, algorithm: AlgorithmConfig) -> Teacher:
-        if not isinstance(algorithm, SDPOConfig):
-            return Teacher([])
-        config = algorithm.teacher
-        live = Voice(self._policy, run=self._asking(self._engine, self._computes))
-        match config.kind:
-            case TeacherKind.live:
-                return Teacher([live])
-            case TeacherKind.frozen:
-                return Teacher([self._frozen(model_path)])
-            case TeacherKind.trust_region:
-                frozen = self._frozen(model_path)
-                frozen.weight, live.weight = 1.0 - config.live_weight, config.live_weight
-                return Teacher([frozen, live])
-            case TeacherKind.external:
-                assert teacher_path is not None
-                return Teacher([self._other(teacher_path)])
-            case TeacherKind.ema:
-                if self._config.lora.rank:
-                    twin = [teacher for _, teacher in models.teacher_adapters(self._policy)]
-                    voice = Voice(self._policy, mood=partial(models.speaking_as, self._policy, models.TEACHER), run=live.run)
-                else:
-                    voice = self._other(model_path)
-                    twin = list(voice.model.parameters())
-                return Teacher([voice], Average(self._shards, twin, config.ema_rate, on_host=config.offload))
-
-    def _frozen(self, model_path: str) -> Voice:
-        """The policy before its first update."""
-        if self._config.lora.rank:
-            run = self._asking(self._engine, self._computes)
-            return Voice(self._policy, mood=partial(models.speaking_as, self._policy, None), run=run)
-        return self._other(model_path)
-
-    def _other(self, path: str) -> Voice:
-        """A model of its own, which is never trained."""
-        import deepspeed
-
-        settings = _deepspeed_config(self._config)
-        model = models.load(path, self._config, settings)
-        model.eval()
-        model.requires_grad_(False)
-        if self._config.zero_stage < 3:
-            nn.Module.to(model, self._device)
-            return Voice(model)
-        computes = _Computes(model)
-        engine, *_ = deepspeed.initialize(model=computes, config=settings, dist_init_required=False)
-        return Voice(model, run=self._asking(engine, computes))
-
-    def _asking(self, engine: nn.Module, computes: nn.Module) -> Callable[[Callable[[PreTrainedModel], Tensor]], Tensor]:
-        """Run something on the model: under ZeRO 3 through the engine, whose hooks bring the parameters."""
-        through = engine if self._config.zero_stage == 3 else computes
-        return lambda compute: through(lambda model, head: compute(model))
 
     @torch.no_grad()
     def _anchored(self, batch: MicroBatch, is_first_of_many: bool) -> Anchors:
-        def logprobs(model: PreTrainedModel, head: _Head) -> Tensor:
+        def logprobs(model: PreTrainedModel, head: Head) -> Tensor:
             hidden_nH, mine_n = response_hidden(model, batch.student, self._team)
             return head(hidden_nH, partial(self._logprobs, batch, mine_n))
 
-        old_n = (self._engine if self._config.zero_stage == 3 else self._computes)(logprobs) if is_first_of_many else None
+        old_n = self._policy.run(logprobs) if is_first_of_many else None
         reference_n = None
         if self._reference is not None:
             mine_n = tokens_here(batch.student, self._team)
@@ -295,7 +174,7 @@ class DeepSpeedLearner:
         algorithm: AlgorithmConfig,
         sums: Tensor,
         model: PreTrainedModel,
-        head: _Head,
+        head: Head,
     ) -> Tensor:
         """The micro-batch's loss; its sums are added to ``sums``."""
         hidden_nH, mine_n = response_hidden(model, batch.student, self._team)
@@ -331,25 +210,10 @@ class DeepSpeedLearner:
         alone = len(update.micro_batches) == 1
         return update.micro_batches[0 if alone else self.place.rank // self._config.sequence_parallel]
 
-    def _step(self) -> float:
-        """The optimizer's step, skipped where the gradient is not finite; the norm of the gradient before clipping."""
-        if self._config.zero_stage == 0:  # DeepSpeed neither checks nor tells it then
-            norm = float(torch.nn.utils.get_total_norm([p.grad for p in self._trained.values() if p.grad is not None]))
-            if not math.isfinite(norm):
-                self._engine.zero_grad()
-                return norm
-            self._engine.step()
-            return norm
-        self._engine.step()
-        return float(self._engine.get_global_grad_norm())
-
-    def _set_rate(self) -> float:
+    def _rate(self) -> float:
         """Linear warm-up, then constant: a pure function of the updates taken, so nothing to restore."""
         warmup = self._config.warmup_updates
-        rate = self._config.lr * min(1.0, (self.num_updates + 1) / warmup) if warmup else self._config.lr
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+        return self._config.lr * min(1.0, (self.num_updates + 1) / warmup) if warmup else self._config.lr
 
     def _total(self, sums: Tensor) -> Tensor:
         if self.place.num_ranks > 1:
@@ -384,35 +248,21 @@ class DeepSpeedLearner:
         }
 
 
-def _adamw(parameters: Sequence[nn.Parameter], config: LearnerConfig) -> torch.optim.AdamW:
-    """torch's fused AdamW, on the CPU too: for 134 M parameters on two cores 51 ms a step, against 583 ms for torch's loop and
-    157 ms for DeepSpeed's CPU Adam, which must be compiled first (93 s). Norms and biases do not decay."""
-    decaying = [parameter for parameter in parameters if getattr(parameter, "ds_shape", parameter.shape)[1:]]
-    others = [parameter for parameter in parameters if not getattr(parameter, "ds_shape", parameter.shape)[1:]]
-    groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.lr, betas=(config.beta1, config.beta2), fused=True
-    )
+def _meet(place: Place, config: LearnerConfig) -> tuple[torch.device, distributed.ProcessGroup | None]:
+    """Join the other ranks: this rank's device, and the team that shares rows with it."""
+    import deepspeed
 
-
-def _deepspeed_config(config: LearnerConfig) -> dict[str, object]:
-    zero: dict[str, object] = {"stage": config.zero_stage}
-    if config.offload is not Offload.none:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    if config.offload is Offload.all:
-        zero["offload_param"] = {"device": "cpu"}
-    if config.zero_stage == 3:
-        zero["stage3_param_persistence_threshold"] = 0  # norms come with their layers: no second copy of them to keep in step
-    return {
-        "train_micro_batch_size_per_gpu": 1,  # unused: the learner's own packs are what it is fed
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": config.grad_clip,
-        "bf16": {"enabled": config.dtype is Dtype.bfloat16},
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",  # else DeepSpeed rounds the accumulated gradient to bf16, with a single rank too
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 2**31,
-        "wall_clock_breakdown": False,
-    }
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    timeout = timedelta(seconds=config.timeout_s)
+    if not distributed.is_initialized():
+        distributed.init_process_group(
+            backend, init_method=place.rendezvous, rank=place.rank, world_size=place.num_ranks, timeout=timeout
+        )
+    deepspeed.init_distributed(dist_backend=backend, verbose=False)
+    device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
+    size = config.sequence_parallel
+    if size == 1:
+        return device, None
+    teams = [list(range(first, first + size)) for first in range(0, place.num_ranks, size)]
+    groups = [distributed.new_group(team, timeout=timeout) for team in teams]  # every rank makes every group
+    return device, groups[place.rank // size]
