@@ -449,7 +449,7 @@ class LoraConfig:
 
     rank: int = 0
     """0: train all weights."""
-    alpha: float = 32.0
+    alpha: int = 32
     """The adapter's product is scaled by alpha / rank."""
     target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
     """Names of the layers that get one; ``all-linear``: every linear layer but the output embedding."""

@@ -73,12 +73,12 @@ def packed_attention(
         repeats = _repeats(query_1HTD.shape[1], key_1GTD.shape[1], distributed.get_world_size(layout.team))
         key_1GTD, value_1GTD = key_1GTD.repeat_interleave(repeats, 1), value_1GTD.repeat_interleave(repeats, 1)
         query_1HTD, key_1GTD, value_1GTD = (
-            _AllToAll.apply(part, layout.team, 1, 2) for part in (query_1HTD, key_1GTD, value_1GTD)
+            _exchanged(part, layout.team, scatter=1, gather=2) for part in (query_1HTD, key_1GTD, value_1GTD)
         )
     attend = _on_gpu if query_1HTD.is_cuda else _by_segment
     out_1HTD = attend(query_1HTD, key_1GTD, value_1GTD, layout, scaling, sliding_window)
     if layout.team is not None:
-        out_1HTD = _AllToAll.apply(out_1HTD, layout.team, 2, 1)
+        out_1HTD = _exchanged(out_1HTD, layout.team, scatter=2, gather=1)
     return out_1HTD.transpose(1, 2), None
 
 
@@ -176,11 +176,17 @@ def _starts(lengths: list[int]) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
 
 
+def _exchanged(tensor: Tensor, team: distributed.ProcessGroup, *, scatter: int, gather: int) -> Tensor:
+    """``tensor``, of which each of the team's ranks then has all of dimension ``gather`` and a part of ``scatter``."""
+    exchanged: Tensor = _AllToAll.apply(tensor, team, scatter, gather)  # type: ignore[no-untyped-call]
+    return exchanged
+
+
 class _AllToAll(torch.autograd.Function):
-    """Split ``scatter`` over the team, join ``gather``; the backward is the same with the two exchanged."""
+    """Its backward is the same with the two dimensions exchanged."""
 
     @staticmethod
-    def forward(ctx, tensor: Tensor, team: distributed.ProcessGroup, scatter: int, gather: int) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, tensor: Tensor, team: distributed.ProcessGroup, scatter: int, gather: int) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.way = team, scatter, gather
         parts = [part.contiguous() for part in tensor.chunk(distributed.get_world_size(team), dim=scatter)]
         received = [torch.empty_like(part) for part in parts]
@@ -188,6 +194,6 @@ class _AllToAll(torch.autograd.Function):
         return torch.cat(received, dim=gather)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
         team, scatter, gather = ctx.way
-        return _AllToAll.apply(gradient, team, gather, scatter), None, None, None
+        return _exchanged(gradient, team, scatter=gather, gather=scatter), None, None, None

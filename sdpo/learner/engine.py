@@ -24,8 +24,8 @@ from sdpo.learner.forward import response_hidden, tokens_here
 from sdpo.learner.loss import SUMS, Anchors, Scale, micro_batch_loss
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.policy import Head, Policy
-from sdpo.objectives.fused import Budget, score_tokens
-from sdpo.objectives.logits import Logits
+from sdpo.objectives.fused import score_tokens
+from sdpo.objectives.logits import Budget, Logits
 from sdpo.packing import pack_rows
 from sdpo.types import MicroBatch, Pack, Update
 
@@ -139,7 +139,8 @@ class DeepSpeedLearner:
     def _anchored(self, batch: MicroBatch, is_first_of_many: bool) -> Anchors:
         def logprobs(model: PreTrainedModel, head: Head) -> Tensor:
             hidden_nH, mine_n = response_hidden(model, batch.student, self._team)
-            return head(hidden_nH, partial(self._logprobs, batch, mine_n))
+            logprobs_n: Tensor = head(hidden_nH, partial(self._logprobs, batch, mine_n))
+            return logprobs_n
 
         old_n = self._policy.run(logprobs) if is_first_of_many else None
         reference_n = None

@@ -173,7 +173,7 @@ class LearnerGroup:
             self._num_skipped = 0
         return metrics
 
-    def _by_data_rank(self) -> list[tuple[int, ray.actor.ActorHandle]]:
+    def _by_data_rank(self) -> list[tuple[int, ray.actor.ActorHandle[LearnerActor]]]:
         """Each actor with the rank whose rows it computes."""
         return [(rank // self._config.sequence_parallel, actor) for rank, actor in enumerate(self._actors)]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sdpo.config import AlgorithmConfig, Granularity, RatioLevel, SDPOConfig
 from sdpo.objectives.distillation import distillation_loss
-from sdpo.objectives.fused import Budget, fused_loss
-from sdpo.objectives.logits import Logits
+from sdpo.objectives.fused import fused_loss
+from sdpo.objectives.logits import Budget, Logits
 from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss, reference_kl
 from sdpo.objectives.scores import TokenScores
 from sdpo.objectives.visit import Comparison

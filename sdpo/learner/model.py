@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sdpo.config import LearnerConfig, LoraConfig
 from sdpo.learner import attention
@@ -120,7 +120,7 @@ def state_dict(model: PreTrainedModel, *, wanted: bool = True) -> dict[str, Tens
         if ".lora_" in name:
             continue
         layer = adapted.get(name.removesuffix(".base_layer.weight"))
-        adapters = [layer.lora_A[STUDENT].weight, layer.lora_B[STUDENT].weight] if layer is not None else []
+        adapters = [] if layer is None else [part[STUDENT].get_parameter("weight") for part in (layer.lora_A, layer.lora_B)]
         with gathered([parameter, *adapters]):
             if not wanted:
                 continue

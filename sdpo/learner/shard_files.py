@@ -45,8 +45,8 @@ def restore(folder: Path, rank: int, shards: Shards, average: Average | None, nu
     """Set this rank to what is in ``folder``. Raises ValueError where a stretch is missing."""
     index = _index(folder)
     if num_updates > 0:
-        for flat in {piece.flat for piece in shards.pieces}:
-            _make_moments(shards, flat, num_updates)
+        for number in {piece.flat for piece in shards.pieces}:
+            _make_moments(shards, number, num_updates)
     for piece in shards.pieces:
         for kind, flat in _kinds(shards, average, piece.flat).items():
             _fill(flat.detach().view(-1).narrow(0, piece.offset, piece.numel), kind, piece, index)

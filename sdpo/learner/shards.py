@@ -33,10 +33,15 @@ class Piece:
 class Shards(Protocol):
     """This rank's master weights."""
 
-    flats: Sequence[Tensor]
-    """fp32, as the optimizer holds them, padding included."""
-    pieces: Sequence[Piece]
-    """Of every trained parameter, what lies on this rank."""
+    @property
+    def flats(self) -> Sequence[Tensor]:
+        """fp32, as the optimizer holds them, padding included."""
+        ...
+
+    @property
+    def pieces(self) -> Sequence[Piece]:
+        """Of every trained parameter, what lies on this rank."""
+        ...
 
     def of_optimizer(self, flat: int) -> Tensor:
         """The tensor that the optimizer steps, of the same elements."""
@@ -95,7 +100,8 @@ class _WholeShards:
         return self._trained[flat]
 
     def moments(self, flat: int) -> dict[str, Any]:
-        return self._optimizer.state[self._trained[flat]]
+        state: dict[str, Any] = self._optimizer.state[self._trained[flat]]
+        return state
 
     def publish(self) -> None:
         """They are the parameters."""
@@ -164,7 +170,7 @@ class _PartitionedShards:
 
     def __init__(self, optimizer: Any, trained: dict[str, nn.Parameter]) -> None:
         self._optimizer = optimizer
-        self.flats = optimizer.fp32_partitioned_groups_flat
+        self.flats: list[Tensor] = optimizer.fp32_partitioned_groups_flat
         self._names = {id(parameter): name for name, parameter in trained.items()}
         self._trained = trained
         pieces = []
@@ -195,7 +201,7 @@ class _PartitionedShards:
     def publish_to(self, twin: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
         of_name = dict(zip(self._trained, twin, strict=True))
         for piece in self.pieces:
-            part: Tensor = of_name[piece.name].ds_tensor
+            part: Tensor = of_name[piece.name].ds_tensor  # type: ignore[attr-defined]
             part.data.narrow(0, 0, piece.numel).copy_(flats[piece.flat].narrow(0, piece.offset, piece.numel))
 
 

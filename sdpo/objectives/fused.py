@@ -44,7 +44,8 @@ def fused_loss(
     ``ids_N`` int64 are the sampled tokens. The loss is fp32 (fp64 for fp64 hidden states). The gradients come in the types of
     hidden states and head; sums over tokens are kept in fp32. The teacher gets none. A second backward raises.
     """
-    return _fused_loss(hidden_NH, head_VH, ids_N, loss, comparison, budget)
+    total, scores = _fused_loss(hidden_NH, head_VH, ids_N, loss, comparison, budget)
+    return total, scores
 
 
 def score_tokens(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, *, budget: Budget) -> TokenScores:
@@ -53,14 +54,14 @@ def score_tokens(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, *, budget: B
         return Visit(hidden_NH, head_VH, ids_N, None, budget).scores()
 
 
-@torch.compiler.disable  # chunked by hand, with reused buffers: there is nothing left to fuse
+@torch.compiler.disable  # type: ignore[untyped-decorator] # chunked by hand, in shared buffers: nothing is left to fuse
 def _fused_loss(
     hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, loss: TokenLoss, comparison: Comparison | None, budget: Budget
 ) -> tuple[Tensor, TokenScores]:
     visit = Visit(hidden_NH, head_VH, ids_N, comparison, budget)
     if not torch.is_grad_enabled():  # inside of a Function nothing tells
         hidden_NH, head_VH = hidden_NH.detach(), head_VH.detach()
-    total: Tensor = _Fused.apply(hidden_NH, head_VH, visit, loss)
+    total: Tensor = _Fused.apply(hidden_NH, head_VH, visit, loss)  # type: ignore[no-untyped-call]
     assert visit.seen is not None
     return total, visit.seen
 
@@ -69,7 +70,7 @@ class _Fused(torch.autograd.Function):
     """Gradients are made in the forward, where the logits are, and kept for the backward."""
 
     @staticmethod
-    def forward(ctx, hidden_NH: Tensor, head_VH: Tensor, visit: Visit, loss: TokenLoss) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, hidden_NH: Tensor, head_VH: Tensor, visit: Visit, loss: TokenLoss) -> Tensor:  # type: ignore[no-untyped-def]
         gradients = Gradients(hidden_NH, head_VH, of_hidden=ctx.needs_input_grad[0], of_head=ctx.needs_input_grad[1])
         total = visit.learn(loss, gradients)
         ctx.gradients = gradients
@@ -77,7 +78,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, by_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, by_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def]
         if ctx.gradients is None:
             raise RuntimeError("the gradients of a fused loss are given once; call fused_loss again for a second backward")
         gradients, ctx.gradients = ctx.gradients, None

@@ -27,7 +27,7 @@ class Budget:
     temperature: float = 1.0
     """Of sampling: logits are divided by it."""
     chunk_mib: float = 128.0
-    """Of one fp32 buffer of logits; there are two, and one in the type of the hidden states."""
+    """Of one fp32 buffer of logits; there are two, and on the CPU one more in the type of the hidden states."""
 
     def chunk_tokens(self, vocabulary: int, item_bytes: int) -> int:
         """At least 1."""
@@ -42,16 +42,17 @@ def wide_product(hidden_nH: Tensor, head_VH: Tensor, out_nV: Tensor) -> None:
     elif hidden_nH.is_cuda:
         torch.mm(hidden_nH, head_VH.T, out_dtype=out_nV.dtype, out=out_nV)
     else:  # no such product on the CPU; with fp32 inputs that are bf16 numbers, products of bf16 numbers lose nothing
-        wide_nH, before = hidden_nH.float(), torch.backends.mkldnn.matmul.fp32_precision
+        matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        wide_nH, before = hidden_nH.float(), matmul.fp32_precision
         block = torch.empty(HEAD_ROWS, head_VH.shape[1])
         if hidden_nH.dtype == torch.bfloat16:
-            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+            matmul.fp32_precision = "bf16"
         try:
             for first in range(0, len(head_VH), HEAD_ROWS):
                 rows = head_VH[first : first + HEAD_ROWS]
                 torch.mm(wide_nH, block[: len(rows)].copy_(rows).T, out=out_nV[:, first : first + len(rows)])
         finally:
-            torch.backends.mkldnn.matmul.fp32_precision = before
+            matmul.fp32_precision = before
 
 
 def wide(tensor: Tensor) -> torch.dtype:
