@@ -1,8 +1,8 @@
 """Attention over a pack: every token sees its own row alone, and what rows share is there once.
 
 transformers calls this in place of its own attention, in every layer of every model that goes through its attention interface.
-On a GPU it is one variable-length kernel a layer. On a CPU each segment is one call: calls on equal shapes could be batched, yet
-siblings differ in length, and padding them costs more than the calls do (benchmarks/learner_step.py measures both).
+On a GPU it is one variable-length kernel a layer. On a CPU short segments are bundled into one call with a mask, since there a
+call costs as much as the pairs of a few hundred tokens do.
 
 Under Ulysses (arXiv 2309.14509) a rank holds a slice of the pack's tokens; an all-to-all trades it for a slice of the heads of
 all tokens, and another one trades back.
@@ -10,7 +10,7 @@ all tokens, and another one trades back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from sdpo.types import Segment
 
 NAME = "sdpo_packed"
+BUNDLE_TOKENS = 256
+"""Of a call on a CPU: above it the masked pairs cost more than the calls that are saved."""
 T = TypeVar("T")
 
 
@@ -75,7 +77,7 @@ def packed_attention(
         query_1HTD, key_1GTD, value_1GTD = (
             _exchanged(part, layout.team, scatter=1, gather=2) for part in (query_1HTD, key_1GTD, value_1GTD)
         )
-    attend = _on_gpu if query_1HTD.is_cuda else _by_segment
+    attend = _on_gpu if query_1HTD.is_cuda else _by_bundle
     out_1HTD = attend(query_1HTD, key_1GTD, value_1GTD, layout, scaling, sliding_window)
     if layout.team is not None:
         out_1HTD = _exchanged(out_1HTD, layout.team, scatter=2, gather=1)
@@ -94,7 +96,7 @@ def _repeats(num_heads: int, num_key_value_heads: int, team_size: int) -> int:
     return team_size // num_key_value_heads if team_size % num_key_value_heads == 0 else num_heads // num_key_value_heads
 
 
-def _by_segment(
+def _by_bundle(
     query_1HTD: Tensor,
     key_1GTD: Tensor,
     value_1GTD: Tensor,
@@ -102,33 +104,57 @@ def _by_segment(
     scaling: float | None,
     window: int | None,
 ) -> Tensor:
-    """One scaled_dot_product_attention a segment, each over what precedes it and itself."""
-    segments = layout.segments
-    lengths = [segment.last - segment.first for segment in segments]
+    """One scaled_dot_product_attention a bundle of segments, over what precedes them and themselves."""
+    lengths = [segment.last - segment.first for segment in layout.segments]
     # Split once: a slice's backward would write a gradient of the whole pack's size for every segment.
     queries, keys, values = (part.split(lengths, dim=2) for part in (query_1HTD, key_1GTD, value_1GTD))
     grouped = query_1HTD.shape[1] != key_1GTD.shape[1]
     outputs = []
-    for index, segment in enumerate(segments):
-        path = (*segment.before, index)
-        key, value = (torch.cat([part[i] for i in path], dim=2) if segment.before else part[index] for part in (keys, values))
-        is_short = window is None or key.shape[2] <= window
-        mask = None
-        if segment.before or not is_short:
-            shape = lengths[index], key.shape[2], None if is_short else window
-            mask = layout.once(shape, partial(_mask, *shape))
+    for bundle in layout.once("bundles", lambda: _bundles(layout.segments)):
+        seen = sorted({*bundle, *(b for index in bundle for b in layout.segments[index].before)})
+        query, key, value = (
+            torch.cat([parts[index] for index in indices], dim=2) if len(indices) > 1 else parts[indices[0]]
+            for parts, indices in ((queries, bundle), (keys, seen), (values, seen))
+        )
+        is_plain = len(seen) == 1 and (window is None or key.shape[2] <= window)
+        mask = None if is_plain else layout.once((bundle, window), partial(_mask, layout.segments, bundle, seen, window))
         outputs.append(
             functional.scaled_dot_product_attention(
-                queries[index], key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+                query, key, value, attn_mask=mask, is_causal=is_plain, scale=scaling, enable_gqa=grouped
             )
         )
     return torch.cat(outputs, dim=2)
 
 
-def _mask(num_queries: int, num_keys: int, window: int | None) -> Tensor:
-    """[queries, keys] bool: the last query sees every key, one before it one key fewer, and none further back than ``window``."""
-    distance = torch.arange(num_keys - num_queries, num_keys)[:, None] - torch.arange(num_keys)[None, :]
-    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+def _bundles(segments: tuple[Segment, ...]) -> list[tuple[int, ...]]:
+    """Neighbouring segments that one call serves: as many as see no more than BUNDLE_TOKENS together, of which a call computes
+    also the pairs that it then masks; a longer segment goes alone."""
+    bundles: list[tuple[int, ...]] = []
+    seen: set[int] = set()
+    for index, segment in enumerate(segments):
+        wider = seen | {*segment.before, index}
+        if bundles and sum(segments[i].last - segments[i].first for i in wider) <= BUNDLE_TOKENS:
+            bundles[-1] = (*bundles[-1], index)
+            seen = wider
+        else:
+            bundles.append((index,))
+            seen = {*segment.before, index}
+    return bundles
+
+
+def _mask(segments: tuple[Segment, ...], bundle: Sequence[int], seen: Sequence[int], window: int | None) -> Tensor:
+    """[queries, keys] bool: whether a token of ``bundle`` sees one of ``seen``."""
+    lengths = [segment.last - segment.first for segment in segments]
+    starts = [sum(lengths[b] for b in segment.before) for segment in segments]
+    of_query = torch.cat([torch.full((lengths[i],), i) for i in bundle])
+    place_of_query, place_of_key = (
+        torch.cat([torch.arange(starts[i], starts[i] + lengths[i]) for i in indices]) for indices in (bundle, seen)
+    )
+    is_before = torch.tensor([[key == own or key in segment.before for key in seen] for own, segment in enumerate(segments)])
+    columns = torch.cat([torch.full((lengths[i],), column) for column, i in enumerate(seen)])
+    distance = place_of_query[:, None] - place_of_key[None, :]
+    allowed = is_before[of_query][:, columns] & (distance >= 0)
+    return allowed if window is None else allowed & (distance < window)
 
 
 def _on_gpu(

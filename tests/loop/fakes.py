@@ -18,6 +18,7 @@ from sdpo.types import (
     Message,
     Metrics,
     Prompt,
+    Ranks,
     Role,
     Sampling,
     SetAside,
@@ -93,10 +94,12 @@ class FakeLearner:
     """Counts; its updates are kept to be looked at."""
 
     events: list[str]
+    ranks: Ranks
     step: int = 0
-    num_ranks: int = 1
     updates: list[Update] = field(default_factory=list)
     saved: list[Path] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+    """Of the checkpoints in ``saved``."""
 
     def weights(self) -> object:
         return "weights"
@@ -113,9 +116,10 @@ class FakeLearner:
         self.events.append("finish")
         self.step += 1
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, score: float | None) -> None:
         self.events.append("save")
         self.saved.append(path)
+        self.scores.append(score)
 
 
 @dataclass

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sdpo.config import BatchConfig, Config, EnvConfig, EvaluationConfig, GRPOConfig, ModelConfig, RolloutConfig, SDPOConfig
+from sdpo.config import (
+    BatchConfig,
+    Config,
+    EnvConfig,
+    EvaluationConfig,
+    GRPOConfig,
+    ModelConfig,
+    PolicyGradientConfig,
+    RolloutConfig,
+    SamplingConfig,
+    SDPOConfig,
+)
 from sdpo.errors import UserError
 from sdpo.task_stream import TaskStream
 from sdpo.train import train
-from sdpo.types import Prompt, Task
+from sdpo.types import Completion, Prompt, Ranks, Sampling, Task
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeReport, FakeVerifier, task
 
 TASKS = tuple(task(f"task {index}") for index in range(6))
@@ -22,10 +34,19 @@ class Run:
     """One call of train() on fakes."""
 
     def __init__(
-        self, *, first_step: int = 0, stop_after: int = 10**9, broken: frozenset[str] = frozenset(), **changes: object
+        self,
+        engine: type[FakeEngine] = FakeEngine,
+        *,
+        first_step: int = 0,
+        stop_after: int = 10**9,
+        broken: frozenset[str] = frozenset(),
+        heldout: tuple[Task, ...] = HELDOUT,
+        num_ranks: int = 1,
+        **changes: object,
     ) -> None:
         self.events: list[str] = []
-        self.engine, self.learner = FakeEngine(self.events), FakeLearner(self.events, step=first_step)
+        ranks = Ranks(num=num_ranks, pairs_per_token=100.0)
+        self.engine, self.learner = engine(self.events), FakeLearner(self.events, ranks=ranks, step=first_step)
         self.report = FakeReport(self.events, stop_after=stop_after)
         config = Config(
             num_steps=3,
@@ -40,7 +61,7 @@ class Run:
         train(
             self.config,
             TaskStream(tasks=TASKS, seed=0),
-            HELDOUT,
+            heldout,
             self.engine,
             FakeVerifier(broken),
             FakeRenderer(),
@@ -84,6 +105,45 @@ def test_a_stop_ends_after_the_step_with_a_checkpoint() -> None:
     assert [path.name for path in run.learner.saved] == ["step_000001"]
 
 
+def test_a_checkpoint_knows_the_success_of_its_own_step_and_none_where_nobody_looked() -> None:
+    """Two of four steps are looked at: half of the fake's answers are even, and so solved."""
+    run = Run(num_steps=4, evaluation=EvaluationConfig(num_tasks=2, num_attempts=2, every=2))
+    assert run.report.evaluations == [0, 2, 4]
+    assert [path.name for path in run.learner.saved] == [f"step_{step:06d}" for step in (1, 2, 3, 4)]
+    assert run.learner.scores == [None, 0.5, None, 0.5]
+
+
+def test_without_heldout_tasks_no_checkpoint_has_a_score() -> None:
+    run = Run(heldout=(), evaluation=EvaluationConfig(num_tasks=0))
+    assert run.report.evaluations == []
+    assert run.learner.scores == [None, None, None]
+
+
+def test_rows_are_dealt_to_the_ranks_that_the_learner_has() -> None:
+    run = Run(num_ranks=2)
+    assert run.learner.updates
+    assert all(len(update.micro_batches) == 2 for update in run.learner.updates)
+
+
+class LongWinded(FakeEngine):
+    """Every attempt is a token longer than the one before; the first has one."""
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
+        for prompt, completion in super().sample(prompts, sampling):
+            num = 1 + prompt.attempt_index
+            yield prompt, replace(completion, token_ids=(9,) * num, logprobs=(-1.0,) * num)
+
+
+def test_the_runs_length_limit_shapes_the_reward() -> None:
+    """Even attempts are solved; with the limit at four tokens, of which each costs a quarter: 0.75, -0.5, 0.25, -1."""
+    shaping = GRPOConfig(policy_gradient=PolicyGradientConfig(overlong_tokens=4))
+    run = Run(LongWinded, num_steps=1, algorithm=shaping, sampling=SamplingConfig(max_response_tokens=4))
+    for update in run.learner.updates:
+        (batches,) = update.micro_batches
+        found = {float(a) for batch in batches for a in batch.advantages_N}
+        assert found == {0.75 + 0.125, -0.5 + 0.125, 0.25 + 0.125, -1.0 + 0.125}
+
+
 def test_heldout_tasks_are_never_learned_from() -> None:
     run = Run()
     learned = {group.task.id for groups in run.report.groups_seen for group in groups}
@@ -96,6 +156,7 @@ def test_failed_attempts_learn_from_a_solved_sibling_and_grpo_from_none() -> Non
     assert all(update.num_distilled_tokens > 0 for update in sdpo.learner.updates)
     assert all(update.num_distilled_tokens == 0 for update in grpo.learner.updates)
     assert all(update.num_loss_tokens == 4 * 2 for update in grpo.learner.updates)
+    assert all(update.num_loss_tokens == 0 for update in sdpo.learner.updates)
 
 
 def test_attempts_set_aside_are_neither_failed_nor_rewarded() -> None:
@@ -105,7 +166,7 @@ def test_attempts_set_aside_are_neither_failed_nor_rewarded() -> None:
         broken=frozenset({one.id}),
         rollout=replace(RolloutConfig(), max_set_aside_share=0.6),
     )
-    assert [update.num_rows for update in run.learner.updates] == [0, 4]
+    assert [update.num_learned_rows for update in run.learner.updates] == [0, 4]
 
 
 def test_too_many_attempts_set_aside_stop_the_run_with_the_environments_error() -> None:

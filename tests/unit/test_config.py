@@ -12,21 +12,31 @@ from sdpo.config import (
     CheckpointConfig,
     Config,
     Divergence,
+    Dtype,
     EnvConfig,
     EvaluateConfig,
     EvaluationConfig,
+    ExportConfig,
     Granularity,
     GRPOConfig,
     HindsightConfig,
     HintChoice,
     LearnerConfig,
+    LoraConfig,
+    LossMean,
     ModelConfig,
+    Offload,
     PolicyGradientConfig,
+    RatioLevel,
+    ReplayConfig,
     RolloutConfig,
+    Routing,
     SamplingConfig,
     SDPOConfig,
     SupportConfig,
+    SupportKind,
     TeacherConfig,
+    TeacherKind,
 )
 
 
@@ -45,6 +55,13 @@ RANGES = [
     ("algorithm.policy_gradient.clip_low", lambda x: PolicyGradientConfig(clip_low=x), 1.1, 1.0),
     ("algorithm.policy_gradient.clip_high", lambda x: PolicyGradientConfig(clip_high=x), -0.1, 0.0),
     ("algorithm.policy_gradient.rollout_clip", lambda x: PolicyGradientConfig(rollout_clip=x), 0.5, 1.0),
+    ("algorithm.policy_gradient.overlong_tokens", lambda x: PolicyGradientConfig(overlong_tokens=x), -1, 0),
+    ("algorithm.teacher.live_weight", lambda x: TeacherConfig(live_weight=x), 1.5, 1.0),
+    ("algorithm.teacher.live_weight", lambda x: TeacherConfig(live_weight=x), -0.1, 0.0),
+    ("algorithm.entropy_bonus", lambda x: SDPOConfig(entropy_bonus=x), -0.1, 0.0),
+    ("algorithm.entropy_bonus", lambda x: GRPOConfig(entropy_bonus=x), -0.1, 0.0),
+    ("algorithm.reference_kl", lambda x: SDPOConfig(reference_kl=x), -0.1, 0.0),
+    ("algorithm.reference_kl", lambda x: GRPOConfig(reference_kl=x), -0.1, 0.0),
     ("algorithm.importance_clip", lambda x: SDPOConfig(importance_clip=x), 0.9, 1.0),
     ("algorithm.rollout_clip", lambda x: SDPOConfig(rollout_clip=x), 0.9, 1.0),
     ("algorithm.policy_gradient_share", lambda x: SDPOConfig(policy_gradient_share=x), 1.5, 1.0),
@@ -64,13 +81,28 @@ RANGES = [
     ("evaluation.top_p", lambda x: EvaluationConfig(top_p=x), 0.0, 1.0),
     ("checkpoint.every", lambda x: CheckpointConfig(every=x), 0, 1),
     ("checkpoint.keep", lambda x: CheckpointConfig(keep=x), 0, 1),
+    ("checkpoint.keep_best", lambda x: CheckpointConfig(keep_best=x), -1, 0),
     ("learner.num_ranks", lambda x: LearnerConfig(num_ranks=x), 0, 1),
-    ("learner.zero_stage", lambda x: LearnerConfig(zero_stage=x), 3, 2),
-    ("learner.zero_stage", lambda x: LearnerConfig(zero_stage=x), 0, 1),
+    ("learner.zero_stage", lambda x: LearnerConfig(zero_stage=x), 4, 3),
+    ("learner.zero_stage", lambda x: LearnerConfig(zero_stage=x), -1, 0),
+    ("learner.sequence_parallel", lambda x: LearnerConfig(sequence_parallel=x), 0, 1),
+    ("learner.max_skipped_updates", lambda x: LearnerConfig(max_skipped_updates=x), 0, 1),
+    ("learner.lora.rank", lambda x: LoraConfig(rank=x), -1, 0),
+    ("learner.lora.alpha", lambda x: LoraConfig(alpha=x), 0, 1),
+    ("learner.weight_decay", lambda x: LearnerConfig(weight_decay=x), -0.1, 0.0),
+    ("learner.beta1", lambda x: LearnerConfig(beta1=x), 1.0, 0.0),
+    ("learner.beta2", lambda x: LearnerConfig(beta2=x), 1.0, 0.999),
+    ("learner.timeout_s", lambda x: LearnerConfig(timeout_s=x), 0.0, 0.1),
     ("learner.lr", lambda x: LearnerConfig(lr=x), -1e-6, 0.0),
     ("learner.warmup_updates", lambda x: LearnerConfig(warmup_updates=x), -1, 0),
     ("learner.grad_clip", lambda x: LearnerConfig(grad_clip=x), 0.0, 0.1),
-    ("learner.logits_chunk_tokens", lambda x: LearnerConfig(logits_chunk_tokens=x), 0, 1),
+    ("learner.logits_chunk_mib", lambda x: LearnerConfig(logits_chunk_mib=x), 0.0, 0.001),
+    ("rollout.gpu_memory_utilization", lambda x: RolloutConfig(gpu_memory_utilization=x), 0.0, 1.0),
+    ("rollout.tensor_parallel_size", lambda x: RolloutConfig(tensor_parallel_size=x), 0, 1),
+    ("rollout.kv_cache_gib", lambda x: RolloutConfig(kv_cache_gib=x), 0, 1),
+    ("rollout.verify_timeout_s", lambda x: RolloutConfig(verify_timeout_s=x), 0.0, 0.1),
+    ("rollout.start_timeout_s", lambda x: RolloutConfig(start_timeout_s=x), 0.0, 0.1),
+    ("rollout.stall_timeout_s", lambda x: RolloutConfig(stall_timeout_s=x), 0.0, 0.1),
     ("rollout.num_engines", lambda x: RolloutConfig(num_engines=x), 0, 1),
     ("rollout.num_verifiers", lambda x: RolloutConfig(num_verifiers=x), 0, 1),
     ("rollout.max_num_seqs", lambda x: RolloutConfig(max_num_seqs=x), 0, 1),
@@ -102,8 +134,27 @@ def test_a_value_out_of_range_is_refused_by_name_and_the_edge_of_the_range_is_no
         lambda: SamplingConfig(temperature=math.nan),
         lambda: LearnerConfig(lr=math.nan),
         lambda: LearnerConfig(grad_clip=math.nan),
+        lambda: LearnerConfig(logits_chunk_mib=math.nan),
+        lambda: LearnerConfig(beta1=math.nan),
+        lambda: TeacherConfig(live_weight=math.nan),
+        lambda: GRPOConfig(entropy_bonus=math.nan),
+        lambda: SDPOConfig(reference_kl=math.nan),
     ],
-    ids=["importance_clip", "jsd_beta", "share", "ema_rate", "top_p", "temperature", "lr", "grad_clip"],
+    ids=[
+        "importance_clip",
+        "jsd_beta",
+        "share",
+        "ema_rate",
+        "top_p",
+        "temperature",
+        "lr",
+        "grad_clip",
+        "chunk",
+        "beta1",
+        "live_weight",
+        "entropy_bonus",
+        "reference_kl",
+    ],
 )
 def test_nan_is_out_of_every_range(build):
     assert "nan" in refusal(build)
@@ -137,8 +188,11 @@ DEMONSTRATIONS_ONLY = SDPOConfig(hindsight=HindsightConfig(choice=HintChoice.dem
     [
         (GRPOConfig(), "algorithm=grpo"),
         (DEMONSTRATIONS_ONLY, "algorithm.hindsight.choice=demonstration_only"),
+        (SDPOConfig(policy_gradient_share=0.1), "with a policy gradient"),
+        (SDPOConfig(routing=Routing.by_success), "with a policy gradient"),
+        (SDPOConfig(routing=Routing.by_hint), "with a policy gradient"),
     ],
-    ids=["grpo", "demonstrations only"],
+    ids=["grpo", "demonstrations only", "blend", "by success", "by hint"],
 )
 def test_a_lone_attempt_is_refused_where_only_siblings_could_teach(algorithm: AlgorithmConfig, named):
     sentence = refusal(lambda: Config(algorithm=algorithm, batch=BatchConfig(group_size=1)))
@@ -158,6 +212,161 @@ def test_the_hindsight_prompt_has_room_for_the_question():
     assert "algorithm.hindsight.max_prompt_tokens must be at least sampling.max_prompt_tokens" in sentence
     assert "got 500 and 501" in sentence
     Config(algorithm=GRPOConfig(), sampling=SamplingConfig(max_prompt_tokens=5000))
+
+
+# Rules between two knobs: each sentence names both, what they were, and a way out that is one.
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TeacherKind if kind is not TeacherKind.external], ids=lambda kind: kind.value)
+def test_an_external_teacher_has_a_path_and_no_other_one_has(kind):
+    sentence = refusal(lambda: TeacherConfig(kind=kind, path="some/model"))
+    assert sentence.startswith("algorithm.teacher.path ")
+    assert "algorithm.teacher.kind=external" in sentence
+    assert f"got path=some/model and kind={kind.value}" in sentence
+    sentence = refusal(lambda: TeacherConfig(kind=TeacherKind.external))
+    assert "got path=None and kind=external" in sentence
+    TeacherConfig(kind=TeacherKind.external, path="some/model")
+    TeacherConfig(kind=kind)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TeacherKind if kind is not TeacherKind.external], ids=lambda kind: kind.value)
+def test_a_self_teacher_needs_hindsight(kind):
+    nothing = HindsightConfig(choice=HintChoice.none)
+    sentence = refusal(lambda: SDPOConfig(hindsight=nothing, teacher=TeacherConfig(kind=kind)))
+    assert "algorithm.hindsight.choice=none needs algorithm.teacher.kind=external" in sentence
+    assert f"got {kind.value}" in sentence
+    SDPOConfig(hindsight=nothing, teacher=TeacherConfig(kind=TeacherKind.external, path="some/model"))
+
+
+@pytest.mark.parametrize("routing", [Routing.by_success, Routing.by_hint], ids=lambda routing: routing.value)
+def test_a_share_belongs_to_the_blend(routing):
+    sentence = refusal(lambda: SDPOConfig(routing=routing, policy_gradient_share=0.25))
+    assert sentence.startswith("algorithm.policy_gradient_share ")
+    assert "algorithm.routing=blend" in sentence
+    assert f"got 0.25 with routing={routing.value}" in sentence
+    SDPOConfig(routing=routing)
+
+
+@pytest.mark.parametrize(("divides", "does_not"), [((4, 2), (4, 3)), ((6, 3), (2, 4))], ids=["3 of 4", "4 of 2"])
+def test_teams_of_ranks_are_of_equal_size(divides, does_not):
+    sentence = refusal(lambda: LearnerConfig(num_ranks=does_not[0], sequence_parallel=does_not[1]))
+    assert "learner.sequence_parallel must divide learner.num_ranks" in sentence
+    assert f"got {does_not[1]} and {does_not[0]}" in sentence
+    learner = LearnerConfig(num_ranks=divides[0], sequence_parallel=divides[1])
+    assert learner.num_data_ranks == divides[0] // divides[1]
+
+
+TEAM = LearnerConfig(num_ranks=2, sequence_parallel=2)
+GSPO = PolicyGradientConfig(ratio=RatioLevel.sequence)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        GRPOConfig(policy_gradient=GSPO),
+        SDPOConfig(granularity=Granularity.sequence),
+        SDPOConfig(policy_gradient=GSPO, policy_gradient_share=0.5),
+        SDPOConfig(policy_gradient=GSPO, routing=Routing.by_hint),
+    ],
+    ids=["gspo", "sequence granularity", "blended gspo", "routed gspo"],
+)
+def test_a_loss_over_whole_responses_needs_a_rank_that_has_them(algorithm):
+    sentence = refusal(lambda: Config(algorithm=algorithm, learner=TEAM))
+    assert sentence.startswith("learner.sequence_parallel must be 1 ")
+    assert "algorithm.policy_gradient.ratio=sequence" in sentence
+    assert "algorithm.granularity=sequence" in sentence
+    assert sentence.endswith("got 2.")
+    Config(algorithm=algorithm, learner=LearnerConfig(num_ranks=2))
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        SDPOConfig(),
+        GRPOConfig(policy_gradient=PolicyGradientConfig(mean=LossMean.sequence)),
+        SDPOConfig(granularity=Granularity.token),
+        SDPOConfig(policy_gradient=GSPO),
+    ],
+    ids=["sdpo", "mean over sequences", "token granularity", "a ratio that nothing asks for"],
+)
+def test_other_losses_can_be_shared_out_token_by_token(algorithm):
+    assert Config(algorithm=algorithm, learner=TEAM).learner.num_data_ranks == 1
+
+
+def test_stage_0_has_no_master_weights():
+    sentence = refusal(lambda: Config(algorithm=SDPOConfig(), learner=LearnerConfig(zero_stage=0)))
+    assert sentence.startswith("learner.zero_stage=0 needs learner.dtype=float32")
+    assert "got dtype=bfloat16" in sentence
+    assert "Set learner.zero_stage=1" in sentence
+    Config(algorithm=SDPOConfig(), learner=LearnerConfig(zero_stage=0, dtype=Dtype.float32))
+    Config(algorithm=SDPOConfig(), learner=LearnerConfig(zero_stage=1))
+
+
+def test_what_is_offloaded_has_been_split_off_first():
+    sentence = refusal(lambda: LearnerConfig(zero_stage=0, offload=Offload.optimizer))
+    assert "learner.offload=optimizer needs learner.zero_stage of 1, 2 or 3" in sentence
+    assert sentence.endswith("got 0.")
+    for stage in (0, 1, 2):
+        sentence = refusal(lambda stage=stage: LearnerConfig(zero_stage=stage, offload=Offload.all))
+        assert "learner.offload=all needs learner.zero_stage=3" in sentence
+        assert f"got {stage}" in sentence
+        assert "Set learner.zero_stage=3 or learner.offload=optimizer" in sentence
+    for stage in (1, 2, 3):
+        LearnerConfig(zero_stage=stage, offload=Offload.optimizer)
+    LearnerConfig(zero_stage=3, offload=Offload.all)
+
+
+def test_adapters_go_somewhere():
+    sentence = refusal(lambda: LoraConfig(rank=8, target_modules=[]))
+    assert sentence.startswith("learner.lora.target_modules must name a layer")
+    assert "got []" in sentence
+    LoraConfig(rank=8, target_modules=["q_proj"])
+
+
+def test_one_renormalised_id_teaches_nothing():
+    sentence = refusal(lambda: SupportConfig(num_ids=1, tail=False))
+    assert sentence.startswith("algorithm.support.num_ids must be at least 2 without a tail")
+    assert "got 1. Raise it, or set algorithm.support.tail=true" in sentence
+    SupportConfig(num_ids=1, tail=True)
+    SupportConfig(num_ids=2, tail=False)
+    SupportConfig(kind=SupportKind.full, num_ids=1, tail=False)
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="not checked: every token then costs reward, the first too")
+def test_the_last_tokens_before_the_limit_are_not_more_than_there_are():
+    shaping = PolicyGradientConfig(overlong_tokens=65)
+    refusal(lambda: Config(algorithm=GRPOConfig(policy_gradient=shaping), sampling=SamplingConfig(max_response_tokens=64)))
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="not checked: no checkpoint ever has a score to be best by")
+def test_the_best_checkpoints_need_somebody_to_look():
+    refusal(
+        lambda: Config(algorithm=SDPOConfig(), checkpoint=CheckpointConfig(keep_best=1), evaluation=EvaluationConfig(num_tasks=0))
+    )
+
+
+# What an algorithm asks of the learner.
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "has_policy_gradient"),
+    [
+        (SDPOConfig(), False),
+        (SDPOConfig(policy_gradient_share=0.1), True),
+        (SDPOConfig(policy_gradient_share=1.0), True),
+        (SDPOConfig(routing=Routing.by_success), True),
+        (SDPOConfig(routing=Routing.by_hint), True),
+    ],
+)
+def test_some_attempts_are_learned_from_through_their_advantage(algorithm, has_policy_gradient):
+    assert algorithm.has_policy_gradient is has_policy_gradient
+
+
+@pytest.mark.parametrize("algorithm", [SDPOConfig, GRPOConfig])
+def test_an_advantage_of_zero_is_no_lesson_unless_another_term_is(algorithm):
+    assert not algorithm().has_terms_without_advantage
+    assert algorithm(entropy_bonus=0.01).has_terms_without_advantage
+    assert algorithm(reference_kl=0.01).has_terms_without_advantage
 
 
 @pytest.mark.parametrize("name", ["a/b", "/tmp/run", "..", ".hidden"])
@@ -190,7 +399,9 @@ def test_the_last_step_is_always_saved(every, due):
     assert [step for step in range(1, 11) if CheckpointConfig(every=every).is_due(step, 10)] == due
 
 
-@pytest.mark.parametrize("schema", [Config, EvaluateConfig, SDPOConfig, GRPOConfig], ids=lambda schema: schema.__name__)
+@pytest.mark.parametrize(
+    "schema", [Config, EvaluateConfig, ReplayConfig, ExportConfig, SDPOConfig, GRPOConfig], ids=lambda schema: schema.__name__
+)
 def test_hydra_can_make_a_schema_of_it(schema):
     """OmegaConf accepts fewer types than Python."""
     OmegaConf.structured(schema)

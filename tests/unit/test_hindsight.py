@@ -104,7 +104,7 @@ def test_solved_attempts_get_hints_unless_told_otherwise():
     assert third is not None
 
 
-def test_the_draw_is_a_function_of_the_seed_the_task_and_the_attempt():
+def test_the_order_of_preference_is_a_function_of_the_seed_and_the_task():
     texts = [f"answer {index}" for index in range(9)]
     solved = group(*(attempt(text, 1.0) for text in texts))
     elsewhere = group(*(attempt(text, 1.0) for text in texts), task_id="sums/2")
@@ -113,10 +113,34 @@ def test_the_draw_is_a_function_of_the_seed_the_task_and_the_attempt():
     assert hints(solved, seed="0/3") != hints(elsewhere, seed="0/3")
 
 
-def test_each_attempt_draws_for_itself():
-    failures = [attempt("five", 0.0)] * 6
-    failed = group(*failures, *(attempt(f"answer {index}", 1.0) for index in range(4)))
-    assert len({hint.demonstration for hint in hints(failed)[:6]}) > 1
+def test_a_group_has_one_order_of_preference():
+    """All are shown its first, and the first is shown the second: the hindsight prompts agree, and are computed once."""
+    texts = [f"answer {index}" for index in range(4)]
+    mixed = group(*[attempt("five", 0.0)] * 6, *(attempt(text, 1.0) for text in texts))
+    for seed in range(20):
+        shown = [hint.demonstration for hint in hints(mixed, seed=str(seed))]
+        preferred, of_solved = shown[0], dict(zip(texts, shown[6:], strict=True))
+        its_own = of_solved.pop(preferred)
+        assert set(shown[:6]) == set(of_solved.values()) == {preferred}
+        assert its_own in of_solved
+
+
+def test_what_was_said_of_the_failed_has_no_part_in_the_order_of_preference():
+    solved = [attempt(f"answer {index}", 1.0) for index in range(3)]
+    told, silent = (group(attempt("five", 0.0, feedback), *solved) for feedback in ("off by one", None))
+    assert [hint.demonstration for hint in hints(told)] == [hint.demonstration for hint in hints(silent)]
+
+
+def test_the_next_in_order_demonstrates_where_the_first_only_thought():
+    thinkers = group(attempt("five", 0.0), *[attempt("<think>hm", 1.0)] * 5, attempt("four", 1.0), attempt("<think>hm", 1.0))
+    for seed in range(20):
+        shown = hints(thinkers, seed=str(seed))
+        assert {hint and hint.demonstration for hint in shown[:6]} == {"four"}
+        assert shown[6] is None
+
+
+def test_without_hindsight_nobody_gets_a_hint():
+    assert hints(MIXED, choice=HintChoice.none) == (None, None, None)
 
 
 def test_every_solved_sibling_is_drawn_sometimes():

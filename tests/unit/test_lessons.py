@@ -1,10 +1,25 @@
 """Groups and hints become rows to learn from."""
 
+import dataclasses
+
 import pytest
 
-from sdpo.config import GRPOConfig, PolicyGradientConfig, SDPOConfig
-from sdpo.lessons import lessons
-from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Role, SetAside, Task, Verdict
+from sdpo.batching import pack
+from sdpo.config import (
+    AlgorithmConfig,
+    BatchConfig,
+    GRPOConfig,
+    HindsightConfig,
+    HintChoice,
+    PolicyGradientConfig,
+    Routing,
+    SDPOConfig,
+    TeacherConfig,
+    TeacherKind,
+)
+from sdpo.hindsight import choose_hints
+from sdpo.lessons import lessons, shaped_reward
+from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Ranks, Role, Sample, SetAside, Task, Verdict
 
 
 class WordCounts:
@@ -37,7 +52,7 @@ HINTS = ((HINT, None), (None, None))
 
 
 def test_every_attempt_becomes_a_sample_also_without_a_hint():
-    samples = lessons(GROUPS, HINTS, WordCounts(), SDPOConfig())
+    samples = lessons(GROUPS, HINTS, WordCounts(), SDPOConfig(), 64)
     assert [sample.response_ids for sample in samples] == [(1, 2), (3,), (4, 5, 6), (7,)]
     assert [sample.sampled_logprobs for sample in samples] == [(-0.1, -0.2), (-0.3,), (-0.4, -0.5, -0.6), (-0.7,)]
     assert [sample.task_index for sample in samples] == [0, 0, 1, 1]
@@ -46,39 +61,189 @@ def test_every_attempt_becomes_a_sample_also_without_a_hint():
 
 
 def test_only_samples_with_a_hint_have_a_hindsight_prompt():
-    samples = lessons(GROUPS, HINTS, WordCounts(), SDPOConfig())
+    samples = lessons(GROUPS, HINTS, WordCounts(), SDPOConfig(), 64)
     assert [sample.teacher_prompt_ids for sample in samples] == [(1, 4), None, None, None]
 
 
 def test_advantages_are_those_within_the_group():
-    samples = lessons(GROUPS, HINTS, WordCounts(), GRPOConfig())
+    samples = lessons(GROUPS, HINTS, WordCounts(), GRPOConfig(), 64)
     assert [sample.advantage for sample in samples] == [-0.5, 0.5, 0.0, 0.0]
 
 
 def test_advantages_are_divided_by_the_deviation_if_asked():
     algorithm = GRPOConfig(policy_gradient=PolicyGradientConfig(divide_by_std=True))
-    samples = lessons(GROUPS, HINTS, WordCounts(), algorithm)
+    samples = lessons(GROUPS, HINTS, WordCounts(), algorithm, 64)
     assert [sample.advantage for sample in samples] == pytest.approx([-1.0, 1.0, 0.0, 0.0])
 
 
 def test_an_empty_completion_is_compared_with_but_not_learned_from():
-    samples = lessons((group("a", attempt(0.0), attempt(1.0, 3)),), ((None, None),), WordCounts(), GRPOConfig())
+    samples = lessons((group("a", attempt(0.0), attempt(1.0, 3)),), ((None, None),), WordCounts(), GRPOConfig(), 64)
     assert [(sample.response_ids, sample.advantage) for sample in samples] == [((3,), 0.5)]
 
 
 def test_attempts_set_aside_are_neither_learned_from_nor_compared_with():
     broken = SetAside(completion=completion(9), error="Traceback")
     partly = group("a", attempt(0.0, 1), attempt(1.0, 2), set_aside=(broken,))
-    samples = lessons((partly,), ((None, None),), WordCounts(), GRPOConfig())
+    samples = lessons((partly,), ((None, None),), WordCounts(), GRPOConfig(), 64)
     assert [(sample.response_ids, sample.advantage) for sample in samples] == [((1,), -0.5), ((2,), 0.5)]
 
 
 def test_hints_must_match_the_attempts():
     with pytest.raises(ValueError, match="zip"):
-        lessons(GROUPS, ((HINT,), (None, None)), WordCounts(), SDPOConfig())
+        lessons(GROUPS, ((HINT,), (None, None)), WordCounts(), SDPOConfig(), 64)
     with pytest.raises(ValueError, match="zip"):
-        lessons(GROUPS, ((HINT, None),), WordCounts(), SDPOConfig())
+        lessons(GROUPS, ((HINT, None),), WordCounts(), SDPOConfig(), 64)
 
 
 def test_no_groups_give_no_lessons():
-    assert lessons((), (), WordCounts(), SDPOConfig()) == ()
+    assert lessons((), (), WordCounts(), SDPOConfig(), 64) == ()
+
+
+# Routing: which attempts are distilled, and which get a policy gradient.
+
+FAILED, SOLVED = attempt(0.0, 1), attempt(1.0, 2)
+FOUR = group("a", FAILED, FAILED, SOLVED, SOLVED)
+"""Failed with and without a hint, solved with and without one."""
+FOUR_HINTS = (HINT, None, HINT, None)
+
+
+def routed(algorithm: AlgorithmConfig) -> list[tuple[float, float]]:
+    """Weights of distillation and policy gradient of each of the four."""
+    samples = lessons((FOUR,), (FOUR_HINTS,), WordCounts(), algorithm, 64)
+    return [(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples]
+
+
+def test_grpo_gives_every_attempt_the_policy_gradient_alone():
+    assert routed(GRPOConfig()) == [(0.0, 1.0)] * 4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_blend_gives_every_attempt_both_in_their_shares(share):
+    assert routed(SDPOConfig(policy_gradient_share=share)) == [(1.0 - share, share)] * 4
+
+
+def test_by_success_the_solved_get_the_policy_gradient_and_the_failed_the_distillation():
+    assert routed(SDPOConfig(routing=Routing.by_success)) == [(1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 1.0)]
+
+
+def test_by_hint_who_has_one_gets_the_distillation_and_who_has_none_the_policy_gradient():
+    assert routed(SDPOConfig(routing=Routing.by_hint)) == [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
+
+
+def test_an_almost_solved_attempt_is_a_failed_one():
+    nearly = group("a", attempt(0.99, 1), attempt(0.0, 2))
+    samples = lessons((nearly,), ((HINT, None),), WordCounts(), SDPOConfig(routing=Routing.by_success), 64)
+    assert [sample.policy_gradient_weight for sample in samples] == [0.0, 0.0]
+
+
+class NoRoom(WordCounts):
+    """No hint fits beside the question."""
+
+    def hindsight_prompt(self, task: Task, hint: Hint) -> None:
+        return None
+
+
+def test_a_hint_of_which_nothing_is_left_is_none():
+    samples = lessons((FOUR,), (FOUR_HINTS,), NoRoom(), SDPOConfig(routing=Routing.by_hint), 64)
+    assert {sample.teacher_prompt_ids for sample in samples} == {None}
+    assert {(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples} == {(0.0, 1.0)}
+
+
+def is_distilled(algorithm: AlgorithmConfig) -> list[bool]:
+    return [sample.is_distilled for sample in lessons((FOUR,), (FOUR_HINTS,), WordCounts(), algorithm, 64)]
+
+
+def test_the_teacher_scores_only_what_is_distilled_and_has_a_hint():
+    assert is_distilled(SDPOConfig()) == [True, False, True, False]
+    assert is_distilled(SDPOConfig(routing=Routing.by_success)) == [True, False, False, False]
+    assert is_distilled(SDPOConfig(policy_gradient_share=1.0)) == [False] * 4
+
+
+def test_without_hindsight_the_teacher_sees_the_students_prompt_for_every_attempt():
+    """Generalised knowledge distillation: there is no hint, and no attempt without a lesson."""
+    algorithm = SDPOConfig(
+        hindsight=HindsightConfig(choice=HintChoice.none), teacher=TeacherConfig(kind=TeacherKind.external, path="teacher")
+    )
+    hints = tuple(choose_hints(one, algorithm.hindsight, "0/0") for one in GROUPS)
+    samples = lessons(GROUPS, hints, NoRoom(), algorithm, 64)
+    assert [sample.teacher_prompt_ids for sample in samples] == [sample.prompt_ids for sample in samples]
+    assert [sample.distillation_weight for sample in samples] == [1.0] * 4
+
+
+# Shaping: the last tokens before the length limit cost reward.
+
+
+@pytest.mark.parametrize(
+    ("length", "reward"), [(1, 1.0), (6, 1.0), (7, 0.75), (8, 0.5), (9, 0.25), (10, 0.0), (12, 0.0)], ids=lambda v: str(v)
+)
+def test_the_last_tokens_before_the_limit_cost_reward_linearly_up_to_one(length, reward):
+    config = PolicyGradientConfig(overlong_tokens=4)
+    assert shaped_reward(attempt(1.0, *range(length)), config, 10) == pytest.approx(reward)
+    assert shaped_reward(attempt(0.5, *range(length)), config, 10) == pytest.approx(reward - 0.5)
+
+
+def test_without_overlong_tokens_length_costs_nothing():
+    assert shaped_reward(attempt(0.5, *range(10)), PolicyGradientConfig(), 10) == 0.5
+
+
+def test_an_overlong_attempt_is_worse_than_its_sibling_but_no_less_solved():
+    """The advantage is of the shaped rewards; what counts as solved is the environment's word."""
+    both_solved = group("a", attempt(1.0, *range(5)), attempt(1.0, *range(10)))
+    algorithm = SDPOConfig(routing=Routing.by_success, policy_gradient=PolicyGradientConfig(overlong_tokens=4))
+    samples = lessons((both_solved,), ((None, None),), WordCounts(), algorithm, 10)
+    assert [sample.advantage for sample in samples] == [0.5, -0.5]
+    assert [sample.policy_gradient_weight for sample in samples] == [1.0, 1.0]
+
+
+# Groups whose rewards do not differ.
+
+
+def weights_of(samples: tuple[Sample, ...]) -> list[float]:
+    return [sample.policy_gradient_weight for sample in samples]
+
+
+def test_uniform_groups_count_unless_they_are_dropped():
+    hints = ((None, None), (None, None))
+    assert weights_of(lessons(GROUPS, hints, WordCounts(), GRPOConfig(), 64)) == [1.0, 1.0, 1.0, 1.0]
+    dropping = GRPOConfig(policy_gradient=PolicyGradientConfig(drop_uniform_groups=True))
+    samples = lessons(GROUPS, hints, WordCounts(), dropping, 64)
+    assert weights_of(samples) == [1.0, 1.0, 0.0, 0.0]
+    (update,) = pack(samples, BatchConfig(num_tasks=2), Ranks(num=1, pairs_per_token=100.0), dropping)
+    assert (update.num_loss_rows, update.num_loss_tokens) == (2, 2 + 1)
+
+
+def test_a_dropped_group_is_still_distilled():
+    algorithm = SDPOConfig(policy_gradient_share=0.25, policy_gradient=PolicyGradientConfig(drop_uniform_groups=True))
+    samples = lessons((GROUPS[1],), ((HINT, None),), WordCounts(), algorithm, 64)
+    assert [(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples] == [(0.75, 0.0)] * 2
+    assert [sample.is_distilled for sample in samples] == [True, False]
+
+
+def test_a_group_is_uniform_by_its_shaped_rewards():
+    both_failed = group("a", attempt(0.0, *range(5)), attempt(0.0, *range(10)))
+    config = PolicyGradientConfig(drop_uniform_groups=True, overlong_tokens=4)
+    samples = lessons((both_failed,), ((None, None),), WordCounts(), GRPOConfig(policy_gradient=config), 10)
+    assert weights_of(samples) == [1.0, 1.0]
+
+
+def test_siblings_hindsight_prompts_are_one_and_the_same_but_for_the_demonstrators():
+    """So that the teacher computes what they share once."""
+
+    class Letters(WordCounts):
+        def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
+            return tuple(map(ord, f"{hint.demonstration}|{hint.feedback}"))
+
+    solved = [dataclasses.replace(completion(n), text=f"answer {n}") for n in range(3)]
+    failed = [dataclasses.replace(completion(n), text="wrong") for n in range(3, 8)]
+    attempts = [
+        *(Attempt(completion=one, verdict=Verdict(reward=1.0)) for one in solved),
+        *(Attempt(completion=one, verdict=Verdict(reward=0.0, feedback=f"wrong since {one.token_ids}")) for one in failed),
+    ]
+    for seed in range(10):
+        mixed = group("a", *attempts)
+        samples = lessons((mixed,), (choose_hints(mixed, HindsightConfig(), f"{seed}"),), Letters(), SDPOConfig(), 64)
+        prompts = [sample.teacher_prompt_ids for sample in samples]
+        (common,) = set(prompts[3:])
+        demonstrators = [index for index, prompt in enumerate(prompts) if prompt != common]
+        assert len(demonstrators) == 1
+        assert common == tuple(map(ord, f"answer {demonstrators[0]}|None"))

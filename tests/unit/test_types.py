@@ -75,8 +75,10 @@ def test_source_of_a_hint_is_what_it_holds(demonstration, feedback, source):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"loss_mask": (True,)}, "got 2 tokens, 1 masks, 2 logprobs"),
-        ({"sampled_logprobs": (-0.1, -0.2, -0.3)}, "got 2 tokens, 2 masks, 3 logprobs"),
+        ({"loss_mask": (True,)}, "got 2 tokens, 1 masks, 2 logprobs, 2 weights"),
+        ({"sampled_logprobs": (-0.1, -0.2, -0.3)}, "got 2 tokens, 2 masks, 3 logprobs, 2 weights"),
+        ({"token_weights": (1.0,)}, "got 2 tokens, 2 masks, 2 logprobs, 1 weights"),
+        ({"token_weights": ()}, "got 2 tokens, 2 masks, 2 logprobs, 0 weights"),
         ({"response_ids": (4,)}, "got 1 tokens, 2 masks, 2 logprobs"),
         ({"response_ids": (), "loss_mask": (), "sampled_logprobs": ()}, "at least one prompt token and one response"),
         ({"prompt_ids": ()}, "at least one prompt token and one response"),
@@ -91,6 +93,25 @@ def test_a_hindsight_prompt_is_absent_or_holds_a_token():
     """The first response token is predicted by the last prompt token: without one the row's hidden states are misaligned."""
     with pytest.raises(ValueError, match="prompt token"):
         dataclasses.replace(SAMPLE, teacher_prompt_ids=())
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_distilled"),
+    [
+        ({}, True),
+        ({"distillation_weight": 0.25}, True),
+        ({"distillation_weight": 0.0}, False),
+        ({"teacher_prompt_ids": None}, False),
+        ({"teacher_prompt_ids": None, "distillation_weight": 0.0}, False),
+        ({"token_weights": (0.5, 2.0), "policy_gradient_weight": 1.0}, True),
+    ],
+)
+def test_the_teacher_scores_what_has_a_hindsight_prompt_and_a_weight(changed, is_distilled):
+    assert dataclasses.replace(SAMPLE, **changed).is_distilled is is_distilled
+
+
+def test_a_row_is_distilled_and_has_no_policy_gradient_unless_it_says_otherwise():
+    assert (SAMPLE.distillation_weight, SAMPLE.policy_gradient_weight, SAMPLE.token_weights) == (1.0, 0.0, None)
 
 
 def test_values_cannot_be_changed():

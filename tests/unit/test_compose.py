@@ -1,0 +1,212 @@
+"""The config that a run writes into its folder is the one it reads back, whatever was said on the command line."""
+
+from __future__ import annotations
+
+import copy
+import enum
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sdpo import config as config_module
+from sdpo.compose import saved_config, train_config
+from sdpo.config import Config, Dtype, GRPOConfig, Normalisation, Offload, Resume, Routing, SDPOConfig
+from sdpo.errors import UserError
+from sdpo.run_folder import _MAY_DIFFER, _MAY_NOT, RunFolder, _flat, plain
+
+CONF = Path(__file__).parent.parent.parent / "conf"
+ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
+LEARNERS = sorted(file.stem for file in (CONF / "learner").glob("*.yaml"))
+MISSING = {"gkd": ["algorithm.teacher.path=some/teacher"]}
+"""What an algorithm cannot know by itself."""
+
+
+@cache
+def composed(*words: str, algorithm: str = "sdpo") -> Config:
+    return train_config([f"algorithm={algorithm}", *MISSING.get(algorithm, []), "runs_dir=somewhere", *words])
+
+
+def through_a_file(config: Config, folder: Path) -> Config:
+    """As a run's folder has it."""
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+    return saved_config(file)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_shipped_algorithm_comes_back_as_it_was(algorithm: str, tmp_path: Path) -> None:
+    config = composed(algorithm=algorithm)
+    found = through_a_file(config, tmp_path)
+    assert found == config
+    assert type(found.algorithm) is type(config.algorithm) in (SDPOConfig, GRPOConfig)
+    assert found.algorithm.name == algorithm
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_shipped_learner_composes_and_comes_back(learner: str, tmp_path: Path) -> None:
+    config = composed(f"learner={learner}")
+    assert through_a_file(config, tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["learner.lr=3e-7", "learner.dtype=float32", "learner.offload=all", "learner.zero_stage=3", "learner.num_ranks=4"],
+        ["learner.lora.rank=8", "learner.lora.target_modules=[q_proj,v_proj]"],
+        ["algorithm.routing=by_hint", "algorithm.normalisation=reference", "algorithm.reference_kl=1e-3"],
+        ["algorithm.teacher.kind=external", "algorithm.teacher.path=a/b", "algorithm.hindsight.choice=none"],
+        ["algorithm.support.kind=full", "algorithm.granularity=token", "batch.tasks_per_update=1", "checkpoint.keep_best=3"],
+        ["env=custom", "env.name=a.py:B", "env.options.words=[yes,no,'1e3']", "env.options.deep={a: 1.5, b: null, c: true}"],
+        ["model.chat_template_options.enable_thinking=false", "name=a run: with punctuation", "cluster.address=auto"],
+    ],
+    ids=["learner", "lora", "routing", "external", "support", "options", "words"],
+)
+def test_what_was_said_comes_back(words: list[str], tmp_path: Path) -> None:
+    config = composed(*words)
+    assert config != composed()
+    assert through_a_file(config, tmp_path) == config
+
+
+def test_a_config_that_came_back_comes_back_again(tmp_path: Path) -> None:
+    once = through_a_file(composed("algorithm.hindsight.max_prompt_tokens=700"), tmp_path)
+    assert through_a_file(once, tmp_path) == once
+
+
+def test_every_choice_is_called_what_it_is() -> None:
+    """Files hold values, hydra takes names: they must be one."""
+    choices = [kind for kind in vars(config_module).values() if isinstance(kind, enum.EnumMeta) and kind is not enum.Enum]
+    assert len(choices) > 10
+    for kind in choices:
+        assert {member.name for member in kind} == {member.value for member in kind}, kind
+
+
+def test_an_algorithm_that_lacks_something_says_what() -> None:
+    with pytest.raises(UserError, match=r"algorithm\.teacher\.path "):
+        train_config(["algorithm=gkd", "runs_dir=somewhere"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": {"divergence": "tv"}},
+        {"algorithm": {"jsd_beta": 2.0}},
+        {"learner": {"zero_stage": 7}},
+        {"learner": {"unheard_of": 1}},
+        {"unheard_of": 1},
+    ],
+    ids=str,
+)
+def test_a_config_of_another_version_is_refused_by_its_file(change: dict[str, object], tmp_path: Path) -> None:
+    stored = plain(composed())
+    for key, value in change.items():
+        here = stored.get(key)
+        stored[key] = {**here, **value} if isinstance(here, dict) and isinstance(value, dict) else value
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    with pytest.raises(UserError, match=r"must hold the config it was started with; .*config\.yaml is none that can be read"):
+        saved_config(tmp_path / "config.yaml")
+
+
+def test_a_config_of_a_version_that_knew_less_has_todays_defaults(tmp_path: Path) -> None:
+    config = composed("learner.lr=3e-7")
+    stored = plain(config)
+    del stored["checkpoint"], stored["algorithm"]["routing"], stored["learner"]["lora"]  # type: ignore[attr-defined]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert saved_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("text", ["", "[]", "42", "some words", "a: [", "model: {}", "algorithm: {}", "!!python/name:os.system"])
+def test_a_file_that_is_no_config_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="is none that can be read"):
+        saved_config(tmp_path / "config.yaml")
+    with pytest.raises(UserError, match="nowhere"):
+        saved_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="the choice of the schema looks into what may be no mapping")
+@pytest.mark.parametrize("text", ["algorithm: null", "algorithm: 3"])
+def test_a_config_whose_algorithm_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="is none that can be read"):
+        saved_config(tmp_path / "config.yaml")
+
+
+# A continued run: what decides how it is run may change, what decides what is learned may not.
+
+
+def changed(changes: dict[str, object]) -> Config:
+    """The plain config with other values under some keys."""
+    config = copy.deepcopy(composed())
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        part: object = config
+        for name in path:
+            part = getattr(part, name)
+        assert getattr(part, last) != value
+        setattr(part, last, value)
+    return config
+
+
+def continued(folder: Path, changes: dict[str, object]) -> None:
+    """Raises UserError where a run that began with the plain config may not go on with these changes."""
+    began = RunFolder(folder / "run")
+    began.path.mkdir()
+    began.config.write_text(yaml.safe_dump(plain(composed())))
+    began.check(changed(changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_steps": 99},
+        {"learner.num_ranks": 4, "learner.zero_stage": 3, "learner.offload": Offload.all, "learner.sequence_parallel": 2},
+        {"learner.gradient_checkpointing": True, "learner.logits_chunk_mib": 1.0, "learner.max_skipped_updates": 9},
+        {"batch.micro_batch_tokens": 99, "algorithm.teacher.offload": True, "checkpoint.keep_best": 2, "evaluation.every": 3},
+        {"rollout.num_engines": 2, "tracking.quiet": True, "cluster.address": "auto", "resume": Resume.must, "runs_dir": "b"},
+    ],
+    ids=lambda changes: next(iter(changes), "nothing"),
+)
+def test_a_run_goes_on_in_another_way(changes: dict[str, object], tmp_path: Path) -> None:
+    continued(tmp_path, changes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "was"),
+    [
+        ("learner.lora.rank", 8, "was 0 and is now 8"),
+        ("learner.lora.target_modules", ["q_proj"], r"was \['all-linear'\] and is now \['q_proj'\]"),
+        ("learner.lr", 3e-5, "was 1e-05 and is now 3e-05"),
+        ("learner.dtype", Dtype.float32, "was 'bfloat16' and is now 'float32'"),
+        ("learner.warmup_updates", 3, "was 2 and is now 3"),
+        ("algorithm.routing", Routing.by_hint, "was 'blend' and is now 'by_hint'"),
+        ("algorithm.normalisation", Normalisation.reference, "was 'distilled' and is now 'reference'"),
+        ("algorithm.entropy_bonus", 0.1, "was 0.0 and is now 0.1"),
+        ("algorithm.reference_kl", 0.1, "was 0.0 and is now 0.1"),
+        ("algorithm.teacher.live_weight", 0.1, "was 0.05 and is now 0.1"),
+        ("algorithm.teacher.path", "a/b", "was None and is now 'a/b'"),
+        ("algorithm.policy_gradient.overlong_tokens", 8, "was 0 and is now 8"),
+        ("rollout.dtype", Dtype.float32, "was 'bfloat16' and is now 'float32'"),
+        ("batch.group_size", 4, "was 6 and is now 4"),
+        ("seed", 1, "was 0 and is now 1"),
+    ],
+)
+def test_a_run_does_not_go_on_with_something_else_to_learn(key: str, value: object, was: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{key} {was}"):
+        continued(tmp_path, {key: value})
+
+
+def test_every_key_that_may_change_is_one_that_there_is() -> None:
+    known = {*_flat(plain(composed())), *_flat(plain(composed(algorithm="grpo")))}
+    for key in (*_MAY_DIFFER, *_MAY_NOT):
+        assert any(other == key or (key.endswith(".") and other.startswith(key)) for other in known), key
+
+
+def test_no_key_may_change_because_another_one_begins_like_it() -> None:
+    """Keys are compared by their beginnings: an entry must not let a longer name through."""
+    known = _flat(plain(composed()))
+    exact = [key for key in _MAY_DIFFER if not key.endswith(".")]
+    let_through = [other for other in known for key in exact if other.startswith(key) and other != key]
+    assert let_through == []
