@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sdpo.config import AlgorithmConfig, BatchConfig, Normalisation, SDPOConfig
-from sdpo.packing import num_attended_pairs, pack_rows
+from sdpo.packing import measure, pack_rows
 from sdpo.types import MicroBatch, Ranks, Sample, Update
 
 
@@ -35,12 +35,12 @@ def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
     teachers = [sample for sample in samples if sample.is_distilled]
     return MicroBatch(
         student=pack_rows(
-            [(*sample.prompt_ids, *sample.response_ids[:-1]) for sample in samples],
+            _student_rows(samples),
             [range(len(s.prompt_ids) - 1, len(s.prompt_ids) + len(s.response_ids) - 1) for s in samples],
             share=share,
         ),
         teacher=pack_rows(
-            [(*_teacher_prompt(sample), *sample.response_ids[:-1]) for sample in teachers],
+            _teacher_rows(samples),
             [[len(_teacher_prompt(s)) - 1 + place for place, kept in enumerate(s.loss_mask) if kept] for s in teachers],
             share=share,
         ),
@@ -59,7 +59,7 @@ def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
 
 def _update(index: int, samples: Sequence[Sample], batch: BatchConfig, ranks: Ranks, algorithm: AlgorithmConfig) -> Update:
     rows = [sample for sample in samples if any(sample.loss_mask) and _carries_gradient(sample, algorithm)]
-    dealt = _dealt(_families(rows, batch.micro_batch_tokens, ranks), ranks)
+    dealt = _shared_out(_families(rows, batch.micro_batch_tokens, ranks), ranks)
     batches = [[micro_batch(pack) for pack in _packs(families, batch.micro_batch_tokens)] for families in dealt]
     longest = max(len(of_rank) for of_rank in batches)
     graded = [sample for sample in samples if sample.policy_gradient_weight != 0.0]
@@ -84,6 +84,12 @@ def _carries_gradient(sample: Sample, algorithm: AlgorithmConfig) -> bool:
     return sample.is_distilled or is_graded
 
 
+FAIR_ENOUGH = 1.1
+"""A rank may have so many times its fair share before families are halved."""
+WORTH_HALVING = 0.8
+"""Of a family's cost, the most that a half of it may cost."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
     """Siblings that are computed together."""
@@ -96,37 +102,70 @@ class _Family:
 
 
 def _families(rows: Sequence[Sample], token_budget: int, ranks: Ranks) -> list[_Family]:
-    """All siblings of a task in one, unless they exceed the budget or are more than a rank's fair share."""
+    """All siblings of a task in one, unless they exceed the budget."""
     whole = [_family(tuple(of_task), ranks) for _, of_task in groupby(rows, key=lambda sample: sample.task_index)]
-    fair = sum(family.cost for family in whole) / ranks.num
-    return [part for family in whole for part in _split(family, token_budget, fair, ranks)]
+    return [part for family in whole for part in _within(family, token_budget, ranks)]
 
 
-def _split(family: _Family, token_budget: int, fair: float, ranks: Ranks) -> list[_Family]:
-    samples = family.samples
-    if len(samples) == 1 or (family.num_tokens <= token_budget and family.cost <= fair):
+def _within(family: _Family, token_budget: int, ranks: Ranks) -> list[_Family]:
+    if family.num_tokens <= token_budget or len(family.samples) == 1:
         return [family]
-    half = len(samples) // 2
-    return [part for rows in (samples[:half], samples[half:]) for part in _split(_family(rows, ranks), token_budget, fair, ranks)]
+    return [part for half in _halves(family, ranks) for part in _within(half, token_budget, ranks)]
+
+
+def _halves(family: _Family, ranks: Ranks) -> list[_Family]:
+    half = len(family.samples) // 2
+    return [_family(rows, ranks) for rows in (family.samples[:half], family.samples[half:])]
 
 
 def _family(samples: tuple[Sample, ...], ranks: Ranks) -> _Family:
-    batch = micro_batch(samples)
-    student, teacher = (
-        len(pack.ids_T) + num_attended_pairs(pack) / ranks.pairs_per_token for pack in (batch.student, batch.teacher)
-    )
-    return _Family(samples=samples, num_tokens=batch.num_tokens, cost=3.0 * student + teacher)
+    student, teacher = (measure(rows) for rows in (_student_rows(samples), _teacher_rows(samples)))
+    costs = [size.num_tokens + size.num_pairs / ranks.pairs_per_token for size in (student, teacher)]
+    return _Family(samples=samples, num_tokens=student.num_tokens + teacher.num_tokens, cost=3.0 * costs[0] + costs[1])
+
+
+def _shared_out(families: Sequence[_Family], ranks: Ranks) -> list[list[_Family]]:
+    """[ranks] families, dealt as they are; where that leaves a rank with too much, its dearest family is halved and all are dealt
+    anew, as long as halving saves something: both halves compute the common prompt."""
+    best = dealt = _dealt(families, ranks)
+    while True:
+        busiest = max(dealt, key=_work)
+        fair = sum(map(_work, dealt)) / ranks.num
+        if _work(busiest) <= FAIR_ENOUGH * fair:
+            break
+        dearest_first = sorted(busiest, key=_cost, reverse=True)
+        halved = next((found for family in dearest_first if (found := _worth_halving(family, ranks))), None)
+        if halved is None:
+            break
+        family, halves = halved
+        families = [*(other for other in families if other is not family), *halves]
+        dealt = _dealt(families, ranks)
+        best = min(best, dealt, key=lambda way: max(map(_work, way)))
+    return best
+
+
+def _worth_halving(family: _Family, ranks: Ranks) -> tuple[_Family, list[_Family]] | None:
+    """The family and its halves, if neither costs more than ``WORTH_HALVING`` of the whole."""
+    if len(family.samples) == 1:
+        return None
+    halves = _halves(family, ranks)
+    return (family, halves) if max(map(_cost, halves)) <= WORTH_HALVING * family.cost else None
 
 
 def _dealt(families: Sequence[_Family], ranks: Ranks) -> list[list[_Family]]:
     """[ranks] dearest family first, each to the rank with the least work."""
     dealt: list[list[_Family]] = [[] for _ in range(ranks.num)]
-    work = [0.0] * ranks.num
-    for family in sorted(families, key=lambda family: -family.cost):
-        rank = work.index(min(work))
-        dealt[rank].append(family)
-        work[rank] += family.cost
+    for family in sorted(families, key=_cost, reverse=True):
+        min(dealt, key=_work).append(family)
     return dealt
+
+
+def _cost(family: _Family) -> float:
+    return family.cost
+
+
+def _work(families: Sequence[_Family]) -> float:
+    return sum(map(_cost, families))
 
 
 def _packs(families: Sequence[_Family], token_budget: int) -> list[list[Sample]]:
@@ -156,6 +195,16 @@ def _filler() -> MicroBatch:
         distillation_weight=0.0,
     )
     return micro_batch([row])
+
+
+def _student_rows(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
+    """Prompt and response, less its last token, which predicts nothing."""
+    return [sample.prompt_ids + sample.response_ids[:-1] for sample in samples]
+
+
+def _teacher_rows(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
+    """The same under the hindsight prompts."""
+    return [_teacher_prompt(sample) + sample.response_ids[:-1] for sample in samples if sample.is_distilled]
 
 
 def _teacher_prompt(sample: Sample) -> tuple[int, ...]:

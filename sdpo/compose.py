@@ -52,7 +52,7 @@ def saved_config(file: Path) -> Config:
         schema = OmegaConf.structured(Config)
         schema.algorithm = OmegaConf.structured(SDPOConfig if "divergence" in stored.algorithm else GRPOConfig)
         config = OmegaConf.to_object(OmegaConf.merge(schema, stored))
-    except (OSError, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+    except (OSError, OmegaConfBaseException, ValueError, TypeError, yaml.YAMLError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"a run's folder must hold the config it was started with; {file} is none that can be read ({reason})."

@@ -96,7 +96,7 @@ class Normalisation(Enum):
     distilled = "distilled"
     """The tokens that are distilled."""
     reference = "reference"
-    """All response tokens, with a hint or not, as the authors' code counts: the gradient shrinks where hints are few."""
+    """Those of all attempts that a hint would have distilled, as the authors' code counts: few hints, small gradients."""
 
 
 class Offload(Enum):
@@ -186,7 +186,7 @@ class TeacherConfig:
         if (self.path is not None) != (self.kind is TeacherKind.external):
             raise ValueError(
                 "algorithm.teacher.path names the external teacher, so it goes with algorithm.teacher.kind=external alone; "
-                f"got path={self.path} and kind={self.kind.value}."
+                f"got path={self.path} and kind={self.kind.value}. Give both or neither."
             )
 
 
@@ -636,6 +636,16 @@ class Config:
                     "batch.group_size must be at least 2 with algorithm.hindsight.choice=demonstration_only (a lone attempt "
                     f"has no sibling to learn from); got {self.batch.group_size}."
                 )
+        if self.algorithm.policy_gradient.overlong_tokens > self.sampling.max_response_tokens:
+            raise ValueError(
+                "algorithm.policy_gradient.overlong_tokens must not exceed sampling.max_response_tokens (they are the last "
+                f"before it); got {self.algorithm.policy_gradient.overlong_tokens} and {self.sampling.max_response_tokens}."
+            )
+        if self.checkpoint.keep_best > 0 and self.evaluation.num_tasks == 0:
+            raise ValueError(
+                "checkpoint.keep_best needs evaluation.num_tasks of at least 1 (the best is known by held-out success); got "
+                f"keep_best={self.checkpoint.keep_best} and num_tasks=0."
+            )
         if self.learner.sequence_parallel > 1 and self.algorithm.needs_whole_rows:
             raise ValueError(
                 "learner.sequence_parallel must be 1 with a loss over whole responses (algorithm.policy_gradient.ratio=sequence, "
@@ -649,6 +659,7 @@ class Config:
             )
         if (
             isinstance(self.algorithm, SDPOConfig)
+            and self.algorithm.hindsight.choice is not HintChoice.none
             and self.algorithm.hindsight.max_prompt_tokens < self.sampling.max_prompt_tokens
         ):
             raise ValueError(

@@ -7,9 +7,12 @@ sees. Computed once, it costs once, and its gradient is the sum over the rows: t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from sdpo.types import Pack, Segment
 
@@ -22,28 +25,48 @@ def pack_rows(rows: Sequence[Sequence[int]], predicts: Sequence[Sequence[int]], 
 
     ``share=False`` stores every row whole.
     """
-    tree = _Tree(rows)
-    if rows and share:
-        tree.grow(range(len(rows)), 0, ())
-    elif rows:
-        for row in range(len(rows)):
-            tree.add([row], 0, len(rows[row]), ())
-    where = [[place for first, last in places for place in range(first, last)] for places in tree.places]
+    tree = _grown(rows, share=share)
+    ids = [torch.tensor(tree.rows[node.row][node.start : node.end], dtype=torch.int64) for node in tree.nodes]
+    positions = [torch.arange(node.start, node.end) for node in tree.nodes]
+    places = [torch.arange(segment.first, segment.last) for segment in tree.segments]
+    asked = [
+        torch.cat([places[segment] for segment in path])[torch.tensor(list(of_row), dtype=torch.int64)]
+        for path, of_row in zip(tree.paths, predicts, strict=True)
+    ]
     return Pack(
-        ids_T=torch.tensor(tree.ids, dtype=torch.int64),
-        positions_T=torch.tensor(tree.positions, dtype=torch.int64),
+        ids_T=_joined(ids),
+        positions_T=_joined(positions),
         segments=tuple(tree.segments),
-        predicts_N=torch.tensor([where[b][p] for b, asked in enumerate(predicts) for p in asked], dtype=torch.int64),
+        predicts_N=_joined(asked),
     )
 
 
-def num_attended_pairs(pack: Pack) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What a pack costs."""
+
+    num_tokens: int
+    num_pairs: int
+    """Of a token and one that it sees."""
+
+
+def measure(rows: Sequence[Sequence[int]]) -> Size:
+    """Of the pack that ``pack_rows`` would make."""
+    segments = _grown(rows, share=True).segments
+    return Size(num_tokens=segments[-1].last if segments else 0, num_pairs=num_attended_pairs(segments))
+
+
+def num_attended_pairs(segments: Sequence[Segment]) -> int:
     """Pairs of a token and one that it sees: what attention costs."""
-    lengths = [segment.last - segment.first for segment in pack.segments]
+    lengths = [segment.last - segment.first for segment in segments]
     return sum(
         lengths[index] * sum(lengths[b] for b in segment.before) + lengths[index] * (lengths[index] + 1) // 2
-        for index, segment in enumerate(pack.segments)
+        for index, segment in enumerate(segments)
     )
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.zeros(0, dtype=torch.int64)
 
 
 def _num_shared(rows: Sequence[tuple[int, ...]]) -> int:
@@ -52,43 +75,59 @@ def _num_shared(rows: Sequence[tuple[int, ...]]) -> int:
     return next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
 
 
+def _grown(rows: Sequence[Sequence[int]], *, share: bool) -> _Tree:
+    tree = _Tree(rows)
+    if rows and share:
+        tree.grow(range(len(rows)), 0, ())
+    elif rows:
+        for row in range(len(rows)):
+            tree.add([row], 0, len(rows[row]), ())
+    return tree
+
+
+class _Node(NamedTuple):
+    """The tokens of a segment: those of a row, from ``start`` to ``end``."""
+
+    row: int
+    start: int
+    end: int
+
+
 class _Tree:
     """A pack in the making."""
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
-        self._rows = [tuple(row) for row in rows]
-        self.ids: list[int] = []
-        self.positions: list[int] = []
+        self.rows = [tuple(row) for row in rows]
+        self.nodes: list[_Node] = []
         self.segments: list[Segment] = []
-        self.places: list[list[tuple[int, int]]] = [[] for _ in rows]
-        """Of each row: the ranges of the pack that make it up."""
+        self.paths: list[list[int]] = [[] for _ in rows]
+        """Of each row: the segments that make it up."""
 
     def grow(self, rows: Iterable[int], start: int, before: tuple[int, ...]) -> None:
         """Add what ``rows``, which agree up to ``start``, hold from there on."""
         members = list(rows)
-        shared = _num_shared([self._rows[row][start:] for row in members])
+        shared = _num_shared([self.rows[row][start:] for row in members])
         if len(members) == 1 or shared >= MIN_SHARED:
             before = self.add(members, start, start + shared, before)
             start += shared
-            members = [row for row in members if len(self._rows[row]) > start]
+            members = [row for row in members if len(self.rows[row]) > start]
         # Rows that go on alike are kept together; those that agree in too little to share go on alone.
-        for _, alike in groupby(sorted(members, key=lambda row: self._rows[row][start:]), key=lambda row: self._head(row, start)):
+        for _, alike in groupby(sorted(members, key=lambda row: self.rows[row][start:]), key=lambda row: self._head(row, start)):
             together = list(alike)
-            if len(together) > 1 and _num_shared([self._rows[row][start:] for row in together]) >= MIN_SHARED:
+            if len(together) > 1 and _num_shared([self.rows[row][start:] for row in together]) >= MIN_SHARED:
                 self.grow(together, start, before)
             else:
                 for row in together:
-                    self.add([row], start, len(self._rows[row]), before)
+                    self.add([row], start, len(self.rows[row]), before)
 
     def add(self, rows: Sequence[int], start: int, end: int, before: tuple[int, ...]) -> tuple[int, ...]:
         """A segment with the tokens ``start`` to ``end`` of ``rows``; what the tokens after it see."""
-        first = len(self.ids)
-        self.ids.extend(self._rows[rows[0]][start:end])
-        self.positions.extend(range(start, end))
-        self.segments.append(Segment(first=first, last=len(self.ids), before=before))
+        first = self.segments[-1].last if self.segments else 0
+        self.nodes.append(_Node(rows[0], start, end))
+        self.segments.append(Segment(first=first, last=first + end - start, before=before))
         for row in rows:
-            self.places[row].append((first, len(self.ids)))
+            self.paths[row].append(len(self.segments) - 1)
         return (*before, len(self.segments) - 1)
 
     def _head(self, row: int, start: int) -> tuple[int, ...]:
-        return self._rows[row][start : start + MIN_SHARED]
+        return self.rows[row][start : start + MIN_SHARED]

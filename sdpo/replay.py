@@ -37,6 +37,7 @@ def run_replay(config: ReplayConfig) -> int:
             counters = checkpoint.counters_of(weights)
             learner.restore(weights, step=counters.step, num_updates=counters.num_updates)
         screen.print(f"{path.name} on {'the model as it is' if weights is None else weights.name}", highlight=False)
+        learner.anchor([update])  # of a step's later updates the policy before the first is not known: it is taken as it is
         screen.print(_table(learner.look(update, settings.algorithm)))
         metrics = learner.update(update, settings.algorithm)
     screen.print(json.dumps(metrics), highlight=False, markup=False, soft_wrap=True)

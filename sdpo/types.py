@@ -256,9 +256,9 @@ class MicroBatch:
     advantages_N: Tensor
     """[N] float32"""
     distillation_weights_N: Tensor
-    """[N] float32, 0 where the token is not distilled."""
+    """[N] float32, 0 where the row is not distilled."""
     policy_gradient_weights_N: Tensor
-    """[N] float32, 0 where the token carries no policy-gradient loss."""
+    """[N] float32, 0 where the row has no policy-gradient loss."""
 
     @property
     def num_tokens(self) -> int:

@@ -102,7 +102,7 @@ class DeepSpeedLearner:
     def backward(self, update: Update, algorithm: AlgorithmConfig) -> Tensor:
         """Accumulate the update's gradient, summed over ranks, without a step. ``SUMS`` over all ranks."""
         batches = self._mine(update)
-        anchors = self._anchors.get(update.index, [Anchors(old_n=None, reference_n=None)] * len(batches))
+        anchors = self._anchors_of(update, len(batches))
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
         for position, (batch, anchor) in enumerate(zip(batches, anchors, strict=True)):
             compute = partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, sums)
@@ -113,10 +113,10 @@ class DeepSpeedLearner:
     def look(self, update: Update, algorithm: AlgorithmConfig) -> list[dict[str, float]]:
         """``SUMS`` of each of this rank's micro-batches, by name, without learning from them."""
         found = []
-        for batch in self._mine(update):
+        batches = self._mine(update)
+        for batch, anchor in zip(batches, self._anchors_of(update, len(batches)), strict=True):
             sums = torch.zeros(len(SUMS), dtype=torch.float64)
-            nothing = Anchors(old_n=None, reference_n=None)
-            self._policy.run(partial(self._share_of_loss, batch, self._heard(batch.teacher), nothing, update, algorithm, sums))
+            self._policy.run(partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, sums))
             found.append(dict(zip(SUMS, sums.tolist(), strict=True)))
         return found
 
@@ -205,6 +205,9 @@ class DeepSpeedLearner:
 
         loss: Tensor = head(hidden_nH, score)
         return loss
+
+    def _anchors_of(self, update: Update, num_batches: int) -> list[Anchors]:
+        return self._anchors.get(update.index, [Anchors(old_n=None, reference_n=None)] * num_batches)
 
     def _mine(self, update: Update) -> tuple[MicroBatch, ...]:
         """An update that was cut to this rank's part holds nobody else's."""

@@ -73,7 +73,7 @@ def micro_batch_loss(
     loss = (hidden_nH.float().sum() + head_VH[:1].float().sum()) * 0.0
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     distilled_n = batch.distilled_N[mine_n].to(device)
-    plain_n = tokens.mask_n & ~distilled_n & (tokens.policy_gradient_n != 0.0)
+    plain_n = tokens.mask_n & ~distilled_n
     if isinstance(algorithm, SDPOConfig) and bool(distilled_n.any()):
         places_n = (batch.distilled_N.cumsum(0) - 1)[mine_n].to(device)[distilled_n]  # which of the M each one is
         comparison = Comparison(

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sdpo.config import LearnerConfig, LoraConfig
+from sdpo.errors import UserError
 from sdpo.learner import attention
 
 STUDENT = "default"
@@ -23,7 +24,10 @@ TEACHER = "teacher"
 
 
 def load(path: str, config: LearnerConfig, deepspeed_config: Mapping[str, object]) -> PreTrainedModel:
-    """The model in ``path``, in the compute type. Under ZeRO 3 every rank must call, for each gets its part."""
+    """The model in ``path``, in the compute type. Under ZeRO 3 every rank must call, for each gets its part.
+
+    Raises UserError for one whose attention cannot be replaced.
+    """
     attention.install()
     # While this object lives, transformers loads into zero.Init.
     partitioning = HfDeepSpeedConfig(dict(deepspeed_config)) if config.zero_stage == 3 else None
@@ -31,6 +35,11 @@ def load(path: str, config: LearnerConfig, deepspeed_config: Mapping[str, object
         path, dtype=getattr(torch, config.dtype.value), attn_implementation=attention.NAME
     )
     del partitioning
+    if not model._can_set_attn_implementation():
+        raise UserError(
+            "the learner brings its own attention over packed rows, so a model must go through transformers' attention interface; "
+            f"{type(model).__name__} does not. Choose another model."
+        )
     return model
 
 

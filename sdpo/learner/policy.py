@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from sdpo.config import Dtype, LearnerConfig, Offload
 from sdpo.learner import model as models
+from sdpo.learner.forward import refuse_leaks
 from sdpo.learner.shards import shards_of
 
 
@@ -52,7 +53,7 @@ class Policy:
         if config.lora.rank:
             models.add_adapters(model, config.lora, of_teacher=of_teacher)
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         model.train()
         if config.zero_stage < 3:
             nn.Module.to(model, device)
@@ -64,6 +65,7 @@ class Policy:
             model=self._computes, optimizer=self._optimizer, config=deepspeed_config(config), dist_init_required=False
         )
         self.shards = shards_of(self._engine.optimizer, self.trained)
+        refuse_leaks(lambda compute: self.run(lambda model, head: compute(model)), type(model).__name__)
 
     @torch.no_grad()
     def run(self, compute: Callable[[PreTrainedModel, Head], Tensor]) -> Tensor:

@@ -28,7 +28,7 @@ def load(path: Path) -> tuple[Update, int]:
         fields = stored["update"]
         batches = tuple(tuple(_micro_batch(batch) for batch in of_rank) for of_rank in fields["micro_batches"])
         return Update(**{**fields, "micro_batches": batches}), int(stored["step"])
-    except (OSError, UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
+    except (OSError, UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"batch= names an update that a run has saved (runs/NAME/skipped/*.pt); {path} is none ({reason})."

@@ -332,13 +332,11 @@ def test_one_renormalised_id_teaches_nothing():
     SupportConfig(kind=SupportKind.full, num_ids=1, tail=False)
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="not checked: every token then costs reward, the first too")
 def test_the_last_tokens_before_the_limit_are_not_more_than_there_are():
     shaping = PolicyGradientConfig(overlong_tokens=65)
     refusal(lambda: Config(algorithm=GRPOConfig(policy_gradient=shaping), sampling=SamplingConfig(max_response_tokens=64)))
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="not checked: no checkpoint ever has a score to be best by")
 def test_the_best_checkpoints_need_somebody_to_look():
     refusal(
         lambda: Config(algorithm=SDPOConfig(), checkpoint=CheckpointConfig(keep_best=1), evaluation=EvaluationConfig(num_tasks=0))

@@ -101,14 +101,14 @@ def test_two_rows_share_what_they_begin_with_but_for_less_than_the_shortest_segm
 def test_sharing_never_costs_a_token_or_a_pair(rows: list[Row]) -> None:
     shared, whole = packed(rows), packed(rows, share=False)
     assert len(shared.ids_T) <= len(whole.ids_T)
-    assert num_attended_pairs(shared) <= num_attended_pairs(whole)
+    assert num_attended_pairs(shared.segments) <= num_attended_pairs(whole.segments)
 
 
 @given(rows=families(), share=st.booleans())
 @settings(deadline=None)
 def test_attended_pairs_are_those_that_one_counts(rows: list[Row], share: bool) -> None:
     pack = packed(rows, share=share)
-    assert num_attended_pairs(pack) == sum(len(seen_from(pack, place)) for place in range(len(pack.ids_T)))
+    assert num_attended_pairs(pack.segments) == sum(len(seen_from(pack, place)) for place in range(len(pack.ids_T)))
 
 
 @pytest.mark.parametrize("prompt", [MIN_SHARED, 20, 300])
@@ -130,7 +130,7 @@ def test_the_order_of_the_rows_decides_neither_what_is_shared_nor_what_it_costs(
     shuffled = random.Random(0).sample(rows, len(rows))
     assert shuffled != rows
     assert len(packed(shuffled).ids_T) == len(packed(rows).ids_T)
-    assert num_attended_pairs(packed(shuffled)) == num_attended_pairs(packed(rows))
+    assert num_attended_pairs(packed(shuffled).segments) == num_attended_pairs(packed(rows).segments)
 
 
 def test_beginnings_within_beginnings_make_a_tree() -> None:
@@ -171,7 +171,7 @@ def test_a_lone_row_is_its_own_segment(row: Row) -> None:
     pack = packed([row])
     assert pack.ids_T.tolist() == list(row)
     assert pack.segments == (Segment(first=0, last=len(row), before=()),)
-    assert num_attended_pairs(pack) == len(row) * (len(row) + 1) // 2
+    assert num_attended_pairs(pack.segments) == len(row) * (len(row) + 1) // 2
 
 
 @given(rows=families())
@@ -188,7 +188,7 @@ def test_without_sharing_every_row_is_stored_whole_and_in_order(rows: list[Row])
 def test_no_rows_make_an_empty_pack(share: bool) -> None:
     pack = pack_rows([], [], share=share)
     assert (len(pack.ids_T), len(pack.positions_T), pack.segments, len(pack.predicts_N)) == (0, 0, (), 0)
-    assert num_attended_pairs(pack) == 0
+    assert num_attended_pairs(pack.segments) == 0
 
 
 def test_tensors_have_the_types_they_declare() -> None:

@@ -138,7 +138,6 @@ STUMBLES = {"a tensor": torch.zeros(3), "a text that begins with an a": b"a line
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="an IndexError of torch's is not caught: the user sees a traceback")
 @pytest.mark.parametrize("name", list(STUMBLES))
 def test_other_files_that_torch_stumbles_over_are_refused_by_name_too(tmp_path: Path, name: str) -> None:
     write(tmp_path / "x.pt", STUMBLES[name])
