@@ -37,7 +37,7 @@ def load(path: str, config: LearnerConfig, deepspeed_config: Mapping[str, object
     del partitioning
     if not model._can_set_attn_implementation():
         raise UserError(
-            "the learner brings its own attention over packed rows, so a model must go through transformers' attention interface; "
+            "the learner has its own attention over packed rows, so a model must go through transformers' attention interface; "
             f"{type(model).__name__} does not. Choose another model."
         )
     return model

@@ -1,0 +1,254 @@
+"""Several updates in a row are what AdamW in fp64 makes of the formulas: optimizer, warm-up, clipping, importance ratios, and
+every teacher as it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdpo.config import (
+    AlgorithmConfig,
+    Divergence,
+    Dtype,
+    Granularity,
+    GRPOConfig,
+    LearnerConfig,
+    LoraConfig,
+    LossMean,
+    Offload,
+    PolicyGradientConfig,
+    RatioLevel,
+    SDPOConfig,
+    SupportConfig,
+    SupportKind,
+    TeacherConfig,
+    TeacherKind,
+)
+from sdpo.types import Sample
+from tests.learner import reference
+from tests.learner.launch import launch
+from tests.learner.ranks import Course, Leg, Setup, courses
+from tests.learner.samples import MAX_RESPONSE_TOKENS, NUM_TASKS, TEMPERATURE, rows, updates_of
+
+pytestmark = pytest.mark.integration
+CONFIG = LearnerConfig(dtype=Dtype.float32, lr=2e-3, warmup_updates=3, weight_decay=0.1, grad_clip=1.95, beta1=0.8, beta2=0.95)
+"""Two updates in four are clipped; the second step's first is the first with the whole rate."""
+NUM_STEPS = 2
+
+
+def sdpo(kind: TeacherKind, **changes: object) -> SDPOConfig:
+    path = "elsewhere" if kind is TeacherKind.external else None
+    teacher = TeacherConfig(kind=kind, ema_rate=0.2, live_weight=0.3, path=path)
+    return SDPOConfig(**{"support": SupportConfig(num_ids=10), "policy_gradient_share": 0.4, "teacher": teacher, **changes})  # type: ignore[arg-type]
+
+
+def samples_of(setup: Setup) -> list[list[list[Sample]]]:
+    """Steps of two updates of two tasks each, with the weights that sdpo.lessons gives rows under the algorithm."""
+    per_update = NUM_TASKS // 2
+    share = setup.algorithm.policy_gradient_share if isinstance(setup.algorithm, SDPOConfig) else 1.0
+    return [
+        [[s for s in step if s.task_index // per_update == index] for index in range(2)]
+        for step in (rows(setup.model, seed=seed, share=share) for seed in range(NUM_STEPS))
+    ]
+
+
+def leg(setup: Setup, num_ranks: int) -> Leg:
+    steps = [
+        updates_of(
+            [s for update in step for s in update],
+            setup.algorithm,
+            num_ranks=num_ranks,
+            micro_batch_tokens=150,
+            tasks_per_update=NUM_TASKS // 2,
+        )
+        for step in samples_of(setup)
+    ]
+    return Leg(setup=setup, steps=steps)
+
+
+_EXPECTED: dict[str, reference.Course] = {}
+
+
+def expected(setup: Setup, begins: Mapping[str, Tensor] | None = None) -> reference.Course:
+    """In fp64; the same for any number of ranks and any ZeRO stage, so computed once. ``begins``: the adapters."""
+    key = repr((setup.model, setup.algorithm, setup.config.lora, setup.config.grad_clip))
+    if key not in _EXPECTED:
+        _EXPECTED[key] = _computed(setup, begins)
+    return _EXPECTED[key]
+
+
+def _computed(setup: Setup, begins: Mapping[str, Tensor] | None) -> reference.Course:
+    return reference.course(
+        setup.model,
+        samples_of(setup),
+        setup.algorithm,
+        setup.config,
+        temperature=TEMPERATURE,
+        max_response_tokens=MAX_RESPONSE_TOKENS,
+        begins=begins,
+        other=setup.teacher,
+    )
+
+
+def apart(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], start: Mapping[str, Tensor] | None = None) -> float:
+    """The difference of two sets of tensors, by the norm of the second, or of how far that is from ``start``."""
+    assert ours.keys() == theirs.keys()
+    error = sum(float((ours[name].double() - theirs[name].flatten()).square().sum()) for name in theirs)
+    whole = sum(
+        float((theirs[name].flatten() - (0.0 if start is None else start[name].double())).square().sum()) for name in theirs
+    )
+    return float((error / whole) ** 0.5)
+
+
+def check(label: str, ours: Course, theirs: reference.Course, *, keeps_average: bool) -> None:
+    """Losses to 1e-5, movements and moments to 1e-3 of themselves: an optimizer that counts an update too many is off by 1e-1."""
+    of_loss = max(abs(m["loss"] - value) / abs(value) for m, value in zip(ours.metrics, theirs.losses, strict=True))
+    of_norm = max(abs(m["grad_norm"] / value - 1.0) for m, value in zip(ours.metrics, theirs.norms, strict=True))
+    moved = apart(ours.ends["master"], theirs.trained, ours.begins["master"])
+    means, squares = (apart(ours.ends[kind], getattr(theirs, kind)) for kind in ("exp_avg", "exp_avg_sq"))
+    followed = apart(ours.ends["average"], theirs.average, ours.begins["master"]) if keeps_average else 0.0
+    print(
+        f"{label}: loss {of_loss:.1e}, norm {of_norm:.1e}, movement {moved:.1e}, moments {means:.1e} {squares:.1e}, "
+        f"average's movement {followed:.1e}"
+    )
+    assert max(of_loss, of_norm) < 1e-4
+    assert max(moved, means, squares, followed) < 1e-3
+    assert keeps_average == ("average" in ours.ends)
+
+
+def test_updates_are_adamws_under_every_zero_stage(model: Path) -> None:
+    """Bias corrections from the first update on, decay of matrices alone, clipping before the moments, a rate that warms up."""
+    setup = Setup(model=model, algorithm=sdpo(TeacherKind.ema), config=CONFIG)
+    theirs = expected(setup)
+    assert min(theirs.norms) < CONFIG.grad_clip < max(theirs.norms)
+    variants = {f"ZeRO {stage}": setup.with_(zero_stage=stage) for stage in (0, 1, 2, 3)}
+    variants |= {f"ZeRO {stage} offloaded": setup.with_(zero_stage=stage, offload=Offload.optimizer) for stage in (1, 2, 3)}
+    variants["ZeRO 3 all offloaded"] = setup.with_(zero_stage=3, offload=Offload.all)
+    for num_ranks in (1, 2):
+        found = launch(num_ranks, courses, [leg(variant, num_ranks) for variant in variants.values()])[0]
+        for label, ours in zip(variants, found, strict=True):
+            check(f"{num_ranks} ranks, {label}", ours, theirs, keeps_average=True)
+            rates = [metrics["lr"] for metrics in ours.metrics]
+            assert rates == pytest.approx([CONFIG.lr / 3, CONFIG.lr * 2 / 3, CONFIG.lr, CONFIG.lr])
+            assert (ours.num_updates, ours.num_steps) == (4, 2)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_every_teacher_follows_as_it_should(num_ranks: int, model: Path, untied: Path) -> None:
+    asked, labels, setups = [], [], []
+    for kind in TeacherKind:
+        setup = Setup(model=model, algorithm=sdpo(kind), config=CONFIG, teacher=untied if kind is TeacherKind.external else None)
+        for stage in (1, 3):
+            asked.append(leg(setup.with_(zero_stage=stage), num_ranks))
+            labels.append(f"{kind.value}, {num_ranks} ranks, ZeRO {stage}")
+            setups.append(setup)
+    found = launch(num_ranks, courses, asked)[0]
+    for label, setup, ours in zip(labels, setups, found, strict=True):
+        assert isinstance(setup.algorithm, SDPOConfig)
+        check(label, ours, expected(setup), keeps_average=setup.algorithm.teacher.kind is TeacherKind.ema)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_adapters_learn_from_every_teacher(num_ranks: int, model: Path, untied: Path) -> None:
+    asked, labels = [], []
+    for kind in TeacherKind:
+        setup = Setup(
+            model=model,
+            algorithm=sdpo(kind, reference_kl=0.1),
+            config=replace(CONFIG, lora=LoraConfig(rank=4)),
+            teacher=untied if kind is TeacherKind.external else None,
+        )
+        for stage in (1, 3):
+            asked.append(leg(setup.with_(zero_stage=stage), num_ranks))
+            labels.append(f"adapters, {kind.value}, {num_ranks} ranks, ZeRO {stage}")
+    found = launch(num_ranks, courses, asked)[0]
+    for label, one, ours in zip(labels, asked, found, strict=True):
+        assert all(torch.equal(ours.begins["master"][name], flat) for name, flat in found[0].begins["master"].items())
+        shapes = adapter_shapes(ours.policy, ours.begins["master"], rank=4)
+        begins = {name: flat.view(shapes[name]) for name, flat in ours.begins["master"].items()}
+        assert isinstance(one.setup.algorithm, SDPOConfig)
+        keeps_average = one.setup.algorithm.teacher.kind is TeacherKind.ema
+        check(label, ours, expected(one.setup, begins), keeps_average=keeps_average)
+
+
+def adapter_shapes(policy: Mapping[str, Tensor], names: Mapping[str, Tensor], *, rank: int) -> dict[str, tuple[int, int]]:
+    """[rank, inputs] of the first and [outputs, rank] of the second matrix of each adapter."""
+    found = {}
+    for name in names:
+        layer, _, rest = name.partition(".lora_")
+        outputs, inputs = policy[f"{layer}.weight"].shape
+        found[name] = (rank, inputs) if rest.startswith("A") else (outputs, rank)
+    return found
+
+
+ALGORITHMS: Mapping[str, AlgorithmConfig] = {
+    "forward KL, teacher's support": sdpo(
+        TeacherKind.frozen, divergence=Divergence.forward_kl, support=SupportConfig(kind=SupportKind.teacher, num_ids=7)
+    ),
+    "JSD without a tail": sdpo(
+        TeacherKind.ema, divergence=Divergence.jsd, jsd_beta=0.3, support=SupportConfig(num_ids=20, tail=False)
+    ),
+    "full support": sdpo(TeacherKind.live, support=SupportConfig(kind=SupportKind.full), entropy_bonus=0.05),
+    "token": sdpo(TeacherKind.frozen, granularity=Granularity.token, policy_gradient_share=0.0),
+    "sequence": sdpo(TeacherKind.frozen, granularity=Granularity.sequence),
+    "clamps that bite": sdpo(TeacherKind.ema, importance_clip=1.0, rollout_clip=1.0),
+    "GRPO": GRPOConfig(),
+    "GRPO with all its terms": GRPOConfig(
+        entropy_bonus=0.1,
+        reference_kl=0.2,
+        policy_gradient=PolicyGradientConfig(mean=LossMean.sequence, clip_low=0.01, clip_high=0.01),
+    ),
+    "GSPO": GRPOConfig(policy_gradient=PolicyGradientConfig(ratio=RatioLevel.sequence, mean=LossMean.sequence)),
+    "Dr.GRPO": GRPOConfig(policy_gradient=PolicyGradientConfig(mean=LossMean.constant)),
+}
+
+
+def test_every_algorithm_learns_by_its_formulas(model: Path) -> None:
+    """Also from the second update of a step, where the ratios to the policy before it are no longer 1."""
+    setups = [Setup(model=model, algorithm=algorithm, config=CONFIG) for algorithm in ALGORITHMS.values()]
+    for num_ranks, stage in ((1, 1), (2, 3)):
+        found = launch(num_ranks, courses, [leg(setup.with_(zero_stage=stage), num_ranks) for setup in setups])[0]
+        for label, setup, ours in zip(ALGORITHMS, setups, found, strict=True):
+            keeps_average = isinstance(setup.algorithm, SDPOConfig) and setup.algorithm.teacher.kind is TeacherKind.ema
+            check(f"{label}, {num_ranks} ranks, ZeRO {stage}", ours, expected(setup), keeps_average=keeps_average)
+
+
+@pytest.mark.parametrize("kind", [TeacherKind.ema, TeacherKind.trust_region], ids=lambda kind: kind.value)
+def test_ranks_that_share_rows_learn_what_one_would(kind: TeacherKind, model: Path) -> None:
+    """Each knows the old and the reference's log-probabilities of its own tokens alone; lengths and counts are the rows'."""
+    pg = PolicyGradientConfig(mean=LossMean.sequence)
+    setup = Setup(
+        model=model, algorithm=sdpo(kind, reference_kl=0.1, entropy_bonus=0.1, policy_gradient=pg), config=CONFIG
+    ).with_(num_ranks=2, sequence_parallel=2)
+    stages = (0, 1, 3)
+    found = launch(2, courses, [leg(setup.with_(zero_stage=stage), 1) for stage in stages])[0]
+    for stage, ours in zip(stages, found, strict=True):
+        check(f"Ulysses, {kind.value}, ZeRO {stage}", ours, expected(setup), keeps_average=kind is TeacherKind.ema)
+
+
+def test_updates_in_bf16_are_the_same_under_every_zero_stage(model: Path) -> None:
+    """Only sums over ranks and micro-batches may round differently, in fp32."""
+    setup = Setup(model=model, algorithm=sdpo(TeacherKind.ema), config=CONFIG).with_(dtype=Dtype.bfloat16)
+    variants = {f"ZeRO {stage}": setup.with_(zero_stage=stage) for stage in (1, 2, 3)}
+    variants |= {f"ZeRO {stage} offloaded": setup.with_(zero_stage=stage, offload=Offload.optimizer) for stage in (1, 2, 3)}
+    theirs = expected(setup)
+    for num_ranks in (1, 2):
+        found = launch(num_ranks, courses, [leg(variant, num_ranks) for variant in variants.values()])[0]
+        for label, ours in zip(variants, found, strict=True):
+            apart_ = {
+                kind: apart(ours.ends[kind], found[0].ends[kind], ours.begins["master"] if kind == "master" else None)
+                for kind in ("master", "exp_avg", "exp_avg_sq")
+            }
+            true = apart(ours.ends["master"], theirs.trained, ours.begins["master"])
+            print(
+                f"bf16, {num_ranks} ranks, {label} to ZeRO 1: "
+                + ", ".join(f"{kind} {value:.1e}" for kind, value in apart_.items())
+                + f"; movement to fp64 {true:.1e}"
+            )
+            assert max(apart_.values()) < 1e-2
+            assert true < 0.2

@@ -1,0 +1,202 @@
+"""A run that was stopped and continued is the run that was not, to the last bit; on other ranks as far as rounding allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sdpo.config import Dtype, LearnerConfig, LoraConfig, Offload, SDPOConfig, SupportConfig, TeacherConfig, TeacherKind
+from tests.learner.launch import launch
+from tests.learner.ranks import Course, Leg, Setup, State, Steps, courses
+from tests.learner.samples import NUM_TASKS, rows, update_of, updates_of
+
+pytestmark = pytest.mark.integration
+ALGORITHM = SDPOConfig(
+    support=SupportConfig(num_ids=10), policy_gradient_share=0.4, teacher=TeacherConfig(kind=TeacherKind.ema, ema_rate=0.2)
+)
+CONFIG = LearnerConfig(dtype=Dtype.float32, lr=1e-3, warmup_updates=3, weight_decay=0.1)
+
+
+def steps(model: Path, num_ranks: int, num_steps: int) -> Steps:
+    """Of two updates each."""
+    return [
+        updates_of(
+            rows(model, seed=seed), ALGORITHM, num_ranks=num_ranks, micro_batch_tokens=150, tasks_per_update=NUM_TASKS // 2
+        )
+        for seed in range(num_steps)
+    ]
+
+
+def differing(one: State | Mapping[str, Tensor], other: State | Mapping[str, Tensor]) -> list[str]:
+    """Names of what is not the same to the last bit."""
+    assert one.keys() == other.keys()
+    found = []
+    for name, value in one.items():
+        if isinstance(value, Tensor):
+            same = other[name]
+            assert isinstance(same, Tensor)
+            found += [] if value.dtype == same.dtype and torch.equal(value, same) else [name]
+        else:
+            found += [f"{name} {inner}" for inner in differing(value, other[name])]  # type: ignore[arg-type]
+    return found
+
+
+VARIANTS: Mapping[str, tuple[int, dict[str, object]]] = {
+    "fp32, ZeRO 0": (1, {"zero_stage": 0}),
+    "fp32, ZeRO 1": (1, {"zero_stage": 1}),
+    "bf16, ZeRO 1": (1, {"zero_stage": 1, "dtype": Dtype.bfloat16}),
+    "bf16, ZeRO 1, adapters": (1, {"zero_stage": 1, "dtype": Dtype.bfloat16, "lora": LoraConfig(rank=4)}),
+    "fp32, ZeRO 0, 2 ranks": (2, {"zero_stage": 0}),
+    "fp32, ZeRO 3, 2 ranks": (2, {"zero_stage": 3}),
+    "bf16, ZeRO 1, 2 ranks": (2, {"zero_stage": 1, "dtype": Dtype.bfloat16}),
+    "bf16, ZeRO 2, 2 ranks": (2, {"zero_stage": 2, "dtype": Dtype.bfloat16}),
+    "bf16, ZeRO 2, 2 ranks, offloaded": (2, {"zero_stage": 2, "dtype": Dtype.bfloat16, "offload": Offload.optimizer}),
+    "bf16, ZeRO 3, 2 ranks": (2, {"zero_stage": 3, "dtype": Dtype.bfloat16}),
+    "bf16, ZeRO 3, 2 ranks, offloaded": (2, {"zero_stage": 3, "dtype": Dtype.bfloat16, "offload": Offload.all}),
+    "bf16, ZeRO 3, 2 ranks, adapters": (2, {"zero_stage": 3, "dtype": Dtype.bfloat16, "lora": LoraConfig(rank=4)}),
+}
+
+
+@pytest.fixture(scope="module")
+def straight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Course, Course, Path]]:
+    """Six steps in one go; the first three, saved in a folder."""
+    found = {}
+    for num_ranks in (1, 2):
+        labels = [label for label, (num, _) in VARIANTS.items() if num == num_ranks]
+        folders = [tmp_path_factory.mktemp("resume") for _ in labels]
+        legs = []
+        for label, folder in zip(labels, folders, strict=True):
+            setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**VARIANTS[label][1])
+            legs.append(Leg(setup=setup, steps=steps(model, num_ranks, 6)))
+            legs.append(Leg(setup=setup, steps=steps(model, num_ranks, 3), save=folder))
+        went = launch(num_ranks, courses, legs)[0]
+        found |= {label: (went[2 * i], went[2 * i + 1], folders[i]) for i, label in enumerate(labels)}
+    return found
+
+
+@pytest.mark.parametrize("label", VARIANTS)
+def test_a_resumed_run_ends_with_the_same_bits(label: str, straight: dict[str, tuple[Course, Course, Path]], model: Path) -> None:
+    whole, first, folder = straight[label]
+    num_ranks, changes = VARIANTS[label]
+    setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**changes)
+    leg = Leg(setup=setup, steps=steps(model, num_ranks, 6)[3:], restore=(folder, first.num_steps, first.num_updates))
+    second = launch(num_ranks, courses, [leg])[0][0]
+    assert differing(first.ends, second.begins) == []
+    assert {"master", "exp_avg", "exp_avg_sq", "average"} == whole.ends.keys()
+    assert differing(whole.ends, second.ends) == []
+    assert differing(whole.policy, second.policy) == []
+    assert all(torch.equal(one, other) for one, other in zip(whole.twin, second.twin, strict=True))
+    assert [*first.metrics, *second.metrics] == list(whole.metrics)
+    assert whole.steps_counted == second.steps_counted == {12.0}
+    assert (second.num_steps, second.num_updates) == (6, 12)
+    assert torch.equal(whole.random, second.random)
+    moved = torch.cat([whole.ends["master"][name] - whole.begins["master"][name] for name in whole.ends["master"]])
+    print(f"{label}: the same bits after 12 updates that moved the weights by {moved.norm():.2f}")
+
+
+@pytest.mark.parametrize("label", [label for label in VARIANTS if "bf16" in label and "adapters" not in label])
+def test_parameters_are_the_masters_rounded(label: str, straight: dict[str, tuple[Course, Course, Path]]) -> None:
+    whole, _, _ = straight[label]
+    for name, master in whole.ends["master"].items():
+        assert torch.equal(whole.policy[name].flatten(), master.bfloat16()), name
+
+
+TRANSFERS = [
+    ("2 ranks, ZeRO 2", 2, {"zero_stage": 2}),
+    ("2 ranks, ZeRO 3", 2, {"zero_stage": 3}),
+    ("2 ranks, ZeRO 0", 2, {"zero_stage": 0}),
+    ("3 ranks, ZeRO 1", 3, {"zero_stage": 1}),
+    ("1 rank, ZeRO 1", 1, {"zero_stage": 1}),
+]
+TARGETS = [
+    ("1 rank, ZeRO 1", 1, {"zero_stage": 1}),
+    ("1 rank, ZeRO 0", 1, {"zero_stage": 0}),
+    ("2 ranks, ZeRO 3", 2, {"zero_stage": 3}),
+    ("2 ranks, ZeRO 2, offloaded", 2, {"zero_stage": 2, "offload": Offload.optimizer}),
+    ("3 ranks, ZeRO 3", 3, {"zero_stage": 3}),
+]
+
+
+@pytest.fixture(scope="module")
+def saved(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Course, Path]]:
+    found = {}
+    for label, num_ranks, changes in TRANSFERS:
+        folder = tmp_path_factory.mktemp("transfer")
+        setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**changes)
+        coming = update_of(rows(model, seed=7), ALGORITHM, num_ranks=num_ranks)
+        leg = Leg(setup=setup, steps=steps(model, num_ranks, 2), save=folder, next=coming)
+        found[label] = launch(num_ranks, courses, [leg])[0][0], folder
+    return found
+
+
+@pytest.mark.parametrize("source", [label for label, _, _ in TRANSFERS])
+def test_a_checkpoint_continues_on_other_ranks_and_under_another_zero_stage(
+    source: str, saved: dict[str, tuple[Course, Path]], model: Path
+) -> None:
+    before, folder = saved[source]
+    assert before.next is not None
+    problems = []
+    for num_ranks in (1, 2, 3):
+        targets = [(label, changes) for label, num, changes in TARGETS if num == num_ranks]
+        coming = update_of(rows(model, seed=7), ALGORITHM, num_ranks=num_ranks)
+        legs = [
+            Leg(
+                setup=Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**changes),
+                steps=[],
+                restore=(folder, before.num_steps, before.num_updates),
+                next=coming,
+            )
+            for _, changes in targets
+        ]
+        for (label, _), after in zip(targets, launch(num_ranks, courses, legs)[0], strict=True):
+            assert after.next is not None
+            unlike = differing(before.ends, after.ends) + differing(before.policy, after.policy)
+            apart = float((after.next.vector - before.next.vector).norm() / before.next.vector.norm())
+            of_loss = abs(after.next.loss / before.next.loss - 1.0)
+            print(f"{source} to {label}: {len(unlike)} tensors differ, next gradient {apart:.1e}, loss {of_loss:.1e}")
+            problems += [f"{label}: {name}" for name in unlike]
+            problems += [f"{label}: gradient {apart:.1e}, loss {of_loss:.1e}"] if max(apart, of_loss) > 1e-6 else []
+    assert problems == []
+
+
+def test_a_checkpoint_that_lacks_a_ranks_file_is_refused(
+    saved: dict[str, tuple[Course, Path]], model: Path, tmp_path: Path
+) -> None:
+    before, folder = saved["2 ranks, ZeRO 2"]
+    (tmp_path / "rank-00000.safetensors").write_bytes((folder / "rank-00000.safetensors").read_bytes())
+    leg = Leg(setup=Setup(model=model, algorithm=ALGORITHM, config=CONFIG), steps=[], restore=(tmp_path, 2, 4))
+    with pytest.raises(AssertionError, match="a checkpoint must hold every parameter of the model whole"):
+        launch(1, courses, [leg])
+    assert before.num_updates == 4
+
+
+def test_a_checkpoint_of_a_larger_model_is_refused(saved: dict[str, tuple[Course, Path]], model: Path, tmp_path: Path) -> None:
+    """Parameters of the same names and more elements: their beginnings would fit, and mean nothing."""
+    _, folder = saved["1 rank, ZeRO 1"]
+    stored = load_file(folder / "rank-00000.safetensors")
+    larger = {key: value if key == "random" else torch.cat([value, value]) for key, value in stored.items()}
+    save_file(larger, tmp_path / "rank-00000.safetensors")
+    leg = Leg(setup=Setup(model=model, algorithm=ALGORITHM, config=CONFIG), steps=[], restore=(tmp_path, 2, 4))
+    with pytest.raises(AssertionError, match="a checkpoint must hold"):
+        launch(1, courses, [leg])
+
+
+def test_a_checkpoint_with_parameters_that_the_model_lacks_is_refused(untied: Path, model: Path, tmp_path: Path) -> None:
+    """An untied head, say, under a model whose head is its embedding."""
+    first = Leg(setup=Setup(model=untied, algorithm=ALGORITHM, config=CONFIG), steps=[], save=tmp_path)
+    launch(1, courses, [first])
+    leg = Leg(setup=Setup(model=model, algorithm=ALGORITHM, config=CONFIG), steps=[], restore=(tmp_path, 0, 0))
+    with pytest.raises(AssertionError, match="a checkpoint must hold"):
+        launch(1, courses, [leg])
+
+
+def test_the_refusal_of_a_checkpoint_names_what_it_lacks(saved: dict[str, tuple[Course, Path]], model: Path) -> None:
+    _, folder = saved["1 rank, ZeRO 1"]
+    setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(lora=LoraConfig(rank=4))
+    with pytest.raises(AssertionError, match=r"lora_A.* learner.lora\?"):
+        launch(1, courses, [Leg(setup=setup, steps=[], restore=(folder, 2, 4))])
