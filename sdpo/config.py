@@ -482,7 +482,7 @@ class LearnerConfig:
     beta2: float = 0.999
     grad_clip: float = 1.0
     gradient_checkpointing: bool = False
-    logits_chunk_mib: float = 128.0
+    logits_chunk_mib: float = 96.0
     """Of one fp32 buffer of logits. Response tokens are scored in chunks whose logits fit it; there are two such buffers."""
     max_skipped_updates: int = 3
     """Updates in a row with a non-finite loss or gradient, each skipped, that end the run."""

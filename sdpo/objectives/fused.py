@@ -108,5 +108,16 @@ class Gradients:
 
     def times(self, factor: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The gradients times the loss's own, in the types of hidden states and head."""
-        head = self._sum.mul_(factor).to(self._head.dtype) if self._sum is not None else None
+        head = _narrowed(self._sum.mul_(factor), self._head.dtype) if self._sum is not None else None
         return (self._hidden.mul_(factor) if self._hidden is not None else None), head
+
+
+def _narrowed(wide_VH: Tensor, dtype: torch.dtype) -> Tensor:
+    """``wide_VH`` in ``dtype``, in the memory it already has: a second copy of a head is hundreds of megabytes. Uses it up."""
+    if dtype == wide_VH.dtype:
+        return wide_VH
+    needed = -(-wide_VH.numel() * dtype.itemsize // wide_VH.dtype.itemsize)
+    narrow_VH = wide_VH.view(-1)[:needed].view(dtype)[: wide_VH.numel()].view(wide_VH.shape)
+    for first in range(0, len(wide_VH), HEAD_ROWS):  # a row is never written where an unread one lies
+        narrow_VH[first : first + HEAD_ROWS] = wide_VH[first : first + HEAD_ROWS].to(dtype)
+    return narrow_VH
