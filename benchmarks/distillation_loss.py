@@ -35,6 +35,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -207,7 +208,7 @@ def measure_apart(row: Row) -> None:
 
 def why_it_failed(code: int, stderr: str) -> str:
     if code < 0:
-        return f"ended by signal {-code}, which usually means out of memory"
+        return "killed, most likely for want of memory" if -code == signal.SIGKILL else f"stopped by signal {-code}"
     lines = [line for line in stderr.splitlines() if line.strip()] or [f"ended with exit code {code}"]
     said = next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception)\b", line)), lines[-1])
     said = re.sub(r"(/[\w.+-]+)+/", "", said).strip()[:200]

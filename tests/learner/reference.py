@@ -49,6 +49,8 @@ class Llama:
         """[T, V]"""
         c = self.config
         hidden = weights["model.embed_tokens.weight"][torch.tensor(ids)]
+        is_padding = (torch.tensor(ids) == c.pad_token_id)[:, None]  # whose embedding does not learn as an input
+        hidden = torch.where(is_padding, hidden.detach(), hidden)
         angles = LlamaRotaryEmbedding(c)(torch.zeros(1), torch.arange(len(ids))[None])
         cos, sin = (part[0].to(hidden.dtype) for part in angles)
         for index in range(c.num_hidden_layers):
