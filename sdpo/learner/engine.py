@@ -262,6 +262,9 @@ def _meet(place: Place, config: LearnerConfig) -> tuple[torch.device, distribute
         distributed.init_process_group(
             backend, init_method=place.rendezvous, rank=place.rank, world_size=place.num_ranks, timeout=timeout
         )
+    # Else DeepSpeed compiles a shared-memory all-reduce on the CPU, minutes of g++ in every new environment; and a process that
+    # is killed while it compiles leaves a lock in the user's cache that every later run waits for without end.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
     device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
     size = config.sequence_parallel
