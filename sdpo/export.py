@@ -8,14 +8,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from safetensors.torch import load_file
 
 from sdpo.config import ExportConfig, ExportedWeights
 from sdpo.errors import UserError
-from sdpo.learner import checkpoint, shard_files
-
-WEIGHTS = "model.safetensors"
+from sdpo.learner import checkpoint, policy_folder, shard_files
 
 
 def run_export(config: ExportConfig) -> int:
@@ -29,17 +26,14 @@ def run_export(config: ExportConfig) -> int:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         shutil.copytree(source / checkpoint.POLICY, scratch)
-        parameters = load_file(scratch / WEIGHTS)
+        parameters = load_file(scratch / policy_folder.WEIGHTS)
+        types = {name: tensor.dtype for name, tensor in parameters.items()}
         if config.weights is ExportedWeights.average:
             parameters = _average(source, parameters)
-        dtype = None if config.dtype is None else getattr(torch, config.dtype.value)
-        if config.weights is ExportedWeights.average or dtype is not None:
-            parameters = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in parameters.items()}
-            save_file(parameters, scratch / WEIGHTS, metadata={"format": "pt"})
-        if dtype is not None:
-            settings = AutoConfig.from_pretrained(scratch)
-            settings.dtype = dtype
-            settings.save_pretrained(scratch)
+        if config.dtype is not None:
+            types = dict.fromkeys(types, getattr(torch, config.dtype.value))
+        if config.weights is ExportedWeights.average or config.dtype is not None:
+            policy_folder.put(scratch, {name: tensor.to(types[name]) for name, tensor in parameters.items()})
         os.replace(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -53,7 +47,7 @@ def run_export(config: ExportConfig) -> int:
 
 
 def _average(source: Path, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The teacher's moving average, in the types of ``parameters``."""
+    """The teacher's moving average, fp32, of the names in ``parameters``."""
     found = shard_files.whole(source, "average", {name: tensor.shape for name, tensor in parameters.items()})
     missing = sorted(parameters.keys() - found.keys())
     if missing:
@@ -61,4 +55,4 @@ def _average(source: Path, parameters: dict[str, torch.Tensor]) -> dict[str, tor
             "weights=average needs a checkpoint of a run with algorithm.teacher.kind=ema that trains all weights; "
             f"{source} keeps no average of {missing[0]}. Export weights=policy."
         )
-    return {name: found[name].to(tensor.dtype) for name, tensor in parameters.items()}
+    return {name: found[name] for name in parameters}

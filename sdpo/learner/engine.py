@@ -131,7 +131,7 @@ class DeepSpeedLearner:
         shard_files.save(folder, self.place.rank, self._policy.shards, self._teacher.average)
 
     def restore(self, folder: Path, *, step: int, num_updates: int) -> None:
-        """What ``save`` wrote, on any number of ranks. Raises ValueError where something is missing."""
+        """What ``save`` wrote, on any number of ranks. Raises UserError where it is of another model."""
         shard_files.restore(folder, self.place.rank, self._policy.shards, self._teacher.average, num_updates)
         self.step, self.num_updates = step, num_updates
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from safetensors.torch import save_file
-from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from sdpo.actors import start, threads_each
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig
-from sdpo.errors import MachineError
-from sdpo.learner import checkpoint, update_file
+from sdpo.errors import MachineError, UserError
+from sdpo.learner import checkpoint, policy_folder, update_file
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
@@ -62,7 +60,7 @@ class LearnerActor:
         self._learner.save(folder)
         parameters = self._learner.state_dict(wanted=self._is_first)
         if self._is_first:
-            write_policy(folder / checkpoint.POLICY, parameters, self._model_path)
+            policy_folder.write(folder / checkpoint.POLICY, parameters, self._model_path)
 
     def restore(self, folder: Path, counters: Counters) -> None:
         self._learner.restore(folder, step=counters.step, num_updates=counters.num_updates)
@@ -73,27 +71,6 @@ class LearnerActor:
     @property
     def _is_first(self) -> bool:
         return self._learner.place.rank == 0
-
-
-def write_policy(folder: Path, parameters: Mapping[str, Tensor], model_path: str) -> None:
-    """A plain Hugging Face folder of ``parameters``, with all else from ``model_path``."""
-    folder.mkdir()
-    save_file(
-        {name: tensor.contiguous() for name, tensor in parameters.items()},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    for part in (AutoConfig, AutoTokenizer):
-        part.from_pretrained(model_path).save_pretrained(folder)
-    _generation_config(model_path).save_pretrained(folder)
-
-
-def _generation_config(model_path: str) -> GenerationConfig:
-    """The model's own, which may know more ends of sequence than its config; else what the config says."""
-    try:
-        return GenerationConfig.from_pretrained(model_path)
-    except OSError:
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(model_path))
 
 
 def pairs_per_token(config: PretrainedConfig) -> float:
@@ -209,6 +186,8 @@ class LearnerGroup:
         except GetTimeoutError as error:
             raise MachineError(f"the learner did not answer within learner.timeout_s; see {self._logs[0]}") from error
         except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from error
             cause = str(error.cause).partition("\n")[0]
             raise MachineError(
                 f"a rank of the learner failed: {type(error.cause).__name__}: {cause}. See {self._logs[0]}"

@@ -30,6 +30,9 @@ SUMS = (
 )
 """What is summed over the tokens that were learned from, in the order of the vector that micro_batch_loss returns."""
 
+LARGEST_LOG_RATIO = 20.0
+"""As the mismatch counts it: a token that the engine gave no chance shall show in the metric, not make it infinite."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
@@ -176,7 +179,7 @@ def _learn(
     loss, scores = fused_loss(
         hidden_nH.index_select(0, tokens.places_n), head_VH, tokens.ids_n, objective, comparison=comparison, budget=budget
     )
-    log_ratio_n = scores.student_N - tokens.sampled_n
+    log_ratio_n = (scores.student_N - tokens.sampled_n).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     is_distilled = comparison is not None
     sums = (
         loss.detach(),

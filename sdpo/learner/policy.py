@@ -93,7 +93,12 @@ class Policy:
             self._engine.step()
             return norm
         self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+        norm = float(self._engine.get_global_grad_norm())
+        if not math.isfinite(norm) and self._config.offload is not Offload.none and self._config.zero_stage < 3:
+            # DeepSpeed 0.19 keeps the sums of a step that it skipped there, and adds the next step's to them.
+            sums = self._engine.optimizer.averaged_gradients
+            sums.update(dict.fromkeys(sums))
+        return norm
 
 
 def _adamw(parameters: Sequence[nn.Parameter], config: LearnerConfig) -> torch.optim.AdamW:

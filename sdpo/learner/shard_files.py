@@ -8,15 +8,16 @@ each save, and knows no average.) The parameters in the compute type are not amo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sdpo.errors import UserError
 from sdpo.learner.shards import Piece, Shards
 from sdpo.learner.teacher import Average
 
@@ -34,7 +35,7 @@ class _Stretch(NamedTuple):
 def save(folder: Path, rank: int, shards: Shards, average: Average | None) -> None:
     """Write this rank's file into ``folder``."""
     tensors = {_RANDOM: torch.get_rng_state()}
-    for piece in shards.pieces:
+    for piece in shards.pieces if rank == 0 or not shards.are_replicas else ():
         for kind, flat in _kinds(shards, average, piece.flat).items():
             stretch = flat.detach().reshape(-1).narrow(0, piece.offset, piece.numel)
             tensors[f"{kind}/{piece.start}/{piece.name}"] = stretch.to("cpu").contiguous()
@@ -42,8 +43,10 @@ def save(folder: Path, rank: int, shards: Shards, average: Average | None) -> No
 
 
 def restore(folder: Path, rank: int, shards: Shards, average: Average | None, num_updates: int) -> None:
-    """Set this rank to what is in ``folder``. Raises ValueError where a stretch is missing."""
+    """Set this rank to what is in ``folder``. Raises UserError, before anything is changed, where that is of another model."""
     index = _index(folder)
+    kinds = ["master", *(MOMENTS if num_updates > 0 else ()), *(["average"] if average is not None else [])]
+    _check(folder, index, kinds, shards.sizes)
     if num_updates > 0:
         for number in {piece.flat for piece in shards.pieces}:
             _make_moments(shards, number, num_updates)
@@ -87,30 +90,48 @@ def _index(folder: Path) -> dict[tuple[str, str], list[_Stretch]]:
     return found
 
 
-def _fill(target: Tensor, kind: str, piece: Piece, index: dict[tuple[str, str], list[_Stretch]]) -> None:
+def _check(folder: Path, index: Mapping[tuple[str, str], list[_Stretch]], kinds: Sequence[str], sizes: Mapping[str, int]) -> None:
+    """That the files hold each of the parameters whole and once, and no others."""
+
+    def refuse(found: str) -> NoReturn:
+        raise UserError(
+            f"a checkpoint must hold every trained parameter of the model whole, and no others; {folder} {found}. Does a "
+            "rank's file lack, or is it of another model, algorithm.teacher or learner.lora?"
+        )
+
+    for kind in kinds:
+        for name, size in sizes.items():
+            end = 0
+            for stretch in sorted(index.get((kind, name), []), key=lambda stretch: stretch.start):
+                if stretch.start != end:
+                    break
+                end += stretch.numel
+            held = sum(stretch.numel for stretch in index.get((kind, name), []))
+            if not end == held == size:
+                refuse(f"has {held:,} elements of the {kind} of {name}, which has {size:,}")
+        others = sorted({name for of_kind, name in index if of_kind == kind} - sizes.keys())
+        if others:
+            refuse(f"has the {kind} of {others[0]} as well, which this model does not train")
+
+
+def _fill(target: Tensor, kind: str, piece: Piece, index: Mapping[tuple[str, str], list[_Stretch]]) -> None:
     """Fill a stretch from those that overlap it."""
-    first, last, filled = piece.start, piece.start + piece.numel, 0
-    for stretch in index.get((kind, piece.name), []):
+    first, last = piece.start, piece.start + piece.numel
+    for stretch in index[kind, piece.name]:
         begin, end = max(first, stretch.start), min(last, stretch.start + stretch.numel)
         if begin < end:
             with safe_open(stretch.file, framework="pt") as file:
                 target[begin - first : end - first] = file.get_slice(stretch.key)[begin - stretch.start : end - stretch.start]
-            filled += end - begin
-    if filled != piece.numel:
-        raise ValueError(
-            f"a checkpoint must hold every parameter of the model whole; of {kind} {piece.name} it has {filled} of the "
-            f"{piece.numel} elements from {first} on. Is it of another model, algorithm.teacher or learner.lora?"
-        )
 
 
 def whole(folder: Path, kind: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """The parameters of ``shapes`` that the files hold whole, fp32."""
+    """The parameters of ``shapes`` that the files have some of, fp32. Raises UserError where it is not all of one."""
     index = _index(folder)
+    sizes = {name: shape.numel() for name, shape in shapes.items() if (kind, name) in index}
+    _check(folder, index, [kind] if sizes else [], sizes)
     found = {}
-    for name, shape in shapes.items():
-        if (kind, name) in index:
-            piece = Piece(name=name, start=0, flat=0, offset=0, numel=shape.numel())
-            found[name] = torch.empty(shape.numel())
-            _fill(found[name], kind, piece, index)
-            found[name] = found[name].view(shape)
+    for name, size in sizes.items():
+        found[name] = torch.empty(size)
+        _fill(found[name], kind, Piece(name=name, start=0, flat=0, offset=0, numel=size), index)
+        found[name] = found[name].view(shapes[name])
     return found

@@ -8,7 +8,7 @@ attributes, since it has no interface for it; the version is pinned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +41,16 @@ class Shards(Protocol):
     @property
     def pieces(self) -> Sequence[Piece]:
         """Of every trained parameter, what lies on this rank."""
+        ...
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many elements every trained parameter has, on all ranks together."""
+        ...
+
+    @property
+    def are_replicas(self) -> bool:
+        """Whether every rank holds all of every parameter."""
         ...
 
     def of_optimizer(self, flat: int) -> Tensor:
@@ -88,9 +98,12 @@ def shards_of(optimizer: Any, trained: dict[str, nn.Parameter]) -> Shards:
 class _WholeShards:
     """No ZeRO: the parameters are their own master weights."""
 
+    are_replicas = True
+
     def __init__(self, optimizer: torch.optim.Optimizer, trained: dict[str, nn.Parameter]) -> None:
         self._optimizer, self._trained = optimizer, list(trained.values())
         self.flats = [parameter.detach().view(-1) for parameter in self._trained]
+        self.sizes = {name: parameter.numel() for name, parameter in trained.items()}
         self.pieces = [
             Piece(name=name, start=0, flat=index, offset=0, numel=parameter.numel())
             for index, (name, parameter) in enumerate(trained.items())
@@ -115,6 +128,8 @@ class _WholeShards:
 class _FlatShards:
     """ZeRO 1 and 2, and bf16 without ZeRO: each group of parameters is one flat tensor, of which every rank masters a part."""
 
+    are_replicas = False
+
     def __init__(
         self,
         optimizer: Any,
@@ -125,6 +140,7 @@ class _FlatShards:
     ) -> None:
         self._optimizer, self.flats, self._wholes, self._parts = optimizer, masters, wholes, parts
         self._trained = list(trained.values())
+        self.sizes = {name: parameter.numel() for name, parameter in trained.items()}
         # A parameter is a view of its group's flat tensor: where it lies is where its memory does.
         begins = [(whole.data_ptr(), whole.data_ptr() + whole.nbytes) for whole in wholes]
         self._places: list[tuple[int, int]] = []
@@ -168,11 +184,14 @@ class _FlatShards:
 class _PartitionedShards:
     """ZeRO 3: every parameter is cut into as many parts as there are ranks, the last one padded."""
 
+    are_replicas = False
+
     def __init__(self, optimizer: Any, trained: dict[str, nn.Parameter]) -> None:
         self._optimizer = optimizer
         self.flats: list[Tensor] = optimizer.fp32_partitioned_groups_flat
         self._names = {id(parameter): name for name, parameter in trained.items()}
         self._trained = trained
+        self.sizes = {name: int(parameter.ds_numel) for name, parameter in trained.items()}  # type: ignore[attr-defined]
         pieces = []
         for flat, group in enumerate(optimizer.fp16_groups):
             offset = 0

@@ -347,7 +347,7 @@ class Checkpointed:
 
 def write_checkpoint(seat: Seat, setup: Setup, steps: Steps, path: Path, ids: Sequence[int]) -> Checkpointed:
     """As LearnerGroup and its actors write it."""
-    from sdpo.learner.group import write_policy
+    from sdpo.learner import policy_folder
 
     learner, metrics = setup.learner(seat), []
     for updates in steps:
@@ -358,7 +358,7 @@ def write_checkpoint(seat: Seat, setup: Setup, steps: Steps, path: Path, ids: Se
     learner.save(checkpoint.scratch_of(path))
     policy = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
     if seat.rank == 0:
-        write_policy(checkpoint.scratch_of(path) / checkpoint.POLICY, policy, str(setup.model))
+        policy_folder.write(checkpoint.scratch_of(path) / checkpoint.POLICY, policy, str(setup.model))
     _wait(seat)
     if seat.rank == 0:
         checkpoint.commit(path, Counters(step=learner.step, num_updates=learner.num_updates))

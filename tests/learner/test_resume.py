@@ -170,7 +170,7 @@ def test_a_checkpoint_that_lacks_a_ranks_file_is_refused(
     before, folder = saved["2 ranks, ZeRO 2"]
     (tmp_path / "rank-00000.safetensors").write_bytes((folder / "rank-00000.safetensors").read_bytes())
     leg = Leg(setup=Setup(model=model, algorithm=ALGORITHM, config=CONFIG), steps=[], restore=(tmp_path, 2, 4))
-    with pytest.raises(AssertionError, match="a checkpoint must hold every parameter of the model whole"):
+    with pytest.raises(AssertionError, match="a checkpoint must hold"):
         launch(1, courses, [leg])
     assert before.num_updates == 4
 
