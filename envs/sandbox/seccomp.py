@@ -2,7 +2,8 @@
 
 A list of refusals rather than of permissions: an interpreter needs too many calls, and they change with the C library.
 Refused is whatever makes a process, a connection, something that outlives the program, or touches another process or
-the kernel's own state. Numbers: Linux ``unistd`` tables; aarch64 has the generic one (untested, for want of a machine).
+the kernel's own state; what would make a process fails with an error of its own, by which that ending is known.
+Numbers: Linux ``unistd`` tables; aarch64 has the generic one (untested, for want of a machine).
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import struct
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
+NO_PROCESSES = errno.EUSERS
+"""What a call that would make a process fails with: nothing else a sandboxed program can do does."""
+
+_MAKES_PROCESS = {"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)}
 _REFUSED = {  # name: (x86_64, aarch64), None where there is no such call
-    "fork": (57, None),
-    "vfork": (58, None),
-    "execve": (59, 221),
-    "execveat": (322, 281),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
     "setsid": (112, 157),
     "setpgid": (109, 154),
     "kill": (62, 129),
@@ -67,7 +70,6 @@ _REFUSED = {  # name: (x86_64, aarch64), None where there is no such call
     "pivot_root": (155, 41),
     "open_by_handle_at": (304, 265),
 }
-_SOCKET = (41, 198)
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _CLONE_THREAD = 0x00010000
@@ -78,8 +80,8 @@ _OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_FIRST_ARGUMENT = 0, 4, 16
 _ALLOW, _KILL, _FAIL_WITH = 0x7FFF0000, 0x80000000, 0x00050000
 
 
-def filter_program(machine: str, *, allow_network: bool) -> bytes:
-    """The filter that refuses the calls above with EPERM, as classic BPF instructions of 8 bytes.
+def filter_program(machine: str) -> bytes:
+    """The filter that refuses the calls above, as classic BPF instructions of 8 bytes.
 
     ``machine`` is as in ``platform.machine()``; raises ValueError where there is no table for it.
     """
@@ -87,33 +89,38 @@ def filter_program(machine: str, *, allow_network: bool) -> bytes:
         known = ", ".join(_ARCHITECTURES)
         raise ValueError(f"the table of system calls must cover the machine; got {machine!r}: add it to ({known})")
     column = list(_ARCHITECTURES).index(machine)
-    numbers = [call[column] for call in (*_REFUSED.values(), *(() if allow_network else (_SOCKET,)))]
-    refused = [number for number in numbers if number is not None]
-    return _instructions(_ARCHITECTURES[machine], refused, clone=_CLONE[column], clone3=_CLONE3[column])
+
+    def numbers(calls: dict[str, tuple[int | None, ...]]) -> list[int]:
+        return [number for call in calls.values() if (number := call[column]) is not None]
+
+    return _instructions(
+        _ARCHITECTURES[machine], numbers(_REFUSED), numbers(_MAKES_PROCESS), clone=_CLONE[column], clone3=_CLONE3[column]
+    )
 
 
-def _instructions(architecture: int, refused: list[int], *, clone: int, clone3: int) -> bytes:
+def _instructions(architecture: int, refused: list[int], makes_process: list[int], *, clone: int, clone3: int) -> bytes:
     """Jumps count the instructions to skip, and so are written from the end backwards."""
-    refuse, no_such_call, allow = _FAIL_WITH | errno.EPERM, _FAIL_WITH | errno.ENOSYS, _ALLOW
+    refuse, no_process, no_such_call = _FAIL_WITH | errno.EPERM, _FAIL_WITH | NO_PROCESSES, _FAIL_WITH | errno.ENOSYS
     tail = [
         (_IF_EQUAL, 0, 1, clone3),  # its flags lie behind a pointer: the C library falls back to clone
         (_RETURN, 0, 0, no_such_call),
-        (_IF_EQUAL, 0, 3, clone),
+        (_IF_EQUAL, 0, 2, clone),
         (_LOAD, 0, 0, _OFFSET_FIRST_ARGUMENT),
-        (_IF_ANY_BIT, 1, 0, _CLONE_THREAD),  # threads are bounded by the address space
-        (_RETURN, 0, 0, refuse),
-        (_RETURN, 0, 0, allow),
+        (_IF_ANY_BIT, 0, 1, _CLONE_THREAD),  # threads are bounded by the address space
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, no_process),
         (_RETURN, 0, 0, refuse),
     ]
-    to_refuse = len(tail) - 1
-    checks = [(_IF_EQUAL, to_refuse + len(refused) - 1 - i, 0, number) for i, number in enumerate(refused)]
+    to_refuse, to_no_process = len(tail) - 1, len(tail) - 2
+    checks = [(number, to_refuse) for number in refused] + [(number, to_no_process) for number in makes_process]
+    jumps = [(_IF_EQUAL, there + len(checks) - 1 - i, 0, number) for i, (number, there) in enumerate(checks)]
     head = [
         (_LOAD, 0, 0, _OFFSET_ARCHITECTURE),
         (_IF_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _OFFSET_NUMBER),
-        (_IF_AT_LEAST, to_refuse + len(refused), 0, _X32_CALLS),
+        (_IF_AT_LEAST, to_refuse + len(checks), 0, _X32_CALLS),
     ]
     return b"".join(
-        struct.pack("=HBBI", code, if_true, if_false, value) for code, if_true, if_false, value in head + checks + tail
+        struct.pack("=HBBI", code, if_true, if_false, value) for code, if_true, if_false, value in head + jumps + tail
     )

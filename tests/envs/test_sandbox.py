@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from sdpo.envs import sandbox
-from sdpo.envs.sandbox import Ending, Limits, Outcome, SandboxUnavailable
+from sdpo.envs.sandbox import Ending, Isolation, Limits, Outcome, SandboxUnavailable, Settings
+from sdpo.envs.sandbox.isolation import command
+from sdpo.envs.sandbox.pool import ForkServer
 from sdpo.envs.sandbox.seccomp import filter_program
 
 
@@ -34,16 +36,25 @@ def children_of(pid: int) -> list[int]:
     return children
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind(tmp_path, monkeypatch):
-    """No directory and no child process outlives a run, whatever the program did."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = set(children_of(os.getpid()))
-    num_fds = len(os.listdir("/proc/self/fd"))
-    yield
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture(
+    params=[kind for kind in Isolation if kind is not Isolation.weak], ids=lambda kind: kind.value, autouse=True, scope="module"
+)
+def level(request, tmp_path_factory):
+    """Every test under each isolation that this machine gives; at the end no directory, process or descriptor is left."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    before, num_fds = set(children_of(os.getpid())), len(os.listdir("/proc/self/fd"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        sandbox.use(Settings(isolation=request.param, allow_weak=True))
+        try:
+            sandbox.isolation()
+        except SandboxUnavailable as error:
+            pytest.skip(str(error))
+        yield request.param
+        sandbox.use(Settings())
+    assert list(folder.iterdir()) == []
     assert set(children_of(os.getpid())) <= before
-    assert len(os.listdir("/proc/self/fd")) == num_fds
+    assert len(os.listdir("/proc/self/fd")) <= num_fds
 
 
 def test_a_program_reads_its_input_and_its_three_channels_are_kept_apart():
@@ -73,6 +84,16 @@ def test_a_program_may_use_the_standard_library_and_threads():
         ("import sys\nwhile True: sys.stderr.write('x' * 10**4)", {}, Ending.output),
         ("import os\nwhile True: os.write(3, b'x' * 10**4)", {}, Ending.output),
         ("import ctypes; ctypes.string_at(0)", {}, Ending.killed),
+        ("while True: pass", {"cpu_s": 1.0}, Ending.cpu),
+        ("import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", {"cpu_s": 1.0}, Ending.cpu),
+        ("import os; os.fork()", {}, Ending.processes),
+        ("import subprocess; subprocess.run(['true'])", {}, Ending.processes),
+        (
+            "open('f', 'wb', buffering=0).write(b'x' * 101); open('f', 'ab', buffering=0).write(b'x')",
+            {"file_bytes": 100},
+            Ending.files,
+        ),
+        ("files = [open('/dev/null') for _ in range(99)]", {}, Ending.files),
     ],
 )
 def test_every_way_of_failing_is_a_kind_of_its_own(program, limits, ending):
@@ -100,7 +121,10 @@ def test_a_program_that_closes_its_channels_is_still_waited_for_and_stopped():
     ],
 )
 def test_a_program_starts_no_other(program):
-    assert refused(program)
+    assert run(program).ending in (Ending.processes, Ending.error)
+    assert run(
+        f"try:\n    {program.replace(chr(10), chr(10) + '    ')}\nexcept BaseException as e: print(type(e).__mro__)"
+    ).stdout
 
 
 @pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"])
@@ -112,11 +136,6 @@ def test_a_program_cannot_reach_a_server_on_this_machine():
     assert refused("import socket; socket.create_connection(('127.0.0.1', 22), 1)")
 
 
-def test_a_program_may_be_given_the_network():
-    program = "import socket; socket.socket(); print('yes')"
-    assert run(program, allow_network=True).stdout == b"yes\n"
-
-
 @pytest.mark.parametrize(
     "program",
     [
@@ -125,7 +144,6 @@ def test_a_program_may_be_given_the_network():
         "import os; os.sched_setaffinity(os.getppid(), {0})",
         "import os; os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
         "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
-        "import os; print(open(f'/proc/{os.getppid()}/environ').read())",
     ],
 )
 def test_a_program_cannot_touch_other_processes(program):
@@ -133,7 +151,7 @@ def test_a_program_cannot_touch_other_processes(program):
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "/etc/shadow", "/proc/self/status", sandbox.__file__, "/home", "/tmp", "/dev/sda"]
+    "path", ["/etc/passwd", "/etc/shadow", "/proc/self/status", "/proc/1/environ", sandbox.__file__, "/home", "/tmp", "/dev/sda"]
 )
 def test_a_program_sees_no_files_but_its_library(path):
     outcome = run(f"import os\nos.listdir({path!r}) if os.path.isdir({path!r}) else open({path!r}).read()")
@@ -144,8 +162,7 @@ def test_a_program_writes_no_file_unless_it_may_and_then_only_in_its_own_directo
     write = "open('file', 'wb', buffering=0).write(b'x' * 100)"
     assert refused(write)
     assert run(write, file_bytes=100).ending is Ending.ok
-    assert refused(f"[{write} for _ in range(2)]; open('file', 'ab', buffering=0).write(b'x')", "File too large", file_bytes=100)
-    assert refused("open('/tmp/file', 'wb')", file_bytes=100)
+    assert run("open('/tmp/file', 'wb')", file_bytes=100).ending is Ending.error
     assert refused("import os; os.mkdir('directory')", file_bytes=100)
 
 
@@ -158,21 +175,52 @@ def test_exit_handlers_and_threads_cannot_hold_up_the_end():
     assert run(program, wall_s=0.5).ending is Ending.timeout
 
 
-def test_the_walls_are_up_as_seen_from_outside():
-    """Asks the kernel rather than the program: no privileges, a filter, and another network namespace."""
-    thread = threading.Thread(target=run, args=("import time; time.sleep(1)",))
-    thread.start()
-    time.sleep(0.5)
-    (child,) = children_of(os.getpid())
-    lines = Path(f"/proc/{child}/status").read_text().splitlines()
-    status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+def test_the_walls_are_up_as_seen_from_outside(level):
+    """Asks the kernel rather than the program: no privileges, a filter, and namespaces that are not ours."""
+    with ForkServer(level) as server:
+        thread = threading.Thread(target=server.run, args=(b"import time; time.sleep(1)", b"", Limits()))
+        thread.start()
+        time.sleep(0.5)
+        program = server._process.pid
+        while children := children_of(program):
+            (program,) = children
+        lines = Path(f"/proc/{program}/status").read_text().splitlines()
+        status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        ours = [
+            os.readlink(f"/proc/{program}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt", "pid")
+        ]
+        thread.join()
     assert status["Seccomp"] == "2"
     assert status["NoNewPrivs"] == "1"
     assert int(status["CapEff"], 16) & ~0b100 == 0
     if os.geteuid() == 0:
         assert status["Uid"].split() == ["65534"] * 4
-        assert os.readlink(f"/proc/{child}/ns/net") != os.readlink("/proc/self/ns/net")
-    thread.join()
+        assert ours == [True, *[level in (Isolation.bubblewrap, Isolation.namespaces)] * 2]
+
+
+def test_a_program_finds_nothing_of_the_one_before_it():
+    with_files = {"file_bytes": 1000}
+    run("open('left', 'w').write('x'); import json, random; json.left = True; random.seed(5)", **with_files)
+    assert run("import os, json; print(os.listdir(), hasattr(json, 'left'))", **with_files).stdout == b"[] False\n"
+
+
+def test_the_same_program_does_the_same_in_every_server():
+    """The order of a set of strings, and a random number, would otherwise decide a verdict by the server it got."""
+    seen = set()
+    for _ in range(3):
+        with ForkServer(sandbox.isolation()) as server:
+            seen.add(server.run(b"import random; print(set('abcdefgh'), random.random())", b"", Limits()).stdout)
+    assert len(seen) == 1
+
+
+def test_a_room_has_a_quota(level):
+    fill = "for i in range(9): open(f'f{i}', 'wb').write(bytes(1 << 24))"
+    if level is Isolation.landlock:
+        pytest.skip(
+            "without a room of its own a program's directory is the machine's temporary one: one file's size is bounded alone"
+        )
+    assert run(fill, file_bytes=1 << 24).ending is Ending.files
+    assert run("open('f', 'wb').write(b'x')", file_bytes=1 << 24).ending is Ending.ok
 
 
 def test_runs_at_the_same_time_do_not_disturb_each_other():
@@ -185,32 +233,46 @@ def test_runs_at_the_same_time_do_not_disturb_each_other():
     assert outcomes == {i: f"{i}\n".encode() for i in range(6)}
 
 
-def test_the_program_dies_with_its_parent(tmp_path_factory):
-    parent = "from sdpo.envs.sandbox import Limits, run\nrun('import time; time.sleep(60)', stdin=b'', limits=Limits(wall_s=60))"
-    process = subprocess.Popen([sys.executable, "-c", parent], env={**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("left"))})
+def test_the_program_dies_with_its_parent(level, tmp_path):
+    parent = (
+        "from sdpo.envs import sandbox\n"
+        f"sandbox.use(sandbox.Settings(isolation=sandbox.Isolation.{level.value}, allow_weak=True))\n"
+        "sandbox.run('import time; time.sleep(60)', stdin=b'', limits=sandbox.Limits(wall_s=60))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], env={**os.environ, "TMPDIR": str(tmp_path)})
     deadline = time.monotonic() + 10
     while not (started := children_of(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.5)
+    time.sleep(0.7)
+    family = [started[0]]
+    family += [other for pid in family for other in children_of(pid)]
     process.kill()
     process.wait()
-    time.sleep(0.2)
-    assert len(started) == 1
-    assert not Path(f"/proc/{started[0]}").exists() or "Z" in Path(f"/proc/{started[0]}/stat").read_text()
+    time.sleep(0.5)
+    assert started
+    assert not [pid for pid in family if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text()]
 
 
 def test_without_walls_the_program_is_not_run(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "sparc")
     with pytest.raises(SandboxUnavailable, match="sparc"):
-        run("print('never')")
+        command(Isolation.landlock, 3, "/")
+
+
+def test_weak_isolation_is_refused_unless_it_is_allowed(level):
+    if level is not Isolation.landlock:
+        pytest.skip("once is enough")
+    sandbox.use(Settings(isolation=Isolation.weak))
+    with pytest.raises(SandboxUnavailable, match=r"sandbox.allow_weak=true"):
+        sandbox.isolation()
+    sandbox.use(Settings(isolation=level))
 
 
 def test_the_filter_knows_two_machines_and_fits_its_jumps():
     for machine in ("x86_64", "aarch64"):
-        code = filter_program(machine, allow_network=False)
+        code = filter_program(machine)
         assert len(code) % 8 == 0
         assert len(code) // 8 < 256
-        assert len(filter_program(machine, allow_network=True)) == len(code) - 8
 
 
 @pytest.mark.parametrize(
