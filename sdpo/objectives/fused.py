@@ -14,7 +14,7 @@ log s_b, by the sampled token's log-probability and by the entropy H:
     dL/dz_v = [v in S] g_v + [v not in S] g_tail p_v / s_tail + [v = y] l - p_v (Σ_b g_b + l) - e p_v (log p_v + H)
 
 Where a loss needs all tokens of a row before it knows the derivatives (GSPO, sequence-level distillation) the chunks are visited
-twice. The support ``full`` goes through autograd, over smaller chunks, since there the buckets are the vocabulary.
+twice. Where the buckets are the whole vocabulary the formula is another one: ``full_rows``.
 
 Shapes: N tokens, n of a chunk, H hidden, V vocabulary, K support.
 """

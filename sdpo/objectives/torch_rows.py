@@ -17,7 +17,8 @@ from torch import Tensor
 from sdpo.objectives.logits import wide
 from sdpo.objectives.support import MASKED, Buckets
 
-_SCRATCH_ROWS = 16
+SCRATCH_ROWS = 16
+"""Rows that are worked on at once where a pass needs memory of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Reading:
         student, outside_n = self.buckets, self.outside_mean_n
         assert student.tail_lse_N is not None
         assert outside_n is not None
-        inside_n = _row_dots((student.inside_NK - student.lse_N[:, None]).exp(), student.inside_NK)
+        inside_n = row_dots((student.inside_NK - student.lse_N[:, None]).exp(), student.inside_NK)
         return student.lse_N - inside_n - (student.tail_lse_N - student.lse_N).exp() * outside_n
 
 
@@ -88,7 +89,7 @@ class TorchRows:
         self.student_CV = self.teacher_CV = torch.empty(shape_CV, dtype=dtype, device=device)
         self._weights = torch.empty(shape_CV, dtype=dtype, device=device)
         self._narrow = self._weights if dtype == hidden_NH.dtype else torch.empty(shape_CV, dtype=hidden_NH.dtype, device=device)
-        self._scratch = torch.empty(_SCRATCH_ROWS, shape_CV[1], dtype=dtype, device=device)
+        self._scratch = torch.empty(SCRATCH_ROWS, shape_CV[1], dtype=dtype, device=device)
         self._temperature = temperature
 
     def settle(self, logits_nV: Tensor) -> Tensor:
@@ -102,13 +103,13 @@ class TorchRows:
         logits_nV.scatter_(-1, support_nK, MASKED)
         if keep:
             weights_nV = self._weights[: len(logits_nV)]
-            tail_n = _soften(logits_nV, weights_nV)
-            mean_n = _row_dots(weights_nV, logits_nV)
+            tail_n = soften(logits_nV, weights_nV)
+            mean_n = row_dots(weights_nV, logits_nV)
         else:
             tail_n, mean_n = torch.empty_like(sampled_n), None
-            for first in range(0, len(logits_nV), _SCRATCH_ROWS):
-                rows = logits_nV[first : first + _SCRATCH_ROWS]
-                tail_n[first : first + _SCRATCH_ROWS] = _soften(rows, self._scratch[: len(rows)])
+            for first in range(0, len(logits_nV), SCRATCH_ROWS):
+                rows = logits_nV[first : first + SCRATCH_ROWS]
+                tail_n[first : first + SCRATCH_ROWS] = soften(rows, self._scratch[: len(rows)])
         lse_n = torch.logaddexp(inside_nK.logsumexp(-1), tail_n)
         buckets = Buckets(inside_NK=inside_nK, lse_N=lse_n, tail_lse_N=tail_n)
         return Reading(sampled_n=sampled_n, buckets=buckets, outside_mean_n=mean_n)
@@ -130,7 +131,7 @@ class TorchRows:
         return by_logits_nV if narrow_nV.dtype == by_logits_nV.dtype else narrow_nV.copy_(by_logits_nV)
 
 
-def _soften(logits_nV: Tensor, out_nV: Tensor) -> Tensor:
+def soften(logits_nV: Tensor, out_nV: Tensor) -> Tensor:
     """[n] log-sum-exp; the softmax is left in ``out_nV``.
 
     The kernel gives the softmax and not its normaliser; the most probable token has both its logit and its probability.
@@ -139,6 +140,6 @@ def _soften(logits_nV: Tensor, out_nV: Tensor) -> Tensor:
     return logits_nV.amax(-1) - softmax_nV.amax(-1).log()
 
 
-def _row_dots(a_nV: Tensor, b_nV: Tensor) -> Tensor:
+def row_dots(a_nV: Tensor, b_nV: Tensor) -> Tensor:
     """[n] without a product of the size of the two."""
     return torch.bmm(a_nV[:, None, :], b_nV[:, :, None])[:, 0, 0]

@@ -12,14 +12,12 @@ from torch import Tensor
 from sdpo.config import Divergence, SupportConfig, SupportKind
 from sdpo.objectives import triton_rows
 from sdpo.objectives.divergence import divergence
+from sdpo.objectives.full_rows import FullReading, FullRows
 from sdpo.objectives.logits import Budget, Logits, wide, wide_product
 from sdpo.objectives.scores import TokenLoss, TokenScores
 from sdpo.objectives.slopes import Slopes, slopes_of
 from sdpo.objectives.support import Buckets
 from sdpo.objectives.torch_rows import RowGradient, Rows, TorchRows
-
-_FULL_COST = 8
-"""A chunk over the full vocabulary is that much smaller: autograd keeps about as many copies of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +51,20 @@ class Visit:
         self._comparison = comparison
         self._temperature = budget.temperature
         self._vocabulary = len(head_VH)
-        self._is_full = comparison is not None and (
-            comparison.support.kind is SupportKind.full or comparison.support.num_ids >= self._vocabulary
-        )
-        affordable = budget.chunk_tokens(self._vocabulary, wide(hidden_NH).itemsize) // (_FULL_COST if self._is_full else 1)
-        self._chunk = min(max(affordable, 1), max(len(ids_N), 1))
-        # The full support is autograd's, which wants the logits settled.
-        rows = triton_rows.TritonRows if triton_rows.can_run(hidden_NH) and not self._is_full else TorchRows
-        self._rows: Rows = rows((self._chunk, self._vocabulary), hidden_NH, budget.temperature)
+        self._hidden_NH = hidden_NH
+        self._chunk = min(budget.chunk_tokens(self._vocabulary, wide(hidden_NH).itemsize), max(len(ids_N), 1))
+        self._rows: Rows | FullRows = self._buffers(comparison)
         self.seen: TokenScores | None = None
+
+    def _buffers(self, comparison: Comparison | None) -> Rows | FullRows:
+        shape_CV = (self._chunk, self._vocabulary)
+        if comparison is not None:
+            support = comparison.support
+            if support.kind is SupportKind.full or support.num_ids >= self._vocabulary:
+                return FullRows(shape_CV, self._hidden_NH, self._temperature, comparison.divergence, comparison.jsd_beta)
+        if triton_rows.can_run(self._hidden_NH):
+            return triton_rows.TritonRows(shape_CV, self._hidden_NH, self._temperature)
+        return TorchRows(shape_CV, self._hidden_NH, self._temperature)
 
     def scores(self) -> TokenScores:
         """Of all tokens, without gradient."""
@@ -75,7 +78,8 @@ class Visit:
         if not loss.is_pointwise:
             total, slopes = slopes_of(self.scores(), slice(0, len(self._ids_N)), loss)
             if not slopes.has_divergence:
-                self._comparison, self._is_full = None, False  # the second walk can do without the teacher
+                self._comparison = None  # the second walk can do without the teacher
+                self._rows = self._buffers(None) if isinstance(self._rows, FullRows) else self._rows
             for tokens in self._chunks():
                 self._descend(self._look(tokens), slopes.part(tokens), tokens, gradients)
             return total
@@ -96,9 +100,11 @@ class Visit:
 
     def _look(self, tokens: slice) -> _Look:
         """Make the chunk's logits and read off all that objectives ask for."""
-        ids_n1 = self._ids_N[tokens, None]
+        ids_n1, rows = self._ids_N[tokens, None], self._rows
+        if isinstance(rows, FullRows):
+            return self._look_at_all(tokens, rows)
         if self._comparison is None:
-            student = self._rows.read(self._make_student(tokens), ids_n1, ids_n1[:, :0], keep=True)
+            student = rows.read(self._make_student(tokens), ids_n1, ids_n1[:, :0], keep=True)
             zeros_n = torch.zeros_like(student.sampled_n)
             scores = TokenScores(
                 student_N=student.sampled_n - student.buckets.lse_N,
@@ -107,22 +113,20 @@ class Visit:
                 divergence_N=zeros_n,
             )
             return _Look(scores=scores, compared=None, full=None)
-        if self._is_full:
-            return self._look_at_all(tokens, self._comparison)
-        return self._look_at_support(tokens, self._comparison)
+        return self._look_at_support(tokens, self._comparison, rows)
 
-    def _look_at_support(self, tokens: slice, comparison: Comparison) -> _Look:
+    def _look_at_support(self, tokens: slice, comparison: Comparison, rows: Rows) -> _Look:
         ids_n1, kind = self._ids_N[tokens, None], comparison.support.kind
         if kind is SupportKind.teacher:  # who chooses the support is looked at first
             teacher_nV = self._make_teacher(comparison, tokens)
             support_nK = teacher_nV.topk(comparison.support.num_ids, dim=-1, sorted=False).indices
-            teacher = self._rows.read(teacher_nV, ids_n1, support_nK, keep=False)
+            teacher = rows.read(teacher_nV, ids_n1, support_nK, keep=False)
         student_nV = self._make_student(tokens)
         if kind is SupportKind.student:
             support_nK = student_nV.topk(comparison.support.num_ids, dim=-1, sorted=False).indices
-        student = self._rows.read(student_nV, ids_n1, support_nK, keep=True)
+        student = rows.read(student_nV, ids_n1, support_nK, keep=True)
         if kind is SupportKind.student:
-            teacher = self._rows.read(self._make_teacher(comparison, tokens), ids_n1, support_nK, keep=False)
+            teacher = rows.read(self._make_teacher(comparison, tokens), ids_n1, support_nK, keep=False)
         with torch.enable_grad():
             buckets_nK = student.buckets.logprobs(tail=comparison.support.tail).detach().requires_grad_()
             divergence_n = divergence(
@@ -140,35 +144,23 @@ class Visit:
             full=None,
         )
 
-    def _look_at_all(self, tokens: slice, comparison: Comparison) -> _Look:
-        """The support is the vocabulary: autograd, on the chunk."""
-        ids_n1 = self._ids_N[tokens, None]
-        teacher_nV = self._make_teacher(comparison, tokens).log_softmax(-1)
-        logits_nV = self._make_student(tokens).clone().requires_grad_()
-        with torch.enable_grad():
-            student_nV = logits_nV.log_softmax(-1)
-            student_n = student_nV.gather(-1, ids_n1)[:, 0]
-            entropy_n = -(student_nV.exp() * student_nV).sum(-1)
-            divergence_n = divergence(student_nV, teacher_nV, comparison.divergence, comparison.jsd_beta)
-        scores = TokenScores(
-            student_N=student_n.detach(),
-            entropy_N=entropy_n.detach(),
-            teacher_N=teacher_nV.gather(-1, ids_n1)[:, 0],
-            divergence_N=divergence_n.detach(),
-        )
-        return _Look(
-            scores=scores,
-            compared=None,
-            full=_Full(logits_nV=logits_nV, student_n=student_n, entropy_n=entropy_n, divergence_n=divergence_n),
-        )
+    def _look_at_all(self, tokens: slice, rows: FullRows) -> _Look:
+        """The support is the vocabulary. The student last: its softmax stays where the teacher's was."""
+        assert self._comparison is not None
+        self._make_teacher(self._comparison, tokens)
+        self._make_student(tokens)
+        full = rows.read(self._ids_N[tokens, None])
+        return _Look(scores=full.scores, compared=None, full=full)
 
     def _descend(self, look: _Look, slopes: Slopes, tokens: slice, gradients: Gradient) -> None:
         """Multiply the chunk's gradient by the logits into ``gradients``; uses up the buffers."""
         hidden_nH = self._student.hidden_NH[tokens]
-        if look.full is not None:
-            by_logits_nV = look.full.gradient(slopes).div_(self._temperature).to(hidden_nH.dtype)
+        ids_n1 = self._ids_N[tokens, None]
+        if isinstance(self._rows, FullRows):
+            assert look.full is not None
+            by_logits_nV = self._rows.gradient(look.full, slopes, ids_n1)
         else:
-            by_logits_nV = self._rows.gradient(_row_gradient(look, slopes, self._ids_N[tokens, None]))
+            by_logits_nV = self._rows.gradient(_row_gradient(look, slopes, ids_n1))
         gradients.add(by_logits_nV, hidden_nH, tokens)
 
     def _make_student(self, tokens: slice) -> Tensor:
@@ -203,27 +195,12 @@ class _Compared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Full:
-    """The same over the whole vocabulary: autograd's graph from the logits to the scores."""
-
-    logits_nV: Tensor
-    student_n: Tensor
-    entropy_n: Tensor
-    divergence_n: Tensor
-
-    def gradient(self, slopes: Slopes) -> Tensor:
-        """[n, V] by the logits."""
-        outputs = (self.student_n, self.entropy_n, self.divergence_n)
-        return torch.autograd.grad(outputs, self.logits_nV, (slopes.student_n, slopes.entropy_n, slopes.divergence_n))[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
     """What one chunk says."""
 
     scores: TokenScores
     compared: _Compared | None
-    full: _Full | None
+    full: FullReading | None
 
 
 def _row_gradient(look: _Look, slopes: Slopes, ids_n1: Tensor) -> RowGradient:

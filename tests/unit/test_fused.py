@@ -167,10 +167,9 @@ def leaf(tensor: Tensor) -> Tensor:
 
 
 def budget_for(case: Problem, chunk: int) -> Budget:
-    """Room for ``chunk`` tokens a chunk, also where a support of the whole vocabulary makes chunks an eighth as long."""
-    sdpo, (vocabulary, item_bytes) = case.objective.sdpo, (len(case.head), max(case.head.element_size(), 4))
-    is_full = sdpo.support.kind is SupportKind.full or sdpo.support.num_ids >= vocabulary
-    return Budget(temperature=case.temperature, chunk_mib=(8 if is_full else 1) * (chunk + 0.1) * vocabulary * item_bytes / 2**20)
+    """Room for ``chunk`` tokens a chunk."""
+    vocabulary, item_bytes = len(case.head), max(case.head.element_size(), 4)
+    return Budget(temperature=case.temperature, chunk_mib=(chunk + 0.1) * vocabulary * item_bytes / 2**20)
 
 
 def comparison_of(case: Problem) -> Comparison:

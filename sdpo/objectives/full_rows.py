@@ -1,0 +1,110 @@
+"""Where the support is the whole vocabulary: a chunk's log-probabilities compared, and the gradient by their logits, by hand.
+
+With s, t the log-probabilities of student and teacher, p = exp s, and D the divergence, the derivative by the logit z_v is
+
+    reverse KL   p_v (s_v - t_v - D)
+    forward KL   p_v - exp t_v
+    JSD          (1-β) p_v (s_v - m_v - KL(S‖M)),  m = log((1-β) p + β exp t)
+
+to which come l (1[v = y] - p_v) for the sampled token's log-probability and -e p_v (s_v + H) for the entropy. Autograd would keep
+some eight copies of the chunk for the same.
+
+Shapes: C tokens of a full chunk, n of this one, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdpo.config import Divergence
+from sdpo.objectives.logits import wide
+from sdpo.objectives.scores import TokenScores
+from sdpo.objectives.slopes import Slopes
+from sdpo.objectives.torch_rows import SCRATCH_ROWS, row_dots, soften
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullReading:
+    """What is read of a chunk, and what its gradient needs of that."""
+
+    scores: TokenScores
+    mean_n: Tensor
+    """[n] the p-mean of what stands in the teacher's buffer: the reverse KL, or KL(S‖M); unused by the forward KL."""
+
+
+class FullRows:
+    """The buffers of a chunk, and every pass over them."""
+
+    def __init__(
+        self, shape_CV: tuple[int, int], hidden_NH: Tensor, temperature: float, kind: Divergence, jsd_beta: float
+    ) -> None:
+        dtype, device = wide(hidden_NH), hidden_NH.device
+        self.student_CV = torch.empty(shape_CV, dtype=dtype, device=device)
+        self.teacher_CV = torch.empty(shape_CV, dtype=dtype, device=device)
+        self._weights = torch.empty(shape_CV, dtype=dtype, device=device)
+        self._narrow = self._weights if dtype == hidden_NH.dtype else torch.empty(shape_CV, dtype=hidden_NH.dtype, device=device)
+        self._temperature, self._kind, self._beta = temperature, kind, jsd_beta
+
+    def settle(self, logits_nV: Tensor) -> Tensor:
+        """Logits to log-probabilities, in place; their exponentials are left in ``_weights``."""
+        if self._temperature != 1.0:
+            logits_nV.div_(self._temperature)
+        logits_nV.sub_(logits_nV.amax(-1, keepdim=True))
+        return logits_nV.sub_(soften(logits_nV, self._weights[: len(logits_nV)])[:, None])
+
+    def read(self, ids_n1: Tensor) -> FullReading:
+        """Of the teacher and the student, both settled, the student last. The teacher's buffer then holds the inner term of the
+        gradient: s - t, s - m, or exp t."""
+        num = len(ids_n1)
+        student_nV, teacher_nV, p_nV = self.student_CV[:num], self.teacher_CV[:num], self._weights[:num]
+        student_n, teacher_n = student_nV.gather(-1, ids_n1)[:, 0], teacher_nV.gather(-1, ids_n1)[:, 0]
+        divergence_n, mean_n = torch.empty_like(student_n), torch.empty_like(student_n)
+        for first in range(0, num, SCRATCH_ROWS):
+            rows = slice(first, min(first + SCRATCH_ROWS, num))
+            divergence_n[rows], mean_n[rows] = self._compare(student_nV[rows], teacher_nV[rows], p_nV[rows])
+        scores = TokenScores(
+            student_N=student_n, entropy_N=-row_dots(p_nV, student_nV), teacher_N=teacher_n, divergence_N=divergence_n
+        )
+        return FullReading(scores=scores, mean_n=mean_n)
+
+    def gradient(self, reading: FullReading, slopes: Slopes, ids_n1: Tensor) -> Tensor:
+        """[n, V] by the logits, in the type of the hidden states. Uses up the buffers."""
+        num = len(ids_n1)
+        student_nV, inner_nV, p_nV = self.student_CV[:num], self.teacher_CV[:num], self._weights[:num]
+        by_divergence_n1, by_sampled_n1 = slopes.divergence_n[:, None], slopes.student_n[:, None]
+        by_logits_nV = inner_nV
+        if self._kind is Divergence.forward_kl:
+            inner_nV.mul_(-by_divergence_n1)
+            times_p_nV = student_nV.add_(reading.scores.entropy_N[:, None]).mul_(-slopes.entropy_n[:, None])
+            by_logits_nV.add_(times_p_nV.add_(by_divergence_n1 - by_sampled_n1).mul_(p_nV))
+        else:
+            share = 1.0 if self._kind is Divergence.reverse_kl else 1.0 - self._beta
+            inner_nV.sub_(reading.mean_n[:, None]).mul_(share * by_divergence_n1).sub_(by_sampled_n1)
+            if slopes.has_entropy:
+                inner_nV.sub_(student_nV.add_(reading.scores.entropy_N[:, None]).mul_(slopes.entropy_n[:, None]))
+            by_logits_nV.mul_(p_nV)
+        by_logits_nV.scatter_add_(-1, ids_n1, by_sampled_n1)
+        if self._temperature != 1.0:
+            by_logits_nV.div_(self._temperature)
+        narrow_nV = self._narrow[:num]
+        return by_logits_nV if narrow_nV.dtype == by_logits_nV.dtype else narrow_nV.copy_(by_logits_nV)
+
+    def _compare(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
+        """Divergence and p-mean of some rows; the teacher's become the inner term. Differences are taken before they are summed:
+        two sums of ten nats would cancel."""
+        if self._kind is Divergence.reverse_kl:
+            divergence_r = row_dots(p_rV, teacher_rV.neg_().add_(student_rV))
+            return divergence_r, divergence_r
+        q_rV = teacher_rV.exp()
+        if self._kind is Divergence.forward_kl:
+            divergence_r = row_dots(q_rV, teacher_rV.sub_(student_rV))
+            teacher_rV.copy_(q_rV)
+            return divergence_r, divergence_r
+        # Where both have underflowed the difference is multiplied by their zeros, and has to be finite for that.
+        mixture_rV = torch.lerp(p_rV, q_rV, self._beta).clamp_(min=torch.finfo(p_rV.dtype).tiny).log_()
+        of_teacher_r = row_dots(q_rV, teacher_rV.sub_(mixture_rV))
+        of_student_r = row_dots(p_rV, torch.sub(student_rV, mixture_rV, out=teacher_rV))
+        return (1.0 - self._beta) * of_student_r + self._beta * of_teacher_r, of_student_r
