@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from sdpo.types import Message, Role, Task, Verdict
+from sdpo.types import Message, Role, Task, Verdict, turns
 
-__all__ = ["Environment", "Message", "Role", "Task", "Verdict"]
+__all__ = ["Conversational", "Environment", "HasReference", "Message", "Role", "Task", "Verdict", "turns"]
 
 
 @runtime_checkable
@@ -30,4 +30,32 @@ class Environment(Protocol):
 
     def verify(self, task: Task, completion: str) -> Verdict:
         """Judge one answer. May be slow. A wrong or malformed answer is a Verdict, never an exception."""
+        ...
+
+
+@runtime_checkable
+class Conversational(Protocol):
+    """What an environment of several turns has besides: something to say between the policy's turns (``sampling.max_turns``).
+
+    ``verify`` is then given the policy's turns in one text, which ``turns`` takes apart; what the environment said in between
+    is not in it, since it can say it again.
+    """
+
+    def reply(self, task: Task, transcript: Sequence[Message]) -> str | None:
+        """What the environment says next, or None: the conversation is over, judge it.
+
+        ``transcript`` begins with the policy's first turn (the task's own messages come before it) and ends with its latest.
+        """
+        ...
+
+
+@runtime_checkable
+class HasReference(Protocol):
+    """What an environment may offer besides: a right answer to each of its tasks. Training never asks for it.
+
+    ``sdpo envs check`` does: verify must give it the reward 1, and it must not stand in the feedback to wrong answers.
+    """
+
+    def reference(self, task: Task) -> str:
+        """A complete answer, as the policy would have to write it."""
         ...

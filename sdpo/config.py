@@ -387,6 +387,9 @@ class SamplingConfig:
     temperature: float = 1.0
     max_prompt_tokens: int = 512
     max_response_tokens: int = 64
+    """Of all turns together, the environment's replies included."""
+    max_turns: int = 1
+    """Turns of the policy; over 1 the environment is asked for a ``reply`` after each but the last."""
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:
@@ -395,6 +398,7 @@ class SamplingConfig:
             )
         _at_least("sampling.max_prompt_tokens", self.max_prompt_tokens, 1, "a prompt needs a token")
         _at_least("sampling.max_response_tokens", self.max_response_tokens, 1, "a response needs a token")
+        _at_least("sampling.max_turns", self.max_turns, 1, "the policy speaks at least once")
 
 
 @dataclass

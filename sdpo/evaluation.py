@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sdpo.conversation import attempts
 from sdpo.errors import UserError
 from sdpo.grouping import asked, grouped
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
@@ -27,8 +28,7 @@ def evaluate(
     log.phase("evaluate")
     prompts_P = tuple(renderer.prompt(task) for task in tasks_P)
     prompts = asked(prompts_P, num_attempts, f"{seed}/evaluate")
-    completions = log.watch(engine.sample(prompts, sampling), len(prompts))
-    groups_P = grouped(tasks_P, prompts_P, verifier.verify(tasks_P, completions))
+    groups_P = grouped(tasks_P, prompts_P, attempts(tasks_P, prompts, engine, verifier, renderer, sampling, log.watch))
     refuse_broken_environment(groups_P, max_set_aside_share)
     return Evaluation(num_attempts=num_attempts, groups=groups_P, metrics=heldout_metrics(groups_P))
 

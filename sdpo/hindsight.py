@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from sdpo.config import HindsightConfig, HintChoice
-from sdpo.types import Attempt, Group, Hint, Message, Role
+from sdpo.types import Attempt, Completion, Group, Hint, Message, Role
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 CLOSING = "Now solve the original problem. Give only the answer in the requested form."
@@ -45,9 +45,17 @@ def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str)
     random.Random(f"{seed}/{group.task.id}").shuffle(order)
     for other in order:
         attempt = group.attempts[other]
-        if other != index and _demonstrates(attempt, config) and (text := without_thinking(attempt.completion.text)):
+        if other != index and _demonstrates(attempt, config) and (text := _demonstrated(attempt.completion)):
             return text
     return None
+
+
+def _demonstrated(completion: Completion) -> str:
+    """What a sibling did: its answer, or the whole conversation where there were several turns."""
+    if len(completion.transcript) == 1:
+        return without_thinking(completion.text)
+    speakers = {Role.assistant: "", Role.user: "[the reply] "}
+    return "\n\n".join(f"{speakers[said.role]}{without_thinking(said.content)}" for said in completion.transcript)
 
 
 def _demonstrates(attempt: Attempt, config: HindsightConfig) -> bool:

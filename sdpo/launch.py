@@ -172,6 +172,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
                 temperature=config.temperature,
                 top_p=config.top_p,
                 max_response_tokens=config.sampling.max_response_tokens,
+                max_turns=config.sampling.max_turns,
             ),
             seed=config.seed,
             max_set_aside_share=config.rollout.max_set_aside_share,

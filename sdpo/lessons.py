@@ -38,7 +38,7 @@ def lessons(
                     prompt_ids=group.prompt_ids,
                     teacher_prompt_ids=teacher_prompt,
                     response_ids=completion.token_ids,
-                    loss_mask=(True,) * len(completion.token_ids),
+                    loss_mask=completion.own_mask or (True,) * len(completion.token_ids),
                     sampled_logprobs=completion.logprobs,
                     advantage=advantage,
                     distillation_weight=distillation,

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from sdpo.config import Config, EnvConfig, ModelConfig, SamplingConfig, SDPOConfig, SupportKind
 from sdpo.envs import registry
-from sdpo.envs.base import Environment
+from sdpo.envs.base import Conversational, Environment
 from sdpo.errors import UserError
 from sdpo.models import resolve
 from sdpo.rendering import ChatRenderer
@@ -63,6 +63,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
 def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
     """The environment with its training and held-out tasks, which share none."""
     environment = make_environment(config.env)
+    refuse_silence(environment, config.sampling.max_turns)
     train = tasks_of(environment, config.env.train_split, config.seed)
     heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
     refuse_overlap(environment, train, heldout)
@@ -75,6 +76,15 @@ def make_environment(config: EnvConfig) -> Environment:
         return registry.make(config.name, config.options)
     except ValueError as error:
         raise UserError(f"env.name={config.name}: {error}") from error
+
+
+def refuse_silence(environment: Environment, max_turns: int) -> None:
+    """Raises UserError where several turns are asked for of an environment that never replies."""
+    if max_turns > 1 and not isinstance(environment, Conversational):
+        raise UserError(
+            f"sampling.max_turns above 1 needs an environment that replies between turns; {environment.name!r} has no method "
+            f"reply(task, transcript), and max_turns is {max_turns}. Set it to 1 or add the method (docs/environments.md)."
+        )
 
 
 def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:

@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import Protocol
 
 from sdpo.config import AlgorithmConfig
-from sdpo.types import Attempt, Completion, Evaluation, Group, Hint, Metrics, Prompt, Ranks, Sampling, SetAside, Task, Update
+from sdpo.types import (
+    Attempt,
+    Completion,
+    Evaluation,
+    Group,
+    Hint,
+    Metrics,
+    Prompt,
+    Ranks,
+    Reply,
+    Sampling,
+    SetAside,
+    Task,
+    Update,
+)
 
 Weights = object
 """Opaque to the loop: made by a learner, understood by the engine it is wired to."""
@@ -29,6 +43,12 @@ class Engine(Protocol):
 class Verifier(Protocol):
     """Judges completions while others are still being generated."""
 
+    def reply(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Reply | SetAside]]:
+        """What the environment says to each completion, in the order in which it says it."""
+        ...
+
     def verify(
         self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
     ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
@@ -41,6 +61,11 @@ class Renderer(Protocol):
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """[S] the student's prompt. Raises UserError if it is longer than the run allows."""
+        ...
+
+    def reply(self, text: str, *, after: int) -> tuple[int, ...]:
+        """What stands between the policy's turn, whose last token is ``after``, and its next one: the environment's ``text``
+        among the template's own tokens."""
         ...
 
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...] | None:

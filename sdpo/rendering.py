@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from sdpo.errors import UserError
 from sdpo.hindsight import HindsightText, hindsight_text
-from sdpo.types import Hint, Message, Task
+from sdpo.types import Hint, Message, Role, Task
 
 ELISION = "\n[…]\n"
+_MARK = "the-policy-spoke-here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,18 @@ class ChatRenderer:
                 f"the limit is {self.max_prompt_tokens}. Raise sampling.max_prompt_tokens or leave that task out."
             )
         return token_ids
+
+    def reply(self, text: str, *, after: int) -> tuple[int, ...]:
+        """What stands between the policy's turn, whose last token is ``after``, and its next one: the environment's ``text``
+        among the template's own tokens, read off a conversation that holds a mark where the policy spoke."""
+        messages = (
+            Message(role=Role.user, content="-"),
+            Message(role=Role.assistant, content=_MARK),
+            Message(role=Role.user, content=self._quoted(text)),
+        )
+        following = self._text(messages).rpartition(_MARK)[2]
+        token_ids = tuple(self.tokenizer.encode(following, add_special_tokens=False))
+        return token_ids[1:] if token_ids[0] == after else token_ids
 
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...] | None:
         """[Q] the teacher's prompt. Over the limit, first the feedback and then the demonstration lose their middle.
@@ -68,10 +81,12 @@ class ChatRenderer:
 
     def _quoted(self, text: str) -> str:
         """``text`` without special tokens, also not such as arise when others are removed."""
+        added = (str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+        special = {*self.tokenizer.all_special_tokens, *added}  # some tokenizers name only few of them among the first
         found = True
         while found:
             found = False
-            for token in self.tokenizer.all_special_tokens:
+            for token in special:
                 if token in text:
                     text, found = text.replace(token, ""), True
         return text.strip()
@@ -92,13 +107,16 @@ class ChatRenderer:
         return best
 
     def _ids(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(self._text(messages), add_special_tokens=False))
+
+    def _text(self, messages: tuple[Message, ...]) -> str:
         text = self.tokenizer.apply_chat_template(
             [{"role": message.role.value, "content": message.content} for message in messages],
             tokenize=False,
             add_generation_prompt=True,
             **dict[str, Any](self.chat_template_options),
         )
-        return tuple(self.tokenizer.encode(str(text), add_special_tokens=False))
+        return str(text)
 
 
 def _elided(text: str, num_chars: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sdpo.config import TrackingConfig
 from sdpo.run_folder import RunFolder
-from sdpo.types import Evaluation, Group, Hint, Metrics
+from sdpo.types import Completion, Evaluation, Group, Hint, Metrics
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -67,6 +67,7 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
             "completion": attempt.completion.text,
             "finish": attempt.completion.finish.value,
             "num_tokens": len(attempt.completion.token_ids),
+            **_conversation(attempt.completion),
             "weights_version": attempt.completion.weights_version,
             "reward": attempt.verdict.reward,
             "feedback": attempt.verdict.feedback,
@@ -80,6 +81,16 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
         for outcome in group.set_aside
     ]
     return judged + broken
+
+
+def _conversation(completion: Completion) -> dict[str, object]:
+    """What was said in turn, where there was more than one."""
+    if completion.own_mask is None or len(completion.turns) == 1:
+        return {}
+    return {
+        "num_own_tokens": sum(completion.own_mask),
+        "turns": [{"role": said.role.value, "content": said.content} for said in completion.turns],
+    }
 
 
 def _rounded(metrics: Metrics) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sdpo.batching import pack
 from sdpo.config import Config, SDPOConfig
+from sdpo.conversation import attempts
 from sdpo.evaluation import evaluate, refuse_broken_environment
 from sdpo.grouping import asked, grouped
 from sdpo.hindsight import choose_hints
@@ -40,6 +41,7 @@ def train(
         temperature=run.sampling.temperature,
         top_p=1.0,
         max_response_tokens=run.sampling.max_response_tokens,
+        max_turns=run.sampling.max_turns,
     )
     for step in range(learner.step, run.num_steps):
         with report.step(step + 1) as log:
@@ -48,8 +50,8 @@ def train(
             tasks_P = tasks.batch(step, run.batch.num_tasks)  # a pure function of (seed, step)
             prompts_P = tuple(renderer.prompt(task) for task in tasks_P)
             prompts = asked(prompts_P, run.batch.group_size, f"{run.seed}/{step}")
-            completions = log.watch(engine.sample(prompts, sampling), len(prompts))
-            groups_P = grouped(tasks_P, prompts_P, verifier.verify(tasks_P, completions))
+            verified = attempts(tasks_P, prompts, engine, verifier, renderer, sampling, log.watch)
+            groups_P = grouped(tasks_P, prompts_P, verified)
             refuse_broken_environment(groups_P, run.rollout.max_set_aside_share)
 
             # 2. Hindsight: what would have helped? No solved sibling and no feedback means no lesson.
@@ -106,6 +108,7 @@ def _look(
         temperature=run.evaluation.temperature,
         top_p=run.evaluation.top_p,
         max_response_tokens=run.sampling.max_response_tokens,
+        max_turns=run.sampling.max_turns,
     )
     with report.looking(step) as log:
         evaluation = evaluate(

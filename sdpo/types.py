@@ -54,6 +54,15 @@ class Task:
             raise ValueError(f"a task's last message must be the user's (the policy answers it); task {self.id!r} breaks this")
 
 
+TURN_BREAK = "\x1e"
+"""Between the policy's turns in a text of several. No turn holds one, so no answer can pretend to be two."""
+
+
+def turns(text: str) -> tuple[str, ...]:
+    """The policy's turns in what ``Environment.verify`` is given."""
+    return tuple(text.split(TURN_BREAK))
+
+
 class Finish(str, Enum):
     """Why a completion ended."""
 
@@ -70,14 +79,26 @@ class Completion:
     logprobs: tuple[float, ...]
     """[R] in nats, under the distribution that was sampled from (temperature and truncation applied)."""
     text: str
-    """The decoded tokens without special ones: what the environment reads."""
+    """The decoded tokens without special ones: what the environment reads. Of several turns the policy's alone, joined by
+    ``TURN_BREAK``."""
     finish: Finish
     weights_version: int
     """Version of the weights that sampled it: the learner's step at the load."""
+    own_mask: tuple[bool, ...] | None = None
+    """[R] False where the environment wrote the token (its logprob is then 0); None: the policy wrote them all."""
+    turns: tuple[Message, ...] = ()
+    """What was said after the task's messages, by policy and environment in turn; empty where there was one turn."""
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):
             raise ValueError(f"a completion needs one logprob a token; got {len(self.logprobs)} for {len(self.token_ids)} tokens")
+        if self.own_mask is not None and len(self.own_mask) != len(self.token_ids):
+            raise ValueError(f"a completion's mask must cover its {len(self.token_ids)} tokens; got {len(self.own_mask)}")
+
+    @property
+    def transcript(self) -> tuple[Message, ...]:
+        """What was said after the task's messages."""
+        return self.turns or (Message(role=Role.assistant, content=self.text),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +127,15 @@ class Attempt:
 
     completion: Completion
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the environment says to a completion before it judges it."""
+
+    completion: Completion
+    text: str | None
+    """None: nothing more, the conversation is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +341,8 @@ class Prompt:
     task_index: int
     """Position of the task in the batch that was asked for."""
     attempt_index: int
+    max_response_tokens: int | None = None
+    """Where earlier turns have used up some of ``Sampling.max_response_tokens``: what is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +352,9 @@ class Sampling:
     temperature: float
     top_p: float
     max_response_tokens: int
+    """Of all turns together, the environment's included."""
+    max_turns: int = 1
+    """Of the policy; 1: the environment is not asked for replies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

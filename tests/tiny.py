@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sdpo.types import Message, Role, Task, Verdict
+from sdpo.types import Message, Role, Task, Verdict, turns
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -86,6 +86,16 @@ class Letters:
 def _six(letter: str) -> str:
     """The letter and the five after it, z followed by a."""
     return "".join(chr(ord("a") + (ord(letter) - ord("a") + offset) % 26) for offset in range(6))
+
+
+class Asking(Letters):
+    """Asks again, once, and judges both turns together."""
+
+    def reply(self, task: Task, transcript: Sequence[Message]) -> str | None:
+        return f"Another with {task.payload}." if len(transcript) == 1 else None
+
+    def verify(self, task: Task, completion: str) -> Verdict:
+        return super().verify(task, "".join(turns(completion)))
 
 
 class Hopeless(Letters):

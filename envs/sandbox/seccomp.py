@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Mapping
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -90,7 +91,7 @@ def filter_program(machine: str) -> bytes:
         raise ValueError(f"the table of system calls must cover the machine; got {machine!r}: add it to ({known})")
     column = list(_ARCHITECTURES).index(machine)
 
-    def numbers(calls: dict[str, tuple[int | None, ...]]) -> list[int]:
+    def numbers(calls: Mapping[str, tuple[int | None, ...]]) -> list[int]:
         return [number for call in calls.values() if (number := call[column]) is not None]
 
     return _instructions(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sdpo.config import RolloutConfig
 from sdpo.rollout.reload import reload
-from sdpo.types import Completion, Finish, Prompt, Sampling
+from sdpo.types import TURN_BREAK, Completion, Finish, Prompt, Sampling
 from sdpo.weights import PackedWeights
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class VllmEngine:
                 SamplingParams(
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
-                    max_tokens=sampling.max_response_tokens,
+                    max_tokens=prompt.max_response_tokens or sampling.max_response_tokens,
                     seed=prompt.seed,
                     logprobs=0,
                     detokenize=False,
@@ -102,7 +102,7 @@ class VllmEngine:
             logprobs=tuple(
                 float(at[token_id].logprob) for at, token_id in zip(sampled.logprobs, token_ids, strict=True) if at is not None
             ),
-            text=str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)),
+            text=str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).replace(TURN_BREAK, " "),
             finish=Finish.stop if sampled.finish_reason == "stop" else Finish.length,
             weights_version=self.version,
         )

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -16,10 +16,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from sdpo.actors import start
 from sdpo.config import EnvConfig, RolloutConfig
 from sdpo.envs import registry
-from sdpo.envs.base import Environment
+from sdpo.envs.base import Conversational, Environment
 from sdpo.errors import UserError
 from sdpo.logs import redirect_output, tail
-from sdpo.types import Attempt, Completion, Prompt, SetAside, Task, Verdict
+from sdpo.types import Attempt, Completion, Prompt, Reply, SetAside, Task, Verdict
+
+_Answer = tuple[Prompt, Attempt | Reply | SetAside]
+_MISSED = {"judge": "verdict", "reply": "reply"}
 
 
 def judge(environment: Environment, task: Task, completion: Completion) -> Attempt | SetAside:
@@ -31,6 +34,21 @@ def judge(environment: Environment, task: Task, completion: Completion) -> Attem
     except Exception:  # noqa: BLE001 - whatever an environment raises is its fault, is counted, and must not stop the run
         return SetAside(completion=completion, error=traceback.format_exc(limit=-6))
     return Attempt(completion=completion, verdict=verdict)
+
+
+def reply(environment: Environment, task: Task, completion: Completion) -> Reply | SetAside:
+    """What the environment says between two turns, or its own failure."""
+    try:
+        if not isinstance(environment, Conversational):
+            raise TypeError(
+                f"an environment of several turns needs reply(task, transcript); {type(environment).__name__} has none"
+            )
+        text = environment.reply(task, completion.transcript)
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"reply must return a text or None; {type(environment).__name__} returned {type(text).__name__}")
+    except Exception:  # noqa: BLE001 - as in judge
+        return SetAside(completion=completion, error=traceback.format_exc(limit=-6))
+    return Reply(completion=completion, text=text)
 
 
 class VerifierActor:
@@ -46,6 +64,20 @@ class VerifierActor:
     def judge(self, task: Task, completion: Completion) -> Attempt | SetAside:
         return judge(self._environment, task, completion)
 
+    def reply(self, task: Task, completion: Completion) -> Reply | SetAside:
+        return reply(self._environment, task, completion)
+
+
+class _Owed(NamedTuple):
+    """One question to a verifier's process."""
+
+    ref: ray.ObjectRef[Attempt | Reply | SetAside]
+    method: str
+    """``"judge"`` or ``"reply"``"""
+    prompt: Prompt
+    task: Task
+    completion: Completion
+
 
 @dataclass(slots=True)
 class _Worker:
@@ -55,7 +87,7 @@ class _Worker:
     """Handle on a VerifierActor."""
     starting: ray.ObjectRef[bool] | None
     """Not yet answered that it is there; the time limit of a verdict begins only then."""
-    owed: deque[tuple[ray.ObjectRef[Attempt | SetAside], Prompt, Task, Completion]] = field(default_factory=deque)
+    owed: deque[_Owed] = field(default_factory=deque)
     since: float = 0.0
     """When the oldest became the oldest, as far as was seen; time.monotonic() seconds."""
 
@@ -88,8 +120,23 @@ class VerifierPool:
         self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
     ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
         """One attempt for each completion, in the order in which verdicts arrive."""
+        for prompt, outcome in self._each("judge", tasks_P, completions):
+            assert not isinstance(outcome, Reply)
+            yield prompt, outcome
+
+    def reply(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Reply | SetAside]]:
+        """What the environment says to each completion, in the order in which it says it."""
+        for prompt, outcome in self._each("reply", tasks_P, completions):
+            assert not isinstance(outcome, Attempt)
+            yield prompt, outcome
+
+    def _each(self, method: str, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]) -> Iterator[_Answer]:
+        """One call at a time: its answers are all taken before another may begin."""
+        assert not any(worker.owed for worker in self._workers)
         for prompt, completion in completions:
-            self._submit(self._least_busy(), prompt, tasks_P[prompt.task_index], completion)
+            self._submit(self._least_busy(), method, prompt, tasks_P[prompt.task_index], completion)
             yield from self._arrived(wait_s=0.0)
         while any(worker.owed for worker in self._workers):
             yield from self._arrived(wait_s=0.1)
@@ -101,18 +148,19 @@ class VerifierPool:
     def _least_busy(self) -> _Worker:
         return min(self._workers, key=lambda worker: len(worker.owed))
 
-    def _submit(self, worker: _Worker, prompt: Prompt, task: Task, completion: Completion) -> None:
+    def _submit(self, worker: _Worker, method: str, prompt: Prompt, task: Task, completion: Completion) -> None:
         if not worker.owed:
             worker.since = time.monotonic()
-        worker.owed.append((worker.actor.judge.remote(task, completion), prompt, task, completion))
+        ref = getattr(worker.actor, method).remote(task, completion)
+        worker.owed.append(_Owed(ref=ref, method=method, prompt=prompt, task=task, completion=completion))
 
-    def _arrived(self, wait_s: float) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
-        heads = {worker.owed[0][0]: worker for worker in self._workers if worker.owed}
+    def _arrived(self, wait_s: float) -> Iterator[_Answer]:
+        heads = {worker.owed[0].ref: worker for worker in self._workers if worker.owed}
         ray.wait(list(heads), num_returns=1, timeout=wait_s)  # for one of them; then all that are there are taken
         ready, late = ray.wait(list(heads), num_returns=len(heads), timeout=0.0)
         for ref in ready:
             worker = heads[ref]
-            _, prompt, _, completion = worker.owed[0]
+            prompt, completion = worker.owed[0].prompt, worker.owed[0].completion
             try:
                 outcome = ray.get(ref)
             except RayError as error:
@@ -127,8 +175,9 @@ class VerifierPool:
         for worker in (heads[ref] for ref in late):
             self._note_start(worker)
             if time.monotonic() - worker.since > self._limit_s(worker):
-                _, prompt, _, completion = worker.owed[0]
-                reason = f"the environment gave no verdict within rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
+                prompt, completion = worker.owed[0].prompt, worker.owed[0].completion
+                missed = _MISSED[worker.owed[0].method]
+                reason = f"the environment gave no {missed} within rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
                 yield prompt, self._replace(worker, completion, reason)
 
     def _note_start(self, worker: _Worker) -> None:
@@ -146,7 +195,7 @@ class VerifierPool:
         successor = self._start()
         worker.actor, worker.starting = successor.actor, successor.starting
         worker.owed.clear()
-        for _, prompt, task, other in remaining:
-            self._submit(worker, prompt, task, other)
+        for question in remaining:
+            self._submit(worker, question.method, question.prompt, question.task, question.completion)
         worker.since = time.monotonic()
         return SetAside(completion=completion, error=error)

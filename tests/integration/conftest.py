@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ class Trainer:
     def rows(self, name: str = "run") -> list[dict[str, float]]:
         return [json.loads(line) for line in (self.runs / name / "metrics.jsonl").read_text().splitlines()]
 
-    def rollouts(self, step: int, name: str = "run") -> list[dict[str, object]]:
+    def rollouts(self, step: int, name: str = "run") -> list[dict[str, Any]]:
         file = self.runs / name / "rollouts" / f"step_{step:06d}.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()]
 

@@ -247,3 +247,13 @@ def test_siblings_hindsight_prompts_are_one_and_the_same_but_for_the_demonstrato
         demonstrators = [index for index, prompt in enumerate(prompts) if prompt != common]
         assert len(demonstrators) == 1
         assert common == tuple(map(ord, f"answer {demonstrators[0]}|None"))
+
+
+def test_tokens_that_the_environment_wrote_carry_no_loss_and_stay_in_the_row() -> None:
+    """Student and teacher both read them: they are in the response, and only the mask leaves them out."""
+    spoken = dataclasses.replace(completion(1, 2, 3, 4), own_mask=(True, False, False, True))
+    talk = Attempt(completion=spoken, verdict=Verdict(reward=0.0))
+    (first, second) = lessons([group("a", talk, attempt(1.0, 5))], [[HINT, None]], WordCounts(), SDPOConfig(), 64)
+    assert first.response_ids == (1, 2, 3, 4)
+    assert first.loss_mask == (True, False, False, True)
+    assert second.loss_mask == (True,)
