@@ -354,6 +354,26 @@ class EnvConfig:
     heldout_split: str = "heldout"
 
 
+class SandboxIsolation(Enum):
+    """What untrusted code is run in, from the strongest; ``sdpo doctor`` says what this machine gives."""
+
+    auto = "auto"
+    """The strongest that works."""
+    bubblewrap = "bubblewrap"
+    namespaces = "namespaces"
+    landlock = "landlock"
+    weak = "weak"
+
+
+@dataclass
+class SandboxConfig:
+    """Where code that a model wrote is run, by environments that run any."""
+
+    isolation: SandboxIsolation = SandboxIsolation.auto
+    allow_weak: bool = False
+    """Run it also where neither namespaces nor Landlock keep it from this machine's files; else such a machine refuses."""
+
+
 @dataclass
 class BatchConfig:
     """How much is sampled a step, and how it is split."""
@@ -608,6 +628,7 @@ class Config:
     algorithm: AlgorithmConfig = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -688,6 +709,7 @@ class EvaluateConfig:
     """Where the engines' output goes."""
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from sdpo.envs import registry
+from sdpo.envs import registry, sandbox
 from sdpo.models import PACKAGED, cache_folder
 
 PINNED = {"torch": "2.13.0", "transformers": "5.23.0", "ray": "2.60.0", "deepspeed": "0.19.8", "hydra-core": "1.3.8"}
@@ -32,7 +32,7 @@ class Finding:
 
 def run_doctor() -> int:
     """Prints the diagnosis; 0 if nothing is missing, else 1."""
-    findings = [*_packages(), *_machine(), *_model(), *_environments()]
+    findings = [*_packages(), *_machine(), *_model(), *_sandbox(), *_environments()]
     table = Table(show_header=False)
     for finding in findings:
         table.add_row("[green]ok[/]" if finding.is_fine else "[red]missing[/]", finding.what, finding.found, finding.mend)
@@ -118,6 +118,26 @@ def _model() -> list[Finding]:
             is_fine=True,
         )
         for name in PACKAGED
+    ]
+
+
+def _sandbox() -> list[Finding]:
+    """What code that a model wrote is run in: the first that works, and why those before it do not."""
+    stronger = []
+    for kind, reason in sandbox.reasons_against().items():
+        if kind is sandbox.Isolation.weak:
+            break
+        if not reason:
+            return [Finding(what="sandbox for untrusted code", found="; ".join([kind.value, *stronger]), is_fine=True)]
+        stronger.append(f"not {kind.value}: {reason.rpartition(': ')[2]}")
+    return [
+        Finding(
+            what="sandbox for untrusted code",
+            found="; ".join(stronger),
+            is_fine=False,
+            mend="install bubblewrap, or take a kernel with user namespaces or with Landlock (5.13); until then code is run only "
+            "with sandbox.allow_weak=true",
+        )
     ]
 
 

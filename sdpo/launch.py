@@ -110,7 +110,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
             logs=folder.logs,
             skipped=folder.skipped,
         )
-        verifier = VerifierPool(config.env, config.rollout, folder.logs)
+        verifier = VerifierPool(config.env, config.sandbox, config.rollout, folder.logs)
         learner.wait_until_ready()
         engine.wait_until_ready()
         if last is not None:
@@ -159,7 +159,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
             num_gpus=gpu_shares(0, config.rollout.num_engines, config.rollout.tensor_parallel_size).engine,
             logs=logs,
         )
-        verifier = VerifierPool(config.env, config.rollout, logs)
+        verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
         engine.wait_until_ready()
         verifier.wait_until_ready()
         evaluation = evaluate(

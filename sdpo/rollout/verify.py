@@ -14,8 +14,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from sdpo.actors import start
-from sdpo.config import EnvConfig, RolloutConfig
-from sdpo.envs import registry
+from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig, SandboxIsolation
+from sdpo.envs import registry, sandbox
 from sdpo.envs.base import Conversational, Environment
 from sdpo.errors import UserError
 from sdpo.logs import redirect_output, tail
@@ -54,8 +54,10 @@ def reply(environment: Environment, task: Task, completion: Completion) -> Reply
 class VerifierActor:
     """An environment in a process of its own."""
 
-    def __init__(self, log: Path, env: EnvConfig) -> None:
+    def __init__(self, log: Path, env: EnvConfig, asked: SandboxConfig) -> None:
         redirect_output(log)
+        kind = None if asked.isolation is SandboxIsolation.auto else sandbox.Isolation(asked.isolation.value)
+        sandbox.use(sandbox.Settings(isolation=kind, allow_weak=asked.allow_weak))
         self._environment = registry.make(env.name, env.options)
 
     def ready(self) -> bool:
@@ -95,8 +97,8 @@ class _Worker:
 class VerifierPool:
     """The Verifier of the loop, over ``config.num_verifiers`` actors."""
 
-    def __init__(self, env: EnvConfig, config: RolloutConfig, logs: Path) -> None:
-        self._env = env
+    def __init__(self, env: EnvConfig, asked: SandboxConfig, config: RolloutConfig, logs: Path) -> None:
+        self._env, self._sandbox = env, asked
         self._config = config
         self._log = logs / "verifier.log"
         self._workers = [self._start() for _ in range(config.num_verifiers)]
@@ -142,7 +144,7 @@ class VerifierPool:
             yield from self._arrived(wait_s=0.1)
 
     def _start(self) -> _Worker:
-        actor = start(VerifierActor, self._log, self._env)
+        actor = start(VerifierActor, self._log, self._env, self._sandbox)
         return _Worker(actor=actor, starting=actor.ready.remote())
 
     def _least_busy(self) -> _Worker:
