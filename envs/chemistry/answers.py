@@ -1,4 +1,4 @@
-"""What did the model answer? From a completion to a text, a count or a formula, or the reason why it is none.
+"""What did the model answer? From a completion to a text, a number or a formula, or the reason why it is none.
 
 Everything here reads untrusted text: nothing raises, nothing takes longer than a pass over it, and a reason never
 repeats what was written, but for the symbol of an element.
@@ -14,6 +14,8 @@ MAX_ANSWER_CHARACTERS = 200
 OPEN, CLOSE = "<answer>", "</answer>"
 
 _COUNT = re.compile(r"[0-9]{1,6}")
+_SIGNED = re.compile(r"[+-]?[0-9]{1,3}")
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?")
 _ELEMENT_COUNT = re.compile(r"([A-Z][a-z]?)([0-9]{0,4})")
 _FORMULA = re.compile(f"(?:{_ELEMENT_COUNT.pattern})+")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -52,6 +54,31 @@ def read_count(answer: str) -> int | Unreadable:
     if _COUNT.fullmatch(answer) is None:
         return Unreadable("The answer is not an integer that counts: write digits only, without sign, words or units.")
     return int(answer)
+
+
+def read_signed(answer: str) -> int | Unreadable:
+    """``"-3"``, ``"3"`` and ``"+3"``."""
+    answer = answer.replace("\N{MINUS SIGN}", "-")
+    if _SIGNED.fullmatch(answer) is None:
+        return Unreadable("The answer is not an integer with its sign: write its sign and its digits, without words or units.")
+    return int(answer)
+
+
+def read_number(answer: str) -> float | Unreadable:
+    """``"46.07"`` gives 46.07."""
+    if _NUMBER.fullmatch(answer) is None:
+        return Unreadable("The answer is not a decimal number: write digits and a point, without words, units or powers of ten.")
+    return float(answer)
+
+
+def read_counts(answer: str, num_counts: int) -> tuple[int, ...] | Unreadable:
+    """``"2, 1, 2"`` gives (2, 1, 2), where so many were asked for."""
+    parts = [part.strip() for part in answer.split(",")]
+    if len(parts) != num_counts:
+        return Unreadable(f"{num_counts} integers are needed, separated by commas; the answer has {len(parts)}.")
+    if any(_COUNT.fullmatch(part) is None or int(part) == 0 for part in parts):
+        return Unreadable("The answer must hold positive integers and commas only, no formulas or words.")
+    return tuple(map(int, parts))
 
 
 def read_formula(answer: str) -> Mapping[str, int] | Unreadable:

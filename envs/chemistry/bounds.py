@@ -1,8 +1,8 @@
-"""Write a molecule whose properties lie within bounds: the family ``bounds``.
+"""Write a molecule whose properties lie within bounds, two or, on hard, three: the family ``bounds``.
 
-The bounds of a task are drawn around a molecule of its own split, so that something small meets them, and are then
-divided between the splits once more by a hash of the bounds themselves. As any molecule within them is right, an answer
-may well solve tasks on both sides; the question and its reference never stand on both.
+The bounds of a task are drawn around a molecule of its own split, so that something small meets them, and are then divided
+between the splits once more by a hash of the bounds themselves. As any molecule within them is right, an answer may well
+solve tasks on both sides; the question and its reference never stand on both.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from rdkit.Chem.rdMolDescriptors import (
 )
 
 from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable
-from sdpo.envs.chemistry.molecules import molecules, split_of, stable_hash, take_evenly
-from sdpo.envs.chemistry.question import RIGHT, Judgement, unreadable, wrong
+from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, split_of, stable_hash
+from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
+from sdpo.envs.chemistry.selection import take_evenly
 from sdpo.envs.chemistry.smiles import read_molecule
 
 WEIGHT = "molecular weight in g/mol"
@@ -42,6 +43,8 @@ PROPERTIES: Mapping[str, Callable[[Chem.Mol], float]] = {
     RINGS: CalcNumRings,
 }
 PAIRS = tuple((size, other) for size in (WEIGHT, HEAVY_ATOMS) for other in (LOGP, DONORS, ACCEPTORS, RINGS))
+THIRD = {LOGP: (RINGS,), DONORS: (LOGP,), ACCEPTORS: (DONORS,), RINGS: (ACCEPTORS,)}
+"""What hard questions bound besides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,10 @@ class BoundsQuestion:
         return "; ".join(map(str, self.bounds))
 
     @property
+    def difficulty(self) -> Difficulty:
+        return difficulty_of(self.reference)
+
+    @property
     def prompt(self) -> str:
         return f"Write a molecule within these bounds. {self.key}. Answer with one SMILES, like {OPEN}CCCCCCCCCCCCO{CLOSE}."
 
@@ -100,14 +107,14 @@ def measure(name: str, mol: Chem.Mol) -> float:
 def bounds_questions(split: str, limit: int) -> list[BoundsQuestion]:
     questions = {question.key: question for question in _candidates(split) if split_of(question.key) == split}
     # By the second bound, so that few of the tasks ask for the commonplace: no ring, no donor.
-    return take_evenly(questions.values(), limit, key=lambda q: q.key, kind=lambda q: str(q.bounds[-1]))
+    return take_evenly(questions.values(), limit, kind=lambda question: str(question.bounds[1]))
 
 
 def _candidates(split: str) -> Iterator[BoundsQuestion]:
     for smiles in molecules(split):
-        mol = Chem.MolFromSmiles(smiles)
         pair = PAIRS[stable_hash(f"bounds/{smiles}") % len(PAIRS)]
-        yield BoundsQuestion(bounds=tuple(_around(name, measure(name, mol)) for name in pair), reference=smiles)
+        names = (*pair, *THIRD[pair[1]]) if difficulty_of(smiles) is Difficulty.hard else pair
+        yield BoundsQuestion(bounds=tuple(_around(name, measure(name, molecule(smiles))) for name in names), reference=smiles)
 
 
 def _around(name: str, value: float) -> Bound:

@@ -1,8 +1,10 @@
-"""How many of something does a molecule have? The families ``heavy_atoms``, ``rings`` and ``functional_groups``."""
+"""How many of something does a molecule have?
+
+The families ``heavy_atoms``, ``rings``, ``functional_groups`` and ``unsaturation``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,11 +12,13 @@ from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcNumHeavyAtoms, CalcNumRings
 
 from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_count
-from sdpo.envs.chemistry.molecules import molecules, stable_hash, take_evenly
-from sdpo.envs.chemistry.question import RIGHT, Judgement, unreadable, wrong
+from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, stable_hash
+from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
+from sdpo.envs.chemistry.selection import take_evenly
 
 HEAVY_ATOMS = "atoms other than hydrogen"
 RINGS = "rings (each ring of a fused pair counts)"
+UNSATURATION = "degrees of unsaturation (rings plus pi bonds, those of aromatic rings included)"
 GROUPS = {
     "hydroxyl groups (OH, those of carboxylic acids left out)": "[OX2H][#6;!$(C=O)]",
     "carbonyl groups (C=O, those of acids and amides included)": "[CX3]=[OX1]",
@@ -40,13 +44,17 @@ class CountQuestion:
         return f"{self.subject}/{self.smiles}"
 
     @property
+    def difficulty(self) -> Difficulty:
+        return difficulty_of(self.smiles)
+
+    @property
     def prompt(self) -> str:
         question = f"How many {self.subject} are in the molecule with the SMILES {self.smiles} ?"
         return f"{question} Answer with one integer, like {OPEN}12{CLOSE}."
 
     @property
     def reference(self) -> str:
-        return str(_count(self.subject, Chem.MolFromSmiles(self.smiles)))
+        return str(_count(self.subject, molecule(self.smiles)))
 
     def judge(self, answer: str) -> Judgement:
         count = read_count(answer)
@@ -59,27 +67,28 @@ class CountQuestion:
 
 
 def heavy_atom_questions(split: str, limit: int) -> list[CountQuestion]:
-    return _take_evenly((CountQuestion(subject=HEAVY_ATOMS, smiles=smiles) for smiles in molecules(split)), limit)
+    return _questions(split, limit, (HEAVY_ATOMS,))
 
 
 def ring_questions(split: str, limit: int) -> list[CountQuestion]:
-    return _take_evenly((CountQuestion(subject=RINGS, smiles=smiles) for smiles in molecules(split)), limit)
+    return _questions(split, limit, (RINGS,))
 
 
 def functional_group_questions(split: str, limit: int) -> list[CountQuestion]:
     """One group a molecule, each group with as many answers as it can have, not all of them zero."""
-    subjects = list(GROUPS)
-    return _take_evenly(
-        (
-            CountQuestion(subject=subjects[stable_hash(f"group/{smiles}") % len(subjects)], smiles=smiles)
-            for smiles in molecules(split)
-        ),
-        limit,
-    )
+    return _questions(split, limit, tuple(GROUPS))
 
 
-def _take_evenly(questions: Iterable[CountQuestion], limit: int) -> list[CountQuestion]:
-    return take_evenly(questions, limit, key=lambda q: q.key, kind=lambda q: f"{q.subject}/{q.reference}")
+def unsaturation_questions(split: str, limit: int) -> list[CountQuestion]:
+    return _questions(split, limit, (UNSATURATION,))
+
+
+def _questions(split: str, limit: int, subjects: tuple[str, ...]) -> list[CountQuestion]:
+    questions = [
+        CountQuestion(subject=subjects[stable_hash(f"group/{smiles}") % len(subjects)], smiles=smiles)
+        for smiles in molecules(split)
+    ]
+    return take_evenly(questions, limit, kind=lambda question: f"{question.subject}/{question.reference}")
 
 
 def _count(subject: str, mol: Chem.Mol) -> int:
@@ -87,7 +96,16 @@ def _count(subject: str, mol: Chem.Mol) -> int:
         return int(CalcNumHeavyAtoms(mol))
     if subject == RINGS:
         return int(CalcNumRings(mol))
+    if subject == UNSATURATION:
+        return _unsaturation(mol)
     return len(mol.GetSubstructMatches(_pattern(subject)))
+
+
+def _unsaturation(mol: Chem.Mol) -> int:
+    """Rings plus pi bonds as they are drawn, so that both bonds of a sulfone count."""
+    kekulized = Chem.Mol(mol)
+    Chem.Kekulize(kekulized, clearAromaticFlags=True)
+    return int(CalcNumRings(mol)) + sum(round(bond.GetBondTypeAsDouble()) - 1 for bond in kekulized.GetBonds())
 
 
 @cache

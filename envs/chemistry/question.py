@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from sdpo.envs.chemistry.answers import Unreadable
+
+
+class Difficulty(str, Enum):
+    """How hard a question is meant to be: by the size of its molecule or by the number of its steps, as its family says."""
+
+    easy = "easy"
+    medium = "medium"
+    hard = "hard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +35,9 @@ class Question(Protocol):
     def key(self) -> str:
         """What the question is about, unique within its family: a SMILES, a formula, bounds."""
         ...
+
+    @property
+    def difficulty(self) -> Difficulty: ...
 
     @property
     def prompt(self) -> str:

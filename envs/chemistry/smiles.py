@@ -22,11 +22,16 @@ from sdpo.envs.chemistry.answers import Unreadable
 
 MAX_ATOMS = 40
 """Before RDKit looks for rings; four times what any question here needs."""
+MAX_RING_DIGITS = 30
+"""Outside brackets; two a ring. Before RDKit sees the text, as is the next."""
+MAX_NESTING = 12
+"""Of branches."""
 MAX_MESSAGES = 4
 """A syntax error and its position, twice; RDKit may go on for pages."""
 ELEMENTS = frozenset({"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"})
 
 _FOREIGN_CHARACTER = re.compile(r"[^A-Za-z0-9@+\-\[\]()=#:/\\.%]")
+_BRACKET = re.compile(r"\[[^\[\]]*\]")
 _TIMESTAMP = re.compile(r"^\[[0-9:]+\] ")
 _ECHO = re.compile(r" (?:while parsing|for input): .*", re.DOTALL)
 
@@ -38,6 +43,9 @@ def read_molecule(answer: str) -> Chem.Mol | Unreadable:
     foreign = _FOREIGN_CHARACTER.search(answer)
     if foreign is not None:
         return Unreadable(f"The answer is not a SMILES: the character {foreign[0]!a} has no place in it.")
+    objection = _objection_to_text(answer)
+    if objection is not None:
+        return Unreadable(objection)
     with _rdkit_messages() as messages:
         draft = Chem.MolFromSmiles(answer, sanitize=False)
         if draft is None:
@@ -53,6 +61,40 @@ def read_molecule(answer: str) -> Chem.Mol | Unreadable:
             return _refused(messages)
     objection = _objection_to_molecule(mol)
     return mol if objection is None else Unreadable(objection)
+
+
+def read_molecules(answer: str, num_molecules: int) -> list[Chem.Mol] | Unreadable:
+    """The molecules of a SMILES with dots between them, where so many were asked for."""
+    parts = answer.split(".")
+    if len(parts) != num_molecules:
+        return Unreadable(f"{num_molecules} molecules are needed, separated by a dot; the answer has {len(parts)}.")
+    mols = []
+    for number, part in enumerate(parts, start=1):
+        mol = read_molecule(part) if part else Unreadable("It is empty.")
+        if isinstance(mol, Unreadable):
+            return Unreadable(f"Molecule {number} of {num_molecules}: {mol.reason}")
+        mols.append(mol)
+    return mols
+
+
+def parse(smiles: str) -> Chem.Mol | None:
+    """The molecule of a short SMILES of our own making, None where it is none; nothing is logged."""
+    with _rdkit_messages():
+        return Chem.MolFromSmiles(smiles)
+
+
+def _objection_to_text(smiles: str) -> str | None:
+    """What would cost RDKit time or stack without being a small molecule."""
+    depth = deepest = 0
+    for character in smiles:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    if deepest > MAX_NESTING:
+        return f"The SMILES nests its branches too deeply: {deepest} levels, and at most {MAX_NESTING} are read."
+    num_digits = len(re.findall("[0-9]", _BRACKET.sub("", smiles)))
+    if num_digits > MAX_RING_DIGITS:
+        return f"The SMILES has too many ring closures: {num_digits} digits, and at most {MAX_RING_DIGITS} are read."
+    return None
 
 
 def _objection_to_draft(draft: Chem.Mol) -> str | None:
