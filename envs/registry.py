@@ -34,7 +34,7 @@ def make(spec: str, options: Mapping[str, object]) -> Environment:
 
     Raises ValueError, as a sentence, for whatever keeps it from being made.
     """
-    environment_class = _find_class(spec)
+    environment_class = find_class(spec)
     _check_options(spec, environment_class, options)
     try:
         environment: object = environment_class(**options)
@@ -50,13 +50,8 @@ def make(spec: str, options: Mapping[str, object]) -> Environment:
     return environment
 
 
-def anywhere(spec: str) -> str:
-    """``spec`` with a file's path made absolute: it then means the same in a process that was started in another folder."""
-    place, colon, class_name = spec.rpartition(":")
-    return f"{Path(place).expanduser().resolve()}:{class_name}" if colon and place.endswith(".py") else spec
-
-
-def _find_class(spec: str) -> type:
+def find_class(spec: str) -> type:
+    """The class that ``spec`` names, not yet called. Raises ValueError, as a sentence, where there is none."""
     place, colon, class_name = spec.rpartition(":")
     if not colon:
         installed = available()
@@ -77,6 +72,12 @@ def _find_class(spec: str) -> type:
             f"it defines {_listed(own)}"
         )
     return classes[class_name]
+
+
+def anywhere(spec: str) -> str:
+    """``spec`` with a file's path made absolute: it then means the same in a process that was started in another folder."""
+    place, colon, class_name = spec.rpartition(":")
+    return f"{Path(place).expanduser().resolve()}:{class_name}" if colon and place.endswith(".py") else spec
 
 
 def _import_module(spec: str, name: str) -> ModuleType:

@@ -22,7 +22,10 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
   sdpo envs list                        the environments that are installed
-  sdpo envs show NAME                   splits, sizes and sample tasks of one
+  sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
+  sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
+  sdpo envs check NAME [OPTION=VALUE ...] [json=true]           whether it keeps the rules; exit code 1 if not
+  sdpo envs new NAME [FOLDER]           a package with an environment of your own, ready to edit
   sdpo doctor                           versions, devices, what is missing and how to get it
 
 Keys are hydra's: groups (algorithm=, model=, env=, learner=, rollout=, cluster=, tracking=, experiment=) and single values
@@ -91,14 +94,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.replay import run_replay
 
             return run_replay(replay)
-        case "envs", ["list"]:
-            from sdpo.show_environments import list_environments
+        case "envs", words:
+            from sdpo.environments.command import run_envs
 
-            return list_environments()
-        case "envs", ["show", name]:
-            from sdpo.show_environments import show_environment
-
-            return show_environment(name)
+            return run_envs(words)
         case "doctor", []:
             from sdpo.doctor import run_doctor
 

@@ -22,14 +22,14 @@ LAYERS = [
         "sdpo.models",
         "sdpo.packing",
     },
-    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons"},
+    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons", "sdpo.conversation"},
     {"sdpo.rendering", "sdpo.rollout", "sdpo.learner", "sdpo.cluster", "sdpo.tracking", "sdpo.terminal"},
     {
         "sdpo.evaluation",
         "sdpo.run_report",
         "sdpo.preflight",
         "sdpo.doctor",
-        "sdpo.show_environments",
+        "sdpo.environments",
         "sdpo.compose",
         "sdpo.export",
     },
@@ -50,8 +50,10 @@ LIGHT = (
     "sdpo.errors",
     "sdpo.hindsight",
     "sdpo.grouping",
+    "sdpo.conversation",
     "sdpo.task_stream",
     "sdpo.envs",
+    "sdpo.environments",
     "sdpo.metrics",
 )
 """Modules that may not import torch: an environment author and a config check need none."""

@@ -82,6 +82,11 @@ class Chemistry:
         random.Random(f"chemistry/{split}/{seed}").shuffle(tasks)
         return tasks
 
+    def reference(self, task: Task) -> str:
+        """A right answer, for the checks of ``sdpo envs check``."""
+        assert isinstance(task.payload, Question)
+        return f"{OPEN}{task.payload.reference}{CLOSE}"
+
     def verify(self, task: Task, completion: str) -> Verdict:
         """1 for a right answer between tags, else 0 and what is wrong with it; no answer makes it raise."""
         question = task.payload

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sdpo.envs.base import Environment
-from sdpo.envs.registry import available, make
+from sdpo.envs.registry import available, find_class, make
 
 SMALL_ENVIRONMENT = """
 from dataclasses import dataclass
@@ -147,3 +147,9 @@ def test_any_other_error_of_the_constructor_becomes_a_sentence(parrot_file: Path
 def test_an_object_that_is_not_an_environment_is_refused_with_what_it_lacks(parrot_file: Path) -> None:
     with pytest.raises(ValueError, match="must be an Environment, with name, tasks, verify; its class Mute lacks tasks, verify"):
         make(f"{parrot_file}:Mute", {})
+
+
+def test_a_class_is_found_without_being_made(parrot_file: Path) -> None:
+    assert find_class(f"{parrot_file}:Parrot").__doc__ is None  # making it would need the option word
+    with pytest.raises(ValueError, match="did you mean 'Parrot'"):
+        find_class(f"{parrot_file}:Parot")
