@@ -1,0 +1,1 @@
+"""Environments made by others, behind this package's own protocol: one room each."""
