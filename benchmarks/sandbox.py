@@ -31,7 +31,8 @@ from rich.table import Table
 from sdpo.envs import sandbox
 from sdpo.envs.base import Task
 from sdpo.envs.code import Code
-from sdpo.envs.code.problem import FunctionTests, Trial, call_text, load_problems
+from sdpo.envs.code.problem import load_problems
+from sdpo.envs.code.trials import FunctionTests, Trial, call_text
 from sdpo.envs.sandbox import Isolation, Settings
 
 

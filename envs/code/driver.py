@@ -1,18 +1,20 @@
-"""What runs inside the sandbox: how is an answer loaded, its function called, and what came back written down?
+"""What runs inside the sandbox: how is an answer loaded and put to work, and what came of it written down?
 
 It knows the calls and not what they should return, so nothing in this process can decide the verdict. ``execution.py``
 hands the text of this file to the sandbox as the program: standard library only, and as little of that as it can.
 
-Request, on standard input, with ``marshal``: (nonce, source of the answer, name of the function, [arguments, ...]), the
-arguments marshalled again. Results, on file descriptor 3, a line each: ``nonce index kind literal``, where index is
-that of the call, -1 for the loading:
+Standard input begins with a request: its size in 8 bytes, then with ``marshal`` (nonce, preamble, source of the answer,
+work). The work of a function is (its name, the most characters of a value, [arguments, ...]), the arguments marshalled
+again; that of a program is None, and what follows the request is the program's to read. Results, on file descriptor 3, a
+line each: ``nonce index kind literal``, where index is that of the call, -1 for the loading, 0 for a program:
 
-- ``loaded``: the answer defines the function; ``missing``: it does not
+- ``loaded``: the answer defines the function, or is a program; ``missing``: it does not
 - ``value``: what the call returned
 - ``object``: the name of the type that it returned, which has no literal
 - ``error``: (name of the exception's type, its message, line of the answer or 0)
 """
 
+import atexit
 import marshal
 import os
 import sys
@@ -21,25 +23,34 @@ from collections.abc import Callable, Iterator
 _RESULT_FD = 3
 _ANSWER = "<answer>"
 _LOADING = -1
-_MAX_VALUE_CHARS = 4000
 _MAX_DEPTH = 20
+_MAX_INT_BITS = 12_000  # Python turns no more than 4300 digits into text
 _MAX_NAME_CHARS = 80
 _MAX_MESSAGE_CHARS = 300
 
 
 def main() -> None:
-    nonce, source, function_name, calls = marshal.loads(sys.stdin.buffer.read())
+    nonce, preamble, source, work = marshal.loads(_read(int.from_bytes(_read(8), "little")))
 
     def write(index: int, kind: str, text: str = "None") -> None:
         line = f"{nonce} {index} {kind} {text}\n".encode("utf-8", "backslashreplace")
         while line:
             line = line[os.write(_RESULT_FD, line) :]
 
+    if work is None:
+        run_program(write, preamble, source)
+    else:
+        make_calls(write, preamble, source, *work)
+
+
+def make_calls(
+    write: Callable[..., None], preamble: str, source: str, function_name: str, max_value_chars: int, calls: list[bytes]
+) -> None:
     def load() -> Callable[..., object] | None:
         namespace: dict[str, object] = {"__name__": "answer"}
+        exec(preamble, namespace)
         exec(compile(source, _ANSWER, "exec"), namespace)
-        function = namespace.get(function_name)
-        return function if callable(function) else None
+        return _find(namespace, function_name)
 
     try:
         function = load()
@@ -54,7 +65,7 @@ def main() -> None:
     write(_LOADING, "loaded")
     for index, call in enumerate(calls):
         try:
-            kind, text = _returned(function(*marshal.loads(call)))
+            kind, text = _returned(function(*marshal.loads(call)), max_value_chars)
         except MemoryError:
             raise
         except BaseException as error:  # noqa: BLE001 - likewise
@@ -62,36 +73,87 @@ def main() -> None:
         write(index, kind, text)
 
 
+def run_program(write: Callable[..., None], preamble: str, source: str) -> None:
+    atexit._clear()  # what was registered before the answer came is not its own
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    index = _LOADING
+    try:
+        exec(preamble, namespace)
+        code = compile(source, _ANSWER, "exec")
+        write(_LOADING, "loaded")
+        index = 0
+        try:
+            exec(code, namespace)
+        except SystemExit as leaving:
+            if leaving.code is not None and leaving.code != 0:
+                raise
+        _finish()
+    except MemoryError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever ends a program is told
+        write(index, "error", repr(_described(error)))
+
+
+def _finish() -> None:
+    """What the interpreter does at its end: wait for threads, call what waits for that, write out what was printed."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+
+
+def _read(size: int) -> bytes:
+    """So much of standard input and no more, as the rest is a program's."""
+    read = b""
+    while len(read) < size and (piece := os.read(0, size - len(read))):
+        read += piece
+    return read
+
+
+def _find(namespace: dict[str, object], name: str) -> Callable[..., object] | None:
+    """The function of that name, or the method of a class Solution, of which each call gets a new object."""
+    function = namespace.get(name)
+    if callable(function):
+        return function
+    solution = namespace.get("Solution")
+    if not isinstance(solution, type) or not callable(getattr(solution, name, None)):
+        return None
+    return lambda *arguments: getattr(solution(), name)(*arguments)
+
+
 class _NoLiteral(Exception):
     pass
 
 
-def _returned(value: object) -> tuple[str, str]:
+def _returned(value: object, max_chars: int) -> tuple[str, str]:
     try:
-        return "value", literal(value)
+        return "value", literal(value, max_chars)
     except _NoLiteral as reason:
         return "object", repr(str(reason))
 
 
-def literal(value: object) -> str:
+def literal(value: object, max_chars: int) -> str:
     """The literal of a value built of exact built-in types only, since a subclass may lie about itself."""
     pieces: list[str] = []
     num_chars = 0
-    for piece in _pieces(value, depth=0):
+    for piece in _pieces(value, 0, max_chars):
         pieces.append(piece)
         num_chars += len(piece)
-        if num_chars > _MAX_VALUE_CHARS:
+        if num_chars > max_chars:
             raise _NoLiteral(f"{type(value).__name__} (too long)")
     return "".join(pieces)
 
 
-def _pieces(value: object, depth: int) -> Iterator[str]:
+def _pieces(value: object, depth: int, max_chars: int) -> Iterator[str]:
     if depth > _MAX_DEPTH:
         raise _NoLiteral(f"{type(value).__name__} (nested too deeply)")
     if value is None or type(value) is bool:
         yield repr(value)
     elif type(value) is int:
-        if value.bit_length() > 3 * _MAX_VALUE_CHARS:
+        if value.bit_length() > _MAX_INT_BITS:
             raise _NoLiteral("int (too long)")
         yield repr(value)
     elif type(value) is float:
@@ -99,32 +161,34 @@ def _pieces(value: object, depth: int) -> Iterator[str]:
             raise _NoLiteral("float (not a number)")
         yield repr(value).replace("inf", "1e999")
     elif type(value) is str:
-        yield repr(value[: _MAX_VALUE_CHARS + 1])
+        yield repr(value[: max_chars + 1])
     elif type(value) is list:
-        yield from _enclosed("[", value, "]", depth)
+        yield from _enclosed("[", value, "]", depth, max_chars)
     elif type(value) is tuple:
-        yield from _enclosed("(", value, ",)" if len(value) == 1 else ")", depth)
+        yield from _enclosed("(", value, ",)" if len(value) == 1 else ")", depth, max_chars)
     elif type(value) is set and value:
-        yield from _enclosed("{", value, "}", depth)
+        yield from _enclosed("{", value, "}", depth, max_chars)
     elif type(value) is set:
         yield "set()"
     elif type(value) is dict:
         yield "{"
         for i, (key, item) in enumerate(value.items()):
             yield ", " if i else ""
-            yield from _pieces(key, depth + 1)
+            yield from _pieces(key, depth + 1, max_chars)
             yield ": "
-            yield from _pieces(item, depth + 1)
+            yield from _pieces(item, depth + 1, max_chars)
         yield "}"
     else:
         raise _NoLiteral(type(value).__name__[:_MAX_NAME_CHARS])
 
 
-def _enclosed(start: str, items: list[object] | tuple[object, ...] | set[object], end: str, depth: int) -> Iterator[str]:
+def _enclosed(
+    start: str, items: list[object] | tuple[object, ...] | set[object], end: str, depth: int, max_chars: int
+) -> Iterator[str]:
     yield start
     for i, item in enumerate(items):
         yield ", " if i else ""
-        yield from _pieces(item, depth + 1)
+        yield from _pieces(item, depth + 1, max_chars)
     yield end
 
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import ast
 import math
+import warnings
+from threading import Lock
 
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9
+_PARSING = Lock()
+"""Python 3.11 keeps the depth of the tree that it builds in one place for all threads, and raises SystemError if two build."""
 
 
 def parse_literal(text: str) -> object:
     """The value of a Python literal. Raises ValueError for anything else, however deep or long."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        with _PARSING, warnings.catch_warnings(action="ignore"):  # the answer's text, not ours, is what is warned of
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ValueError(f"a result must be a Python literal; got {text[:80]!r}") from error
 
 

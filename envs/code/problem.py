@@ -9,39 +9,32 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from string import Template
 
 from sdpo.envs.base import Message, Role, Task
+from sdpo.envs.code.trials import Arguments, FunctionTests, Trial, call_text
 
 SYSTEM_PROMPT = "You are a Python programmer. Reply with one Python function in a ```python block and nothing else."
 _FOLDER = Path(__file__).with_name("problems")
 _MAX_EXAMPLES = 2
 _MAX_EXAMPLES_CHARS = 70  # for more than one; one is always shown
 
-Arguments = tuple[object, ...]
 Variant = Mapping[str, int | float | str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One call and what it must return. Both are literals: numbers, strings, None, lists, tuples, dicts and sets."""
+class Difficulty(str, Enum):
+    """How much has to be thought of."""
 
-    arguments: Arguments
-    expected: object
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionTests:
-    """The payload of a task: what judges an answer."""
-
-    function: str
-    visible: tuple[Trial, ...]
-    """May be told to the student; the first ones stand in the prompt."""
-    hidden: tuple[Trial, ...]
-    """May not."""
+    easy = "easy"
+    """A line or two, as the text says it."""
+    medium = "medium"
+    """A loop with a state, or two ideas together."""
+    hard = "hard"
+    """An algorithm that the text does not name, or cases that are easily forgotten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +45,7 @@ class Problem:
     base: str
     """Unique; the stem of its tasks' ids."""
     is_heldout: bool
+    difficulty: Difficulty
     text: str
     """What the function does, from its verb on; a ``$parameter`` is its value: ``"returns x plus $n"``."""
     signature: str
@@ -80,7 +74,7 @@ class Problem:
         text = Template(self.text).substitute(variant)
         question = f"Write a Python function that {text}.\n\n{header}\n\n{_examples(function, visible)}"
         return Task(
-            id="-".join(["code/" + self.base, *map(_slug, variant.values())]),
+            id=task_id(self.base, variant),
             env="code",
             messages=(Message(role=Role.system, content=SYSTEM_PROMPT), Message(role=Role.user, content=question)),
             payload=FunctionTests(function=function, visible=visible, hidden=hidden),
@@ -99,30 +93,31 @@ def load_problems() -> tuple[Problem, ...]:
     )
 
 
-def call_text(function: str, arguments: Arguments) -> str:
-    """``call_text("clamp", (5, 0, 3))`` is ``"clamp(5, 0, 3)"``."""
-    return f"{function}({', '.join(map(repr, arguments))})"
-
-
 def _problem(family: str, base: str, entry: Mapping[str, object]) -> Problem:
-    known = {"heldout", "text", "signature", "solution", "visible", "hidden", "variants"}
+    known = {"heldout", "difficulty", "text", "signature", "solution", "visible", "hidden", "variants"}
     assert entry.keys() <= known, f"{family}.{base} has an unknown key: {sorted(entry.keys() - known)}"
     visible, hidden, columns = entry["visible"], entry["hidden"], entry.get("variants", {})
     assert isinstance(visible, list)
     assert isinstance(hidden, list)
     assert isinstance(columns, dict)
-    rows = zip(*columns.values(), strict=True) if columns else [()]
     return Problem(
         family=family,
         base=base,
         is_heldout=entry.get("heldout") is True,
+        difficulty=Difficulty(entry.get("difficulty", "easy")),
         text=str(entry["text"]),
         signature=str(entry["signature"]),
         solution=str(entry["solution"]),
         visible=tuple(_arguments(call) for call in visible),
         hidden=tuple(_arguments(call) for call in hidden),
-        variants=tuple(dict(zip(columns, row, strict=True)) for row in rows),
+        variants=variants_of(columns),
     )
+
+
+def variants_of(columns: Mapping[str, Sequence[int | float | str]]) -> tuple[Variant, ...]:
+    """``{n = [1, 2], c = ["a", "b"]}`` is two variants; no column at all is the one without parameters."""
+    rows = zip(*columns.values(), strict=True) if columns else [()]
+    return tuple(dict(zip(columns, row, strict=True)) for row in rows)
 
 
 def _arguments(call: str) -> Arguments:
@@ -135,6 +130,11 @@ def _arguments(call: str) -> Arguments:
 def _examples(function: str, trials: tuple[Trial, ...]) -> str:
     lines = [f"{call_text(function, trial.arguments)} returns {trial.expected!r}" for trial in trials[:_MAX_EXAMPLES]]
     return "\n".join(lines if sum(map(len, lines)) <= _MAX_EXAMPLES_CHARS else lines[:1])
+
+
+def task_id(base: str, variant: Variant) -> str:
+    """``task_id("add", {"n": 3})`` is ``"code/add-3"``."""
+    return "-".join(["code/" + base, *map(_slug, variant.values())])
 
 
 def _slug(value: int | float | str) -> str:

@@ -89,6 +89,6 @@ def _bubblewrap(python: str) -> list[str]:
         *("--ro-bind", str(_HERE), _THERE),
         *hidden,
         *("--proc", "/proc", "--dev", "/dev"),
-        *("--size", str(rooms.QUOTA_BYTES), "--tmpfs", rooms.WORK, "--chmod", "0777", rooms.WORK),
+        *("--size", str(rooms.QUOTA_BYTES), "--tmpfs", rooms.WORK, "--chmod", "0711", rooms.WORK),
         *("--remount-ro", "/", "--chdir", rooms.WORK, "--"),
     ]

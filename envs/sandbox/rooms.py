@@ -87,7 +87,7 @@ def _furnish(libraries: list[str]) -> None:
         root + WORK,
         "tmpfs",
         _NO_SUID | _NO_DEVICES | _NO_EXECUTION,
-        f"size={QUOTA_BYTES},nr_inodes={_MAX_FILES},mode=777",
+        f"size={QUOTA_BYTES},nr_inodes={_MAX_FILES},mode=711",
     )
     os.mkdir(f"{root}/outside")
     os.chdir(root)

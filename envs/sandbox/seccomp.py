@@ -1,8 +1,9 @@
 """Which system calls may a walled-in program not make, and how does the kernel refuse them?
 
 A list of refusals rather than of permissions: an interpreter needs too many calls, and they change with the C library.
-Refused is whatever makes a process, a connection, something that outlives the program, or touches another process or
-the kernel's own state; what would make a process fails with an error of its own, by which that ending is known.
+Refused is whatever makes a process, a connection, something that outlives the program (what a file says of itself included, for
+its directory is swept, not new), or touches another process or the kernel's own state; what would make a process fails with an
+error of its own, by which that ending is known.
 Numbers: Linux ``unistd`` tables; aarch64 has the generic one (untested, for want of a machine).
 """
 
@@ -50,6 +51,22 @@ _REFUSED = {  # name: (x86_64, aarch64), None where there is no such call
     "semget": (64, 190),
     "msgget": (68, 186),
     "mq_open": (240, 180),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "lchown": (94, None),
+    "fchown": (93, 55),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
     "mkdir": (83, None),
     "mkdirat": (258, 34),
     "mknod": (133, None),

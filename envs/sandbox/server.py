@@ -56,7 +56,7 @@ def main(channel: socket.socket, kind: str, refusals: bytes, directory: str, fil
         directory = rooms.enter_room(libraries)
     elif kind == NO_ROOM:
         rooms.leave_network()
-    rooms.give_to_nobody(directory)
+    os.chmod(directory, 0o711)
     for name in _USUAL:
         __import__(name)
     if file_wall and kind == NO_ROOM and walls.landlock_version() < 1:
@@ -76,9 +76,12 @@ def main(channel: socket.socket, kind: str, refusals: bytes, directory: str, fil
             continue  # came too late: what it was to stop had ended
         limits = marshal.loads(request)
         report_read, report_write = os.pipe()
+        own = os.path.join(directory, "own")
+        os.mkdir(own, 0o700)
+        rooms.give_to_nobody(own)
         pid = os.fork()
         if pid == 0:
-            _become(fds, report_write, directory, rules, refusals, limits)
+            _become(fds, report_write, own, rules, refusals, limits)
         os.close(report_write)
         for fd in fds:
             os.close(fd)
@@ -123,9 +126,14 @@ def _kill(pid: int) -> None:
 
 
 def _clear(directory: str) -> None:
-    """Programs can make files, but no directories."""
+    """Of what a program made there: files, links, no directories. Where it and the server are one user, it could write there."""
     for entry in os.scandir(directory):
-        os.unlink(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            _clear(entry.path)
+            os.rmdir(entry.path)
+        else:
+            os.unlink(entry.path)
+    os.utime(directory, (0, 0))
 
 
 def _become(

@@ -1,6 +1,7 @@
 """Verdicts of the code environment: what earns a reward, what is said of the rest, and what does not fool it."""
 
-import tempfile
+import gc
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -33,13 +34,6 @@ def verdict(source: str, task: Task = FIBONACCI, environment: Code = ENVIRONMENT
 def knows_visible(otherwise: str) -> str:
     """An answer to the Fibonacci task that looks its visible tests up, and meets the hidden ones with a statement."""
     return f"def fibonacci(n):\n    if n in (1, 6):\n        return {{1: 1, 6: 8}}[n]\n    {otherwise}"
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    yield
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_reference_solution_earns_the_reward():
@@ -152,7 +146,7 @@ def test_a_forged_record_is_worth_no_more_than_the_value_it_claims():
     answer = (
         "import os, sys\n"
         "def fibonacci(n):\n"
-        "    nonce = sys._getframe(1).f_locals['nonce']\n"
+        "    nonce = sys._getframe(2).f_locals['nonce']\n"
         "    for i in range(9):\n"
         "        for text in ('value 1', 'value (((', 'value __import__', 'error 3', 'error (1, 2, 3)', 'x'):\n"
         "            os.write(3, f'{nonce} {i} {text}\\n'.encode())\n"
@@ -170,7 +164,7 @@ def test_a_forged_record_is_worth_no_more_than_the_value_it_claims():
         "import sys; sys.exit(f'hidden {n}')",
         "print('hidden', n); import os; os._exit(n)",
         "import sys; raise KeyError(repr(sys._getframe(1).f_locals))",
-        "import sys, os; nonce = sys._getframe(1).f_locals['nonce']; "
+        "import sys, os; nonce = sys._getframe(2).f_locals['nonce']; "
         "os.write(3, f'{nonce} 0 error (\"hidden {n}\", \"\", 1)\\n'.encode())",
     ],
 )  # fmt: skip
@@ -185,13 +179,12 @@ def test_feedback_on_a_hidden_test_is_one_of_a_few_fixed_sentences(statement):
 
 
 def test_a_process_that_talks_to_the_student_never_sees_a_hidden_call():
-    """The request is all that the process is told, and an answer can have all of it said in the feedback."""
+    """The work is all that the process is told, and an answer can have all of it said in the feedback."""
     spy = (
         "import marshal, sys\n"
         "def clamp(x):\n"
-        "    sys.stdin.seek(0)\n"
-        "    request = marshal.loads(sys.stdin.buffer.read())\n"
-        "    return [request[2], [marshal.loads(call) for call in request[3]]]"
+        "    name, _, calls = sys._getframe(2).f_locals['work']\n"
+        "    return [name, [marshal.loads(call) for call in calls]]"
     )
     visible = [trial.arguments for trial in CLAMP.payload.visible]
     assert verdict(spy, CLAMP).feedback == f"clamp(7) returned ['clamp', {visible}], but 7 was expected."
@@ -207,8 +200,8 @@ def test_what_the_answer_prints_does_not_matter():
 
 
 def test_long_feedback_is_cut_in_its_middle():
-    judged = Code(max_feedback_chars=100).verify(FIBONACCI, fenced("def fibonacci(n):\n    return 'start' + 'x' * 999 + 'end'"))
-    assert len(judged.feedback) == 100
+    judged = Code(max_feedback_tokens=160).verify(FIBONACCI, fenced("def fibonacci(n):\n    return 'start' + 'x' * 999 + 'end'"))
+    assert len(judged.feedback) == 160
     assert judged.feedback.startswith("fibonacci(6) returned 'start")
     assert judged.feedback.endswith("xend', but 8 was expected.")
     assert " ... " in judged.feedback
@@ -258,6 +251,43 @@ def test_what_is_not_a_literal_is_refused(text):
         parse_literal(text)
 
 
+def test_a_forged_literal_neither_overflows_nor_warns(recwarn):
+    """An OverflowError once came out of verify; a forged text is parsed here, and Python warns of what is odd in it."""
+    for text in ("1" * 4000 + "+1j", "1" * 4000 + "-1e5j", "1if 1else 2", "(1)(2)"):
+        with pytest.raises(ValueError, match="literal"):
+            parse_literal(text)
+    assert parse_literal("'\\d'") == "\\d"
+    assert not recwarn.list
+
+
+class Garbage:
+    """Its collection lets other threads run, wherever the collector comes upon it."""
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        time.sleep(0)
+
+
+def test_literals_are_parsed_by_several_threads_at_once():
+    """Right answers were once lost to "SystemError: AST constructor recursion depth mismatch", a race in Python 3.11."""
+    text = repr([[[[i] * 3, {i: (i, "x")}]] for i in range(60)])
+
+    def parse(number: int) -> str:
+        [Garbage() for _ in range(20)]
+        return repr(parse_literal("(" * (number % 5) + text + ")" * (number % 5)))
+
+    before = gc.get_threshold()
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            parsed = list(pool.map(parse, range(100)))
+    finally:
+        gc.set_threshold(*before)
+    assert set(parsed) == {text}
+
+
 @pytest.mark.parametrize(
     "completion",
     [
@@ -300,10 +330,20 @@ def test_random_edits_of_a_right_answer_never_break_the_verdict():
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout_s": 0.0}, {"timeout_s": float("nan")}, {"memory_bytes": 1 << 20}, {"max_feedback_chars": 10}]
+    "options",
+    [
+        {"timeout_s": 0.0},
+        {"timeout_s": float("nan")},
+        {"memory_bytes": 1 << 20},
+        {"max_feedback_tokens": 10},
+        {"reward": "some"},
+        {"families": ["none"]},
+        {"difficulties": "easy"},
+        {"difficulties": []},
+    ],
 )
 def test_options_out_of_range_are_refused_by_name(options):
-    with pytest.raises(ValueError, match=f"env.{next(iter(options))} must .*; got .*: try"):
+    with pytest.raises(ValueError, match=f"env.options.{next(iter(options))} must .*; got .*: try"):
         Code(**options)
 
 
