@@ -90,8 +90,11 @@ def test_no_feedback_holds_a_hidden_test_a_hidden_result_or_the_reference():
         assert num_tokens_at_most(feedback) <= MAX_TOKENS
         for secret in secrets(task):
             assert secret not in feedback or secret in answer, (task.id, answer, feedback)
+        told = feedback
+        for line in answer.splitlines():  # a line of its own, quoted back, may be all but a bracket the reference's
+            told = told.replace(line.strip(), "…") if len(line.strip()) >= 8 else told
         for line in REFERENCES[task.id].splitlines()[1:]:
-            assert len(line.strip()) < 12 or line.strip() not in feedback or line.strip() in answer, (task.id, feedback)
+            assert len(line.strip()) < 12 or line.strip() not in told, (task.id, answer, feedback)
 
 
 @pytest.mark.parametrize("name", ["code/fibonacci", "code/sum_line"])
