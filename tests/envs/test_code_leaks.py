@@ -36,7 +36,8 @@ def secrets(task: Task) -> Iterator[str]:
         told = [text for trial in tests.visible for text in (call_text(tests.function, trial.arguments), repr(trial.expected))]
         hidden = [(call_text(tests.function, trial.arguments), repr(trial.expected)) for trial in tests.hidden]
     else:
-        told = [text for trial in tests.visible for text in (repr(trial.stdin), repr(trial.expected.rstrip()))]
+        texts = [text for trial in tests.visible for text in (trial.stdin, trial.expected.rstrip())]
+        told = [repr(part) for text in texts for part in (text, *text.splitlines())]  # feedback names single lines, too
         hidden = [(repr(trial.stdin), repr(trial.expected.rstrip())) for trial in tests.hidden]
     known = "\n".join([task.messages[-1].content, *told])
     for given_, expected in hidden:
