@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -28,7 +29,12 @@ server._from_outside()
 """
 """The server's modules under their own names, without ``site``, which would bring in everything that is installed."""
 _AS_ROOT = tuple(word for name in ("SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE") for word in ("--cap-add", f"CAP_{name}"))
-"""What the server needs to make nobodies of its forks and to clear up after them."""
+"""What the server needs to make users of its forks and to clear up after them."""
+
+
+_FIRST_USER = 1 << 30
+"""Above any that a machine gives out: each server's programs are a user of their own, so that none can signal another's, and
+threads are counted by server."""
 
 
 class Isolation(str, Enum):
@@ -65,10 +71,11 @@ def command(isolation: Isolation, channel: int, directory: str) -> list[str]:
         python = [sys.executable]
     python += ["-P", "-s", "-S", "-c", _BOOTSTRAP]
     kind = {Isolation.bubblewrap: server.FURNISHED, Isolation.namespaces: server.ROOM}.get(isolation, server.NO_ROOM)
+    user = str(_FIRST_USER + secrets.randbelow(_FIRST_USER))
     file_wall = "0" if isolation is Isolation.weak else "1"
     if isolation is not Isolation.bubblewrap:
-        return [*python, str(_HERE), str(channel), kind, refusals, directory, file_wall]
-    return [*_bubblewrap(python[0]), *python, _THERE, str(channel), kind, refusals, rooms.WORK, file_wall]
+        return [*python, str(_HERE), str(channel), kind, refusals, directory, file_wall, user]
+    return [*_bubblewrap(python[0]), *python, _THERE, str(channel), kind, refusals, rooms.WORK, file_wall, user]
 
 
 def _bubblewrap(python: str) -> list[str]:
@@ -88,7 +95,7 @@ def _bubblewrap(python: str) -> list[str]:
         *binds,
         *("--ro-bind", str(_HERE), _THERE),
         *hidden,
-        *("--proc", "/proc", "--dev", "/dev"),
-        *("--size", str(rooms.QUOTA_BYTES), "--tmpfs", rooms.WORK, "--chmod", "0711", rooms.WORK),
+        *("--cap-add", "CAP_SYS_ADMIN"),  # for a directory with a quota, and to do without /proc
+        *("--proc", "/proc", "--dev-bind", "/dev/null", "/dev/null", "--dir", rooms.WORK),
         *("--remount-ro", "/", "--chdir", rooms.WORK, "--"),
     ]

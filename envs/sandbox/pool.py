@@ -6,6 +6,7 @@ however that ends, because their socket does.
 
 from __future__ import annotations
 
+import atexit
 import marshal
 import os
 import selectors
@@ -76,13 +77,14 @@ class ForkServer:
         """Returns when it serves. Raises SandboxUnavailable with its last words where it does not."""
         self.isolation = isolation
         self.is_usable = True
-        self._directory = tempfile.mkdtemp(prefix="sdpo-sandbox-")
+        has_room = isolation in (Isolation.bubblewrap, Isolation.namespaces)
+        self._directory = None if has_room else tempfile.mkdtemp(prefix="sdpo-sandbox-")
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = os.memfd_create("log")
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    command(isolation, theirs.fileno(), self._directory),
+                    command(isolation, theirs.fileno(), self._directory or ""),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
@@ -117,9 +119,13 @@ class ForkServer:
             with suppress(ProcessLookupError):
                 self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def run(self, program: bytes, stdin: bytes, limits: Limits) -> Outcome:
+        """As ``run`` above, here."""
+        if limits.file_bytes > 0 and self.isolation is Isolation.landlock:
+            raise SandboxUnavailable("the landlock sandbox has no quota of files and bytes, so a program may write none in it")
         started = time.monotonic()
         pipes = [os.pipe() for _ in range(3)]
         reads, writes = [read for read, _ in pipes], [write for _, write in pipes]
@@ -262,6 +268,7 @@ class _Pool:
 
 
 _POOL = _Pool()
+atexit.register(_POOL.close)
 os.register_at_fork(after_in_child=partial(_Pool._forget, _POOL))
 
 

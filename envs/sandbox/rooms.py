@@ -4,7 +4,7 @@ Runs in the server: standard library only. The room is a set of namespaces: no p
 no network (``net``), no shared memory (``ipc``), another host name (``uts``), and a file system (``mnt``) of its own: read-only,
 with the standard library, the C libraries and ``/dev/null`` in it, and one small writable directory in memory. Where the caller
 is not root, a user namespace gives the right to make the others (``user``); a caller who is root makes them as root, and every
-execution becomes nobody. What is not in the room has no name in it, whatever hole a wall may have.
+execution becomes a user of the server's own. What is not in the room has no name in it, whatever hole a wall may have.
 
 Namespaces cost some 12 ms and mounts as much: that is why the server pays for them and not each execution.
 """
@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 
-from sdpo.envs.sandbox.walls import NOBODY, check
+from sdpo.envs.sandbox.walls import check
 
 WORK = "/sandbox"
 """Where programs may write, in a room."""
@@ -37,9 +37,13 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def leave_network() -> None:
-    """A network namespace alone, where the kernel gives one; where not, seccomp keeps programs off the network."""
-    _LIBC.unshare(_NEW_NETWORK if os.geteuid() == 0 else _NEW_USER | _NEW_NETWORK)
+def leave_network() -> bool:
+    """A network namespace alone, where the kernel gives one; where not, seccomp keeps programs off the network. Whether this user
+    is now one of a namespace of its own."""
+    if os.geteuid() == 0:
+        _LIBC.unshare(_NEW_NETWORK)
+        return False
+    return int(_LIBC.unshare(_NEW_USER | _NEW_NETWORK)) == 0
 
 
 def enter_room(libraries: list[str]) -> str:
@@ -82,13 +86,7 @@ def _furnish(libraries: list[str]) -> None:
             if os.path.isdir(f"{root}{path}/{hidden}"):
                 _mount("hidden", f"{root}{path}/{hidden}", "tmpfs", _READ_ONLY | _NO_SUID | _NO_DEVICES, "size=4k,mode=755")
     os.mkdir(root + WORK)
-    _mount(
-        "work",
-        root + WORK,
-        "tmpfs",
-        _NO_SUID | _NO_DEVICES | _NO_EXECUTION,
-        f"size={QUOTA_BYTES},nr_inodes={_MAX_FILES},mode=711",
-    )
+    mount_work(root + WORK)
     os.mkdir(f"{root}/outside")
     os.chdir(root)
     check(_LIBC.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"outside"), "pivot_root")
@@ -96,6 +94,19 @@ def _furnish(libraries: list[str]) -> None:
     os.rmdir("/outside")
     _mount(None, "/", None, _REMOUNT | _BIND | _READ_ONLY | _NO_SUID | _NO_DEVICES)
     os.chdir(WORK)
+
+
+def mount_work(directory: str) -> None:
+    """Where programs may write: in memory, with a quota of bytes and of files."""
+    options = f"size={QUOTA_BYTES},nr_inodes={_MAX_FILES},mode=711"
+    _mount("work", directory, "tmpfs", _NO_SUID | _NO_DEVICES | _NO_EXECUTION, options)
+
+
+def finish_room() -> str:
+    """The writable directory of a room that was made outside, whose ``/proc`` has served its purpose."""
+    check(_LIBC.umount2(b"/proc", _DETACH), "umount /proc")
+    mount_work(WORK)
+    return WORK
 
 
 def _bind(path: str, target: str) -> None:
@@ -118,10 +129,10 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, option
     check(_LIBC.mount(*arguments, ctypes.c_ulong(flags), options.encode()), f"mount {target}")
 
 
-def give_to_nobody(directory: str) -> None:
-    """So that an execution, which is nobody, can write there; where there is no nobody, it stays who it is."""
+def give(directory: str, user: int) -> None:
+    """So that an execution, which root makes this user, can write there; where there is no such user, it stays who it is."""
     if os.geteuid() == 0:
         try:
-            os.chown(directory, NOBODY, NOBODY)
+            os.chown(directory, user, user)
         except OSError:
             return

@@ -37,7 +37,6 @@ _REFUSED = {  # name: (x86_64, aarch64), None where there is no such call
     "process_vm_writev": (311, 271),
     "process_madvise": (440, 440),
     "kcmp": (312, 272),
-    "prlimit64": (302, 261),
     "setpriority": (141, 140),
     "sched_setaffinity": (203, 122),
     "sched_setscheduler": (144, 119),
@@ -51,6 +50,16 @@ _REFUSED = {  # name: (x86_64, aarch64), None where there is no such call
     "semget": (64, 190),
     "msgget": (68, 186),
     "mq_open": (240, 180),
+    "setuid": (105, 146),
+    "setgid": (106, 144),
+    "setreuid": (113, 145),
+    "setregid": (114, 143),
+    "setresuid": (117, 147),
+    "setresgid": (119, 149),
+    "setfsuid": (122, 151),
+    "setfsgid": (123, 152),
+    "setgroups": (116, 159),
+    "capset": (126, 91),
     "setxattr": (188, 5),
     "lsetxattr": (189, 6),
     "fsetxattr": (190, 7),
@@ -88,14 +97,24 @@ _REFUSED = {  # name: (x86_64, aarch64), None where there is no such call
     "pivot_root": (155, 41),
     "open_by_handle_at": (304, 265),
 }
+_SET_OWNER, _SET_SIGNAL, _SET_OWNER_EX, _FILE_OWNER, _SOCKET_OWNER, _DEATH_SIGNAL = 8, 10, 15, 0x8901, 0x8902, 1
+_REFUSED_WITH = {  # name: (x86_64, aarch64), which argument, its refused values
+    "fcntl": ((72, 25), 1, (_SET_OWNER, _SET_SIGNAL, _SET_OWNER_EX)),  # the kernel would signal others in the program's name
+    "ioctl": ((16, 29), 1, (_FILE_OWNER, _SOCKET_OWNER)),
+    "prctl": ((157, 167), 0, (_DEATH_SIGNAL,)),  # it would outlive its server
+}
+_PRLIMIT = (302, 261)
+"""Allowed of the process itself, which can only lower what it has."""
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _CLONE_THREAD = 0x00010000
 _X32_CALLS = 0x40000000
 
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_FIRST_ARGUMENT = 0, 4, 16
+_OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_FIRST_ARGUMENT, _ARGUMENT_BYTES = 0, 4, 16, 8
 _ALLOW, _KILL, _FAIL_WITH = 0x7FFF0000, 0x80000000, 0x00050000
+_Line = tuple[int, int, int, int]
+"""Operation, instructions to skip if true, and if false, operand."""
 
 
 def filter_program(machine: str) -> bytes:
@@ -111,24 +130,39 @@ def filter_program(machine: str) -> bytes:
     def numbers(calls: Mapping[str, tuple[int | None, ...]]) -> list[int]:
         return [number for call in calls.values() if (number := call[column]) is not None]
 
-    return _instructions(
-        _ARCHITECTURES[machine], numbers(_REFUSED), numbers(_MAKES_PROCESS), clone=_CLONE[column], clone3=_CLONE3[column]
-    )
-
-
-def _instructions(architecture: int, refused: list[int], makes_process: list[int], *, clone: int, clone3: int) -> bytes:
-    """Jumps count the instructions to skip, and so are written from the end backwards."""
     refuse, no_process, no_such_call = _FAIL_WITH | errno.EPERM, _FAIL_WITH | NO_PROCESSES, _FAIL_WITH | errno.ENOSYS
+    by_argument = []
+    for call, argument, values in _REFUSED_WITH.values():
+        checks = [line for value in values for line in ((_IF_EQUAL, 0, 1, value), (_RETURN, 0, 0, refuse))]
+        by_argument += _only(call[column], [_argument(argument), *checks, (_RETURN, 0, 0, _ALLOW)])
+    own = [_argument(0), (_IF_EQUAL, 1, 0, 0), (_RETURN, 0, 0, refuse), (_RETURN, 0, 0, _ALLOW)]
+    thread = [_argument(0), (_IF_ANY_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, no_process), (_RETURN, 0, 0, _ALLOW)]
     tail = [
-        (_IF_EQUAL, 0, 1, clone3),  # its flags lie behind a pointer: the C library falls back to clone
-        (_RETURN, 0, 0, no_such_call),
-        (_IF_EQUAL, 0, 2, clone),
-        (_LOAD, 0, 0, _OFFSET_FIRST_ARGUMENT),
-        (_IF_ANY_BIT, 0, 1, _CLONE_THREAD),  # threads are bounded by the address space
+        *by_argument,
+        *_only(_PRLIMIT[column], own),
+        *_only(
+            _CLONE3[column], [(_RETURN, 0, 0, no_such_call)]
+        ),  # its flags lie behind a pointer: the C library falls back to clone
+        *_only(_CLONE[column], thread),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, no_process),
         (_RETURN, 0, 0, refuse),
     ]
+    return _with_checks(_ARCHITECTURES[machine], numbers(_REFUSED), numbers(_MAKES_PROCESS), tail)
+
+
+def _only(number: int, lines: list[_Line]) -> list[_Line]:
+    """``lines``, which all end by themselves, for one call alone."""
+    return [(_IF_EQUAL, 0, len(lines), number), *lines]
+
+
+def _argument(index: int) -> _Line:
+    """Load the lower half of an argument: the arguments that are looked at are ints, of which the kernel takes no more."""
+    return _LOAD, 0, 0, _OFFSET_FIRST_ARGUMENT + _ARGUMENT_BYTES * index
+
+
+def _with_checks(architecture: int, refused: list[int], makes_process: list[int], tail: list[_Line]) -> bytes:
+    """The whole filter. Jumps count the instructions to skip; the last two lines of ``tail`` are where the checks jump to."""
     to_refuse, to_no_process = len(tail) - 1, len(tail) - 2
     checks = [(number, to_refuse) for number in refused] + [(number, to_no_process) for number in makes_process]
     jumps = [(_IF_EQUAL, there + len(checks) - 1 - i, 0, number) for i, (number, there) in enumerate(checks)]

@@ -27,6 +27,9 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
 from sdpo.envs.sandbox import rooms, walls
@@ -45,25 +48,28 @@ _USUAL = (
 _RESULT = 3
 _MESSAGE_BYTES = 1 << 16
 _MOST_FILES = 1 << 12
+_MAX_THREADS = 64
 _NO_FILES = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EMFILE)
 _WALLS_UP = b"+"
 
 
-def main(channel: socket.socket, kind: str, refusals: bytes, directory: str, file_wall: bool) -> None:
-    """Serve until the other end hangs up. ``directory``: where programs may write if there is no room."""
+def main(channel: socket.socket, kind: str, refusals: bytes, directory: str, file_wall: bool, user: int) -> None:
+    """Serve until the other end hangs up. ``directory``: where programs may write if there is no room. ``user``: whom root makes
+    of its programs."""
     libraries = walls.library_paths()
+    has_own_user = True
     if kind == ROOM:
         directory = rooms.enter_room(libraries)
-    elif kind == NO_ROOM:
-        rooms.leave_network()
+    elif kind == FURNISHED:
+        directory = rooms.finish_room()
+    else:
+        has_own_user = rooms.leave_network() or os.geteuid() == 0
     os.chmod(directory, 0o711)
     for name in _USUAL:
         __import__(name)
     if file_wall and kind == NO_ROOM and walls.landlock_version() < 1:
         raise OSError("the kernel has no Landlock (5.13 or later, and not switched off)")
-    rules = {
-        may_write: walls.file_rules(libraries, directory, may_write=may_write) if file_wall else -1 for may_write in (False, True)
-    }
+    reading = walls.file_rules(libraries, directory, may_write=False) if file_wall else -1
     is_first = os.getpid() == 1  # of a process namespace: everybody else there is an execution's doing
     gc.collect()
     gc.freeze()  # forks then share the memory of what is there
@@ -71,6 +77,8 @@ def main(channel: socket.socket, kind: str, refusals: bytes, directory: str, fil
     while True:
         request, fds, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 5)
         if not request:
+            with suppress(OSError):
+                os.rmdir(directory)  # where there is no room, it is the machine's
             os._exit(0)
         if request == STOP:
             continue  # came too late: what it was to stop had ended
@@ -78,10 +86,13 @@ def main(channel: socket.socket, kind: str, refusals: bytes, directory: str, fil
         report_read, report_write = os.pipe()
         own = os.path.join(directory, "own")
         os.mkdir(own, 0o700)
-        rooms.give_to_nobody(own)
+        rooms.give(own, user)
         pid = os.fork()
         if pid == 0:
-            _become(fds, report_write, own, rules, refusals, limits)
+            may_write = limits[2] > 0
+            rules = walls.file_rules(libraries, own, may_write=True) if file_wall and may_write else reading
+            wall_in = partial(walls.wall_in, rules, refusals, user, _MAX_THREADS if has_own_user else 0, limits)
+            _become(fds, report_write, own, wall_in)
         os.close(report_write)
         for fd in fds:
             os.close(fd)
@@ -136,9 +147,7 @@ def _clear(directory: str) -> None:
     os.utime(directory, (0, 0))
 
 
-def _become(
-    fds: list[int], report: int, directory: str, rules: dict[bool, int], refusals: bytes, limits: tuple[int, int, int, int]
-) -> NoReturn:
+def _become(fds: list[int], report: int, directory: str, wall_in: Callable[[], None]) -> NoReturn:
     """The forked process, from its first moment to its last."""
     leave = os._exit
     try:
@@ -149,8 +158,7 @@ def _become(
             source = file.read()
         for place, fd in enumerate(channels):
             os.dup2(fd, place, inheritable=False)
-        may_write = limits[2] > 0
-        walls.wall_in(rules[may_write], refusals, *limits)
+        wall_in()
         os.closerange(len(channels), report)
         os.closerange(report + 1, _MOST_FILES)
         os.write(report, _WALLS_UP)
@@ -203,10 +211,10 @@ def _code_of(error: BaseException) -> int:
 
 
 def _from_outside() -> None:
-    """``python -c BOOTSTRAP FOLDER CHANNEL KIND REFUSALS DIRECTORY FILE_WALL``"""
-    fd, kind, refusals, directory, file_wall = sys.argv[2:]
+    """``python -c BOOTSTRAP FOLDER CHANNEL KIND REFUSALS DIRECTORY FILE_WALL USER``"""
+    fd, kind, refusals, directory, file_wall, user = sys.argv[2:]
     with socket.socket(fileno=fcntl.fcntl(int(fd), fcntl.F_DUPFD_CLOEXEC, 10)) as channel:
         os.close(int(fd))
         while os.open(os.devnull, os.O_RDWR) < _RESULT:  # the places of a program's channels are taken, so nothing else gets them
             pass
-        main(channel, kind, bytes.fromhex(refusals), directory, file_wall == "1")
+        main(channel, kind, bytes.fromhex(refusals), directory, file_wall == "1", int(user))

@@ -5,9 +5,9 @@ These are the walls that every execution gets whatever the server around it stan
 Landlock the program does not run:
 
 - resource limits: processor time, address space, file sizes, open files, no core files;
-- Landlock: it reads the standard library and the C library, writes in its own directory or nowhere, and sees no other file: not
-  this package, not ``/proc``, nobody's home;
-- root becomes nobody; nobody has capabilities;
+- Landlock: it reads the standard library and the C library, writes in its own directory or nowhere, and opens no other file: not
+  this package, not ``/proc``, nobody's home (whether a file is there, it can ask);
+- root becomes a user that nobody else is, whose threads can therefore be counted; nobody has capabilities;
 - system calls refused by seccomp: no process, no program, no socket, no signal to anyone (``seccomp.py``).
 """
 
@@ -20,7 +20,6 @@ import signal
 import struct
 import sys
 
-NOBODY = 65534
 _PDEATHSIG, _KEEP_CAPABILITIES, _SECCOMP, _NO_NEW_PRIVILEGES, _SECCOMP_FILTER = 1, 8, 22, 38, 2
 _CAPABILITY_VERSION, _READ_ANY_FILE = 0x20080522, 1 << 2
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -73,19 +72,25 @@ def file_rules(libraries: list[str], directory: str, *, may_write: bool) -> int:
     return int(ruleset)
 
 
-def wall_in(ruleset: int, refusals: bytes, memory_bytes: int, cpu_s: int, file_bytes: int, num_open_files: int) -> None:
-    """Every wall, in the order in which none takes away what another needs. Raises OSError where one cannot be put up."""
+def wall_in(ruleset: int, refusals: bytes, own_user: int, max_threads: int, limits: tuple[int, int, int, int]) -> None:
+    """Every wall, in the order in which none takes away what another needs. Raises OSError where one cannot be put up.
+
+    ``own_user`` is whom root becomes. ``max_threads`` is of the user; 0 where others are the same user.
+    ``limits``: bytes of memory, seconds of processor time, bytes of a file, open files.
+    """
+    memory_bytes, cpu_s, file_bytes, num_open_files = limits
     check(_LIBC.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "no_new_privs")
     if ruleset >= 0:
         check(_LIBC.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
         os.close(ruleset)
-    _drop_privileges(is_landlocked=ruleset >= 0)
+    _drop_privileges(own_user, is_landlocked=ruleset >= 0)
     check(_LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
     for kind, soft, hard in (
         (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),  # at the soft limit a signal that tells why, at the hard one SIGKILL
         (resource.RLIMIT_AS, memory_bytes, memory_bytes),
         (resource.RLIMIT_FSIZE, file_bytes, file_bytes),
         (resource.RLIMIT_NOFILE, num_open_files, num_open_files),
+        *(((resource.RLIMIT_NPROC, max_threads, max_threads),) if max_threads else ()),
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_MEMLOCK, 0, 0),
         (resource.RLIMIT_MSGQUEUE, 0, 0),
@@ -113,20 +118,20 @@ def _shared_library_directories() -> set[str]:
     return {directory for directory in directories if not any(path.startswith(directory) for path in sys.path)}
 
 
-def _drop_privileges(*, is_landlocked: bool) -> None:
-    """Root becomes nobody; everyone loses their capabilities, also those over a new user namespace."""
+def _drop_privileges(own_user: int, *, is_landlocked: bool) -> None:
+    """Root becomes ``own_user``; everyone loses their capabilities, also those over a new user namespace."""
     kept = 0
     if os.geteuid() == 0:
         check(_LIBC.prctl(_KEEP_CAPABILITIES, 1, 0, 0, 0), "capabilities")
         try:
             os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-        except OSError as error:  # a user namespace that maps no nobody (a rootless container): Landlock is wall enough
+            os.setresgid(own_user, own_user, own_user)
+            os.setresuid(own_user, own_user, own_user)
+        except OSError as error:  # a user namespace that maps no other (a rootless container): Landlock is wall enough
             if not is_landlocked:
-                raise PermissionError(f"root must be able to become nobody, or have Landlock: {error}") from error
+                raise PermissionError(f"root must be able to become another user, or have Landlock: {error}") from error
         if not os.access(os.__file__, os.R_OK):
-            # An interpreter below /root: nobody may not read its library. Landlock bounds what this capability opens.
+            # An interpreter below /root: others may not read its library. Landlock bounds what this capability opens.
             if not is_landlocked:
                 raise PermissionError(f"{os.__file__} must be readable by every user, or the kernel must have Landlock")
             kept = _READ_ANY_FILE

@@ -19,6 +19,8 @@ from sdpo.envs.sandbox.seccomp import filter_program
 
 
 def run(program: str, stdin: bytes = b"", **limits: float) -> Outcome:
+    if limits.get("file_bytes") and sandbox.isolation() is Isolation.landlock:
+        pytest.skip("landlock knows no quota, so no program may write files in it: this one was not run")
     return sandbox.run(program, stdin=stdin, limits=Limits(**{"wall_s": 10.0, **limits}))
 
 
@@ -194,7 +196,8 @@ def test_the_walls_are_up_as_seen_from_outside(level):
     assert status["NoNewPrivs"] == "1"
     assert int(status["CapEff"], 16) & ~0b100 == 0
     if os.geteuid() == 0:
-        assert status["Uid"].split() == ["65534"] * 4
+        assert len(set(status["Uid"].split())) == 1
+        assert int(status["Uid"].split()[0]) >= 1 << 30
         assert ours == [True, *[level in (Isolation.bubblewrap, Isolation.namespaces)] * 2]
 
 
@@ -213,12 +216,8 @@ def test_the_same_program_does_the_same_in_every_server():
     assert len(seen) == 1
 
 
-def test_a_room_has_a_quota(level):
+def test_a_room_has_a_quota():
     fill = "for i in range(9): open(f'f{i}', 'wb').write(bytes(1 << 24))"
-    if level is Isolation.landlock:
-        pytest.skip(
-            "without a room of its own a program's directory is the machine's temporary one: one file's size is bounded alone"
-        )
     assert run(fill, file_bytes=1 << 24).ending is Ending.files
     assert run("open('f', 'wb').write(b'x')", file_bytes=1 << 24).ending is Ending.ok
 
