@@ -123,7 +123,7 @@ def _model() -> list[Finding]:
 
 def _sandbox() -> list[Finding]:
     """What code that a model wrote is run in: the first that works, and why those before it do not."""
-    stronger = []
+    stronger: list[str] = []
     for kind, reason in sandbox.reasons_against().items():
         if kind is sandbox.Isolation.weak:
             break
