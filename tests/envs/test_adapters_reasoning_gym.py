@@ -355,7 +355,7 @@ class TestWalls:
 
     def test_it_stops_at_its_limits(self) -> None:
         started = time.monotonic()
-        assert isinstance(self.outcome("[0 for _ in iter(int, 1)]"), Unscored)
+        assert isinstance(self.outcome("all(True for _ in iter(int, 1))"), Unscored)  # for ever, in no memory
         assert self.outcome("[0] * 10**9") == Score(value=0.0)  # a MemoryError, which that scorer catches
         assert isinstance(self.outcome("__import__('os')._exit(0)"), Unscored)
         assert isinstance(self.outcome("__import__('ctypes').string_at(0)"), Unscored)
