@@ -23,7 +23,7 @@ from sdpo.config import Divergence
 from sdpo.objectives.logits import wide
 from sdpo.objectives.scores import TokenScores
 from sdpo.objectives.slopes import Slopes
-from sdpo.objectives.torch_rows import SCRATCH_ROWS, row_dots, soften
+from sdpo.objectives.torch_rows import SCRATCH_ROWS, narrowed, row_dots, soften
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class FullRows:
         self.student_CV = torch.empty(shape_CV, dtype=dtype, device=device)
         self.teacher_CV = torch.empty(shape_CV, dtype=dtype, device=device)
         self._weights = torch.empty(shape_CV, dtype=dtype, device=device)
-        self._narrow = self._weights if dtype == hidden_NH.dtype else torch.empty(shape_CV, dtype=hidden_NH.dtype, device=device)
+        self._narrow = hidden_NH.dtype
         self._temperature, self._kind, self._beta = temperature, kind, jsd_beta
 
     def settle(self, logits_nV: Tensor) -> Tensor:
@@ -89,8 +89,7 @@ class FullRows:
         by_logits_nV.scatter_add_(-1, ids_n1, by_sampled_n1)
         if self._temperature != 1.0:
             by_logits_nV.div_(self._temperature)
-        narrow_nV = self._narrow[:num]
-        return by_logits_nV if narrow_nV.dtype == by_logits_nV.dtype else narrow_nV.copy_(by_logits_nV)
+        return narrowed(by_logits_nV, self._narrow, self.student_CV)
 
     def _compare(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
         """Divergence and p-mean of some rows; the teacher's become the inner term. Differences are taken before they are summed:

@@ -27,7 +27,7 @@ class Budget:
     temperature: float = 1.0
     """Of sampling: logits are divided by it."""
     chunk_mib: float = 96.0
-    """Of one fp32 buffer of logits; there are two, three over the full vocabulary, and one in the type of the hidden states."""
+    """Of one fp32 buffer of logits; there are two, three over the full vocabulary."""
 
     def chunk_tokens(self, vocabulary: int, item_bytes: int) -> int:
         """At least 1."""

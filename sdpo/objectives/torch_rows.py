@@ -88,7 +88,7 @@ class TorchRows:
         dtype, device = wide(hidden_NH), hidden_NH.device
         self.student_CV = self.teacher_CV = torch.empty(shape_CV, dtype=dtype, device=device)
         self._weights = torch.empty(shape_CV, dtype=dtype, device=device)
-        self._narrow = self._weights if dtype == hidden_NH.dtype else torch.empty(shape_CV, dtype=hidden_NH.dtype, device=device)
+        self._narrow = hidden_NH.dtype
         self._scratch = torch.empty(SCRATCH_ROWS, shape_CV[1], dtype=dtype, device=device)
         self._temperature = temperature
 
@@ -127,8 +127,15 @@ class TorchRows:
         by_logits_nV.scatter_(-1, rows.support_nK, rows.by_support_nK)
         if self._temperature != 1.0:
             by_logits_nV.div_(self._temperature)
-        narrow_nV = self._narrow[: len(by_logits_nV)]
-        return by_logits_nV if narrow_nV.dtype == by_logits_nV.dtype else narrow_nV.copy_(by_logits_nV)
+        return narrowed(by_logits_nV, self._narrow, self.student_CV)
+
+
+def narrowed(wide_nV: Tensor, dtype: torch.dtype, spent_CV: Tensor) -> Tensor:
+    """``wide_nV`` in ``dtype``, in the memory of a buffer whose contents are not needed any more."""
+    if wide_nV.dtype == dtype:
+        return wide_nV
+    needed = -(-wide_nV.numel() * dtype.itemsize // wide_nV.itemsize)
+    return spent_CV.view(-1)[:needed].view(dtype)[: wide_nV.numel()].view(wide_nV.shape).copy_(wide_nV)
 
 
 def soften(logits_nV: Tensor, out_nV: Tensor) -> Tensor:
