@@ -19,7 +19,7 @@ from hashlib import blake2b
 from importlib.util import find_spec
 
 from sdpo.envs.adapters.answers import CLOSE, OPEN, NoAnswer, plain_answer, tagged_answer
-from sdpo.envs.adapters.reasoning_gym.known import EASILY_FOOLED, NEEDING, REFUSED
+from sdpo.envs.adapters.reasoning_gym.known import EASILY_FOOLED, NEEDING, NOT_REPEATABLE, REFUSED
 from sdpo.envs.adapters.reasoning_gym.plain import refusal
 from sdpo.envs.adapters.reasoning_gym.scoring import Limits, Puzzle, Unscored, puzzles, score, worker
 from sdpo.envs.base import Message, Role, Task, Verdict
@@ -88,6 +88,8 @@ class ReasoningGym:
             raise ValueError(f"env.options.timeout_s must lie in [0.1, 600] seconds; got {timeout_s!r}: try 10")
         if memory_bytes < 1 << 26:
             raise ValueError(f"env.options.memory_bytes must be at least {1 << 26} (64 MB); got {memory_bytes!r}: try {1 << 30}")
+        if dataset in NOT_REPEATABLE:
+            warnings.warn(f"reasoning-gym's dataset {dataset!r} is not repeatable: {NOT_REPEATABLE[dataset]}", stacklevel=2)
         if dataset in EASILY_FOOLED:
             warnings.warn(f"reasoning-gym's dataset {dataset!r} is easily fooled: {EASILY_FOOLED[dataset]}", stacklevel=2)
         self._dataset = dataset

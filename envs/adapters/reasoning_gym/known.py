@@ -25,6 +25,11 @@ WITHOUT_REFERENCE: Mapping[str, str] = {
 }
 """Datasets that give no answer of their own, so that nothing proves here that a right one scores 1."""
 
+NOT_REPEATABLE: Mapping[str, str] = {
+    "codeio": "it runs other people's code to make its puzzles, and a few in a hundred come out differently in every process",
+}
+"""Datasets that may make other tasks when a run is resumed; they are served with a warning."""
+
 EASILY_FOOLED: Mapping[str, str] = {
     "coin_flip": "with its default config most answers are so small that 0 is right within its scorer's tolerance",
     "puzzle24": "its scorer does not look at which four numbers were given: 4*6*1*1 solves every puzzle",

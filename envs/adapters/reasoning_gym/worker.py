@@ -68,9 +68,10 @@ class Datasets:
         self._create = gym.create_dataset
         self.names = sorted(importlib.import_module("reasoning_gym.factory").DATASETS)
         self._made: dict[str, Any] = {}  # Any: the package has no types
+        self._puzzles: dict[str, list[Puzzle]] = {}
 
     def get(self, name: str, options: dict[str, object]) -> Any:
-        key = json.dumps([name, options], sort_keys=True, default=repr)
+        key = _key(name, options)
         if key not in self._made:
             dataset = self._create(name, **options)
             self._made[key] = dataset
@@ -79,15 +80,25 @@ class Datasets:
         return self._made[key]
 
     def puzzles(self, name: str, options: dict[str, object], split: str, heldout_share: float) -> list[Puzzle]:
-        """The different ones of ``split``: a question's hash, and nothing else, says which split it is in."""
-        dataset = self.get(name, options)
-        found: dict[str, Puzzle] = {}
-        for index in range(len(dataset)):
-            entry = dataset[index]
-            question = str(entry["question"])
-            if question not in found and is_heldout(question, heldout_share) == (split == "heldout"):
-                found[question] = (question, None if entry["answer"] is None else str(entry["answer"]), pickle.dumps(entry))
-        return list(found.values())
+        """The different ones of ``split``: a question's hash, and nothing else, says which split it is in.
+
+        All are made at once and kept: some generators (codeio runs other people's) do not make the same twice in a process.
+        """
+        dataset, key = self.get(name, options), _key(name, options)
+        if key not in self._puzzles:
+            random.seed(0)  # some draw from the global generators as well
+            importlib.import_module("numpy").random.seed(0)
+            found: dict[str, Puzzle] = {}
+            for index in range(len(dataset)):
+                entry = dataset[index]
+                answer = None if entry["answer"] is None else str(entry["answer"])
+                found.setdefault(str(entry["question"]), (str(entry["question"]), answer, pickle.dumps(entry)))
+            self._puzzles[key] = list(found.values())
+        return [puzzle for puzzle in self._puzzles[key] if is_heldout(puzzle[0], heldout_share) == (split == "heldout")]
+
+
+def _key(name: str, options: dict[str, object]) -> str:
+    return json.dumps([name, options], sort_keys=True, default=repr)
 
 
 def is_heldout(question: str, heldout_share: float) -> bool:
@@ -113,7 +124,6 @@ def main(refusals: bytes) -> None:
         try:
             if kind == "puzzles":
                 name, options, split, heldout_share = arguments
-                random.seed(0)  # some generators draw from the global generator as well
                 reply = ("puzzles", datasets.puzzles(name, options, split, heldout_share))
             else:
                 name, options, entry, answer, wall_s, memory_bytes = arguments
