@@ -50,6 +50,13 @@ def make(spec: str, options: Mapping[str, object]) -> Environment:
     return environment
 
 
+def needed_options(spec: str) -> list[str]:
+    """The options without which ``spec`` cannot be made. Raises ValueError as ``find_class`` does."""
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(find_class(spec)).parameters.values()
+    return [p.name for p in parameters if p.kind in named and p.default is p.empty]
+
+
 def find_class(spec: str) -> type:
     """The class that ``spec`` names, not yet called. Raises ValueError, as a sentence, where there is none."""
     place, colon, class_name = spec.rpartition(":")

@@ -145,8 +145,11 @@ def _environments() -> list[Finding]:
     findings = []
     for name, where in sorted(registry.available().items()):
         try:
-            registry.make(name, {})
-            findings.append(Finding(what=f"environment {name}", found=where, is_fine=True))
+            needed = registry.needed_options(name)
+            if not needed:
+                registry.make(name, {})
+            found = f"{where}, with {', '.join(needed)}" if needed else where
+            findings.append(Finding(what=f"environment {name}", found=found, is_fine=True))
         except ValueError as error:
             findings.append(Finding(what=f"environment {name}", found=where, is_fine=False, mend=str(error)))
     return findings

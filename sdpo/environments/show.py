@@ -30,8 +30,8 @@ def list_environments() -> int:
         except ValueError as error:
             table.add_row(name, where, f"[red]cannot be imported: {escape(str(error))}[/]", "")
             continue
-        needed = [p.name for p in _parameters(environment_class) if p.default is p.empty]
-        table.add_row(name, where, escape(_doc(environment_class).partition("\n")[0]), ", ".join(needed))
+        needed = ", ".join(registry.needed_options(name))
+        table.add_row(name, where, escape(_doc(environment_class).partition("\n")[0]), needed)
     Console().print(table)
     return 0
 
