@@ -74,12 +74,11 @@ def main(channel: socket.socket, kind: str, refusals: bytes, directory: str, fil
     gc.collect()
     gc.freeze()  # forks then share the memory of what is there
     channel.send(marshal.dumps({"ready": True}))
-    while True:
+    is_over = False
+    while not is_over:
         request, fds, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 5)
         if not request:
-            with suppress(OSError):
-                os.rmdir(directory)  # where there is no room, it is the machine's
-            os._exit(0)
+            break
         if request == STOP:
             continue  # came too late: what it was to stop had ended
         limits = marshal.loads(request)
@@ -96,11 +95,15 @@ def main(channel: socket.socket, kind: str, refusals: bytes, directory: str, fil
         os.close(report_write)
         for fd in fds:
             os.close(fd)
-        status, cpu_s = _outcome(channel, pid, is_first=is_first)
+        status, cpu_s, is_over = _outcome(channel, pid, is_first=is_first)
         _clear(directory)
         report = os.read(report_read, _MESSAGE_BYTES)
         os.close(report_read)
-        channel.send(marshal.dumps({"status": status, "cpu_s": cpu_s, "refused": _refusal(report)}))
+        if not is_over:
+            channel.send(marshal.dumps({"status": status, "cpu_s": cpu_s, "refused": _refusal(report)}))
+    with suppress(OSError):
+        os.rmdir(directory)  # where there is no room, it is the machine's
+    os._exit(0)
 
 
 def _refusal(report: bytes) -> str:
@@ -108,14 +111,14 @@ def _refusal(report: bytes) -> str:
     return "" if report == _WALLS_UP else report.decode(errors="replace") or "it ended before its walls were up"
 
 
-def _outcome(channel: socket.socket, pid: int, *, is_first: bool) -> tuple[int, float]:
-    """The status and the processor seconds of the execution, once it and all it started are gone."""
+def _outcome(channel: socket.socket, pid: int, *, is_first: bool) -> tuple[int, float, bool]:
+    """The status and processor seconds of the execution, once it and all it started are gone; whether nobody waits for them."""
     process = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(channel, select.POLLIN)
     ready = {fd for fd, _ in poll.poll()}
-    is_over = process not in ready and channel.recv(len(STOP)) != STOP  # nobody is there any more
+    is_over = process not in ready and channel.recv(len(STOP)) != STOP
     os.close(process)
     _kill(-1 if is_first else pid)
     _, status, usage = os.wait4(pid, 0)
@@ -124,9 +127,7 @@ def _outcome(channel: socket.socket, pid: int, *, is_first: bool) -> tuple[int, 
             os.waitpid(-1, 0)
         except ChildProcessError:
             break
-    if is_over:
-        os._exit(0)
-    return status, usage.ru_utime + usage.ru_stime
+    return status, usage.ru_utime + usage.ru_stime, is_over
 
 
 def _kill(pid: int) -> None:
