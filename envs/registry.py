@@ -52,9 +52,13 @@ def make(spec: str, options: Mapping[str, object]) -> Environment:
 
 def needed_options(spec: str) -> list[str]:
     """The options without which ``spec`` cannot be made. Raises ValueError as ``find_class`` does."""
-    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(find_class(spec)).parameters.values()
-    return [p.name for p in parameters if p.kind in named and p.default is p.empty]
+    return [parameter.name for parameter in options_of(find_class(spec)) if parameter.default is parameter.empty]
+
+
+def options_of(environment_class: type) -> list[inspect.Parameter]:
+    """What the constructor takes by keyword, in its order."""
+    parameters = inspect.signature(environment_class).parameters.values()
+    return [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def find_class(spec: str) -> type:
@@ -125,7 +129,7 @@ def _check_options(spec: str, environment_class: type, options: Mapping[str, obj
     parameters = inspect.signature(environment_class).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    by_keyword = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_keyword = options_of(environment_class)
     accepted = [parameter.name for parameter in by_keyword]
     for option in options:
         if option not in accepted:

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import socket
 
-from sdpo.envs.sandbox.walls import check
+from sdpo.envs.sandbox.walls import check, die_with_parent
 
 WORK = "/sandbox"
 """Where programs may write, in a room."""
@@ -32,7 +31,7 @@ _NEW_USER, _NEW_NETWORK, _NEW_MOUNT, _NEW_PROCESS, _NEW_IPC, _NEW_HOST_NAME = (
 )
 _ROOMS = _NEW_MOUNT | _NEW_PROCESS | _NEW_NETWORK | _NEW_IPC | _NEW_HOST_NAME
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXECUTION, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
-_RELATIVE_TIMES, _DETACH, _PDEATHSIG = 1 << 21, 2, 1
+_RELATIVE_TIMES, _DETACH = 1 << 21, 2
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -60,7 +59,7 @@ def enter_room(libraries: list[str]) -> str:
     child = os.fork()
     if child:
         _wait_for(child)
-    check(_LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+    die_with_parent()
     socket.sethostname("sandbox")
     _furnish(libraries)
     return WORK

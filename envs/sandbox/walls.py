@@ -84,7 +84,7 @@ def wall_in(ruleset: int, refusals: bytes, own_user: int, max_threads: int, limi
         check(_LIBC.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "landlock")
         os.close(ruleset)
     _drop_privileges(own_user, is_landlocked=ruleset >= 0)
-    check(_LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+    die_with_parent()
     for kind, soft, hard in (
         (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),  # at the soft limit a signal that tells why, at the hard one SIGKILL
         (resource.RLIMIT_AS, memory_bytes, memory_bytes),
@@ -100,6 +100,10 @@ def wall_in(ruleset: int, refusals: bytes, own_user: int, max_threads: int, limi
         resource.setrlimit(kind, (min(soft, at_most), min(hard, at_most)))
     filter_ = _Filter(len(refusals) // 8, refusals)
     check(_LIBC.prctl(_SECCOMP, _SECCOMP_FILTER, ctypes.byref(filter_), 0, 0), "seccomp")
+
+
+def die_with_parent() -> None:
+    check(_LIBC.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
 
 
 def check(returned: int, wall: str) -> None:

@@ -93,16 +93,11 @@ def panel(task: Task, console: Console) -> Panel:
 
 def _options(environment_class: type) -> Table:
     table = Table("option", "type", "default", title="options", title_justify="left")
-    for parameter in _parameters(environment_class):
+    for parameter in registry.options_of(environment_class):
         annotation = "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation)
         default = "[bold]required[/]" if parameter.default is parameter.empty else escape(repr(parameter.default))
         table.add_row(parameter.name, escape(annotation.strip("'")), default)
     return table
-
-
-def _parameters(environment_class: type) -> list[inspect.Parameter]:
-    parameters = inspect.signature(environment_class).parameters.values()
-    return [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _doc(environment_class: type) -> str:

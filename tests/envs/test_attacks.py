@@ -35,6 +35,7 @@ ON_ONE_KIND = pytest.mark.parametrize("kind", [STRONGEST], indirect=True)
 ON_X86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="its numbers of system calls are those of x86_64")
 NOBODY = 65534
 PORT = 47123
+KEYS_OF_ROOT = os.path.expanduser("~root/.ssh")
 MARK = "left-by-an-attack"
 OUTSIDE = "EACCES|EPERM|ENOENT|EROFS|EXDEV"
 """How a file system may refuse: the file is not in the room, may not be touched, or lies on another device."""
@@ -324,7 +325,7 @@ FILES = [
         *(
             f"{path}: os.listdir({path!r}) if os.path.isdir({path!r}) else open({path!r}, 'rb').read(9)"
             for path in (
-                "/etc/passwd", "/etc/shadow", "/etc/hostname", "/home", "/root/.ssh", "/tmp", "/var/log", "/sys", "/proc",
+                "/etc/passwd", "/etc/shadow", "/etc/hostname", "/home", KEYS_OF_ROOT, "/tmp", "/var/log", "/sys", "/proc",
                 "/proc/self/mem", "/proc/self/environ", "/proc/self/maps", "/proc/self/fd", "/proc/1/environ", "/proc/1/root",
                 "/proc/self/root/etc/passwd", "/proc/sys/kernel/core_pattern", "/proc/net/tcp", "/dev/shm", "/dev/mem",
                 "/dev/kmsg", "/dev/sda", "/dev/vda", "/dev/tty", "/dev/ptmx", "/dev/fuse", "/dev/kvm", "/server/pool.py",
