@@ -29,7 +29,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo doctor                           versions, devices, what is missing and how to get it
 
 Keys are hydra's: groups (algorithm=, model=, env=, learner=, rollout=, cluster=, tracking=, experiment=) and single values
-(batch.group_size=4). sdpo/config.py documents every one.
+(batch.group_size=4). sdpo/config/ documents every one.
 """
 
 

@@ -90,7 +90,7 @@ def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
         last = [other for other in known if other.split(".")[-1] == key.split(".")[-1]]
         nearest = list(dict.fromkeys([*last, *near]))[:3]
         hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"Known at the top: {', '.join(_tops(known))}."
-        return f"a config key must exist; {key!r} does not. {hint} (sdpo/config.py has them all; --dry-run prints yours.)"
+        return f"a config key must exist; {key!r} does not. {hint} (sdpo/config/ has them all; --dry-run prints yours.)"
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     missing = re.search(r"Missing mandatory value: (\S+)", str(cause))

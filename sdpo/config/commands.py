@@ -1,0 +1,95 @@
+"""The other commands' configs, and the names under which hydra's YAML files find the schemas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from sdpo.config.algorithm import GRPOConfig, SDPOConfig
+from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.rules import at_least, probability
+from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
+
+
+class ExportedWeights(Enum):
+    """Which of a checkpoint's weights."""
+
+    policy = "policy"
+    average = "average"
+    """The teacher's moving average; often the better model."""
+
+
+@dataclass
+class EvaluateConfig:
+    """``sdpo evaluate``: a checkpoint, or a model as it is, on an environment's held-out tasks."""
+
+    checkpoint: str | None = None
+    """A checkpoint folder of a run; None: the model itself."""
+    seed: int = 0
+    k: int = 4
+    """Attempts a task."""
+    num_tasks: int = 48
+    temperature: float = 0.6
+    top_p: float = 0.95
+    logs_dir: str = "runs/evaluate"
+    """Where the engines' output goes."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        at_least("k", self.k, 1, "a task needs an attempt")
+        at_least("num_tasks", self.num_tasks, 1, "an evaluation needs a task")
+        at_least("temperature", self.temperature, 0.0, "0 is greedy")
+        probability("top_p", self.top_p)
+
+
+@dataclass
+class ReplayConfig:
+    """``sdpo replay``: an update that a run could not take, through the learner alone."""
+
+    batch: str = MISSING
+    """``runs/NAME/skipped/step_NNNNNN-update_N.pt``"""
+    checkpoint: str | None = None
+    """Weights to replay it on; None: the run's newest from before the update, or the model as it is."""
+    num_threads: int | None = None
+
+
+@dataclass
+class ExportConfig:
+    """``sdpo export``: a checkpoint as a plain Hugging Face folder."""
+
+    checkpoint: str = MISSING
+    """``runs/NAME/checkpoints/step_NNNNNN``"""
+    to: str = MISSING
+    """The folder to make; it must not be there."""
+    weights: ExportedWeights = ExportedWeights.policy
+    dtype: Dtype | None = None
+    """None: as it was trained."""
+
+
+def register() -> None:
+    """Put the schemas where hydra's YAML files name them."""
+    store = ConfigStore.instance()
+    store.store(name="config_schema", node=Config)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="replay_schema", node=ReplayConfig)
+    store.store(name="export_schema", node=ExportConfig)
+    groups: dict[str, dict[str, type]] = {
+        "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
+        "model": {"model_schema": ModelConfig},
+        "env": {"env_schema": EnvConfig},
+        "learner": {"learner_schema": LearnerConfig},
+        "rollout": {"rollout_schema": RolloutConfig},
+        "cluster": {"cluster_schema": ClusterConfig},
+        "tracking": {"tracking_schema": TrackingConfig},
+    }
+    for group, schemas in groups.items():
+        for name, node in schemas.items():
+            store.store(group=group, name=name, node=node)

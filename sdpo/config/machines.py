@@ -1,0 +1,190 @@
+"""What a run is computed with: learner, engines, verifiers, sandbox, cluster, trackers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from sdpo.config.rules import at_least, between, positive, probability
+
+
+class Dtype(Enum):
+    """A floating-point type, by torch's name."""
+
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
+class Offload(Enum):
+    """What leaves the GPU between its uses."""
+
+    none = "none"
+    optimizer = "optimizer"
+    """Master weights and moments; the update runs on the CPU."""
+    all = "all"
+    """The parameters too (ZeRO stage 3)."""
+
+
+class SandboxIsolation(Enum):
+    """What untrusted code is run in, from the strongest; ``sdpo doctor`` says what this machine gives."""
+
+    auto = "auto"
+    """The strongest that works."""
+    bubblewrap = "bubblewrap"
+    namespaces = "namespaces"
+    landlock = "landlock"
+    weak = "weak"
+
+
+@dataclass
+class SandboxConfig:
+    """Where code that a model wrote is run, by environments that run any."""
+
+    isolation: SandboxIsolation = SandboxIsolation.auto
+    allow_weak: bool = False
+    """Run it also where neither namespaces nor Landlock keep it from this machine's files; else such a machine refuses."""
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters (arXiv 2106.09685) in place of all weights; the base is the frozen teacher for free."""
+
+    rank: int = 0
+    """0: train all weights."""
+    alpha: int = 32
+    """The adapter's product is scaled by alpha / rank."""
+    target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+    """Names of the layers that get one; ``all-linear``: every linear layer but the output embedding."""
+
+    def __post_init__(self) -> None:
+        at_least("learner.lora.rank", self.rank, 0, "0 trains all weights")
+        positive("learner.lora.alpha", self.alpha)
+        if not self.target_modules:
+            raise ValueError("learner.lora.target_modules must name a layer (without one nothing is trained); got [].")
+
+
+@dataclass
+class LearnerConfig:
+    """DeepSpeed and AdamW."""
+
+    num_ranks: int = 1
+    zero_stage: int = 1
+    """ZeRO: what is split over the ranks. 0: nothing; 1: optimizer states; 2: gradients too; 3: parameters too."""
+    offload: Offload = Offload.none
+    sequence_parallel: int = 1
+    """Ranks that share each row, every one with a part of its tokens and of the attention heads (Ulysses, arXiv 2309.14509)."""
+    dtype: Dtype = Dtype.bfloat16
+    """Of parameters and activations; master weights, moments and the teacher's average are fp32 throughout."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    lr: float = 1e-5
+    warmup_updates: int = 2
+    """Linear, then constant. The paper: 10 at 1e-5, over runs of hundreds of updates."""
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    grad_clip: float = 1.0
+    gradient_checkpointing: bool = False
+    logits_chunk_mib: float = 96.0
+    """Of one fp32 buffer of logits. Response tokens are scored in chunks whose logits fit it; there are two such buffers."""
+    max_skipped_updates: int = 3
+    """Updates in a row with a non-finite loss or gradient, each skipped, that end the run."""
+    num_threads: int | None = None
+    """CPU threads of a rank; None: the machine's cores, shared out among the ranks."""
+    timeout_s: float = 1800.0
+    """Longest wait for a rank in a collective or for an answer of the learner."""
+
+    @property
+    def num_data_ranks(self) -> int:
+        """Ranks, or teams of ranks, that get rows of their own."""
+        return self.num_ranks // self.sequence_parallel
+
+    def __post_init__(self) -> None:
+        at_least("learner.num_ranks", self.num_ranks, 1, "somebody has to learn")
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise ValueError(f"learner.zero_stage must be 0, 1, 2 or 3; got {self.zero_stage}.")
+        if self.offload is Offload.optimizer and self.zero_stage == 0:
+            raise ValueError(
+                "learner.offload=optimizer needs learner.zero_stage of 1, 2 or 3 (ZeRO moves the optimizer's shards); got 0."
+            )
+        if self.offload is Offload.all and self.zero_stage != 3:
+            raise ValueError(
+                "learner.offload=all needs learner.zero_stage=3 (only there can parameters leave the GPU); got "
+                f"{self.zero_stage}. Set learner.zero_stage=3 or learner.offload=optimizer."
+            )
+        at_least("learner.sequence_parallel", self.sequence_parallel, 1, "a row needs a rank")
+        if self.num_ranks % self.sequence_parallel:
+            raise ValueError(
+                "learner.sequence_parallel must divide learner.num_ranks (teams of ranks share rows); got "
+                f"{self.sequence_parallel} and {self.num_ranks}."
+            )
+        at_least("learner.lr", self.lr, 0.0, "a negative rate climbs")
+        at_least("learner.weight_decay", self.weight_decay, 0.0, "a negative one grows the weights")
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"learner.{name} must lie in [0, 1) (it is the weight of the past); got {beta}.")
+        positive("learner.timeout_s", self.timeout_s)
+        positive("learner.logits_chunk_mib", self.logits_chunk_mib)
+        at_least("learner.warmup_updates", self.warmup_updates, 0, "it counts updates")
+        at_least("learner.max_skipped_updates", self.max_skipped_updates, 1, "the run ends at that many")
+        if not self.grad_clip > 0.0:
+            raise ValueError(f"learner.grad_clip must be positive (it bounds the gradient's norm); got {self.grad_clip}.")
+
+
+@dataclass
+class RolloutConfig:
+    """vLLM and the verifiers."""
+
+    num_engines: int = 1
+    dtype: Dtype = Dtype.bfloat16
+    max_num_seqs: int = 128
+    """Sequences an engine runs at once."""
+    kv_cache_gib: int = 2
+    """KV cache of an engine on the CPU, GiB; vLLM takes whole ones."""
+    gpu_memory_utilization: float = 0.5
+    """Share of the GPU that an engine takes."""
+    tensor_parallel_size: int = 1
+    """GPUs an engine spans."""
+    enforce_eager: bool = True
+    """No graph capture and no compilation: starts in seconds and needs no compiler."""
+    num_verifiers: int = 2
+    """Processes that verify while others generate."""
+    verify_timeout_s: float = 60.0
+    """Longest verification of one attempt; over it the verifier is replaced and the attempt set aside."""
+    max_set_aside_share: float = 0.2
+    """Stop the run when a larger share of a step's attempts was set aside."""
+    start_timeout_s: float = 600.0
+    stall_timeout_s: float = 600.0
+    """Longest wait for the next completion of an engine."""
+
+    def __post_init__(self) -> None:
+        at_least("rollout.num_engines", self.num_engines, 1, "somebody has to generate")
+        at_least("rollout.num_verifiers", self.num_verifiers, 1, "somebody has to verify")
+        at_least("rollout.max_num_seqs", self.max_num_seqs, 1, "an engine runs a sequence")
+        between("rollout.max_set_aside_share", self.max_set_aside_share, 0.0, 1.0)
+        probability("rollout.gpu_memory_utilization", self.gpu_memory_utilization)
+        at_least("rollout.tensor_parallel_size", self.tensor_parallel_size, 1, "an engine spans a GPU")
+        at_least("rollout.kv_cache_gib", self.kv_cache_gib, 1, "vLLM takes whole GiB")
+        positive("rollout.verify_timeout_s", self.verify_timeout_s)
+        positive("rollout.start_timeout_s", self.start_timeout_s)
+        positive("rollout.stall_timeout_s", self.stall_timeout_s)
+
+
+@dataclass
+class ClusterConfig:
+    """Where Ray runs."""
+
+    address: str | None = None
+    """None: start Ray on this machine; else join this cluster (``auto`` finds a running one)."""
+    object_store_gib: float = 2.0
+    """Ray's shared memory on this machine, GiB; holds a copy of the weights in flight."""
+
+
+@dataclass
+class TrackingConfig:
+    """What is written beside ``metrics.jsonl``."""
+
+    tensorboard: bool = True
+    rollouts: bool = True
+    """Every attempt, one JSON line each, under ``rollouts/``."""
+    quiet: bool = False
+    """No live view: one line a step."""

@@ -1,0 +1,221 @@
+"""What a run is: its model, its tasks, its steps, and the rules that hold between the parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from sdpo.config.algorithm import AlgorithmConfig, HintChoice, SDPOConfig
+from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.rules import at_least, probability
+
+
+class Resume(Enum):
+    """What to do with a run folder that is already there."""
+
+    auto = "auto"
+    """Continue it where it stopped; begin where there is none."""
+    never = "never"
+    """Refuse to touch it."""
+    must = "must"
+    """Refuse to begin anew."""
+
+
+@dataclass
+class ModelConfig:
+    """Which language model is trained."""
+
+    name: str = MISSING
+    path: str = MISSING
+    """A Hugging Face causal LM: a folder, a hub id, or ``package:NAME`` for one that a Python package carries."""
+    chat_template_options: dict[str, bool] = field(default_factory=dict)
+    """Passed to the chat template, e.g. ``{enable_thinking: false}``."""
+
+
+@dataclass
+class EnvConfig:
+    """Where tasks come from and who verifies."""
+
+    name: str = MISSING
+    """An installed environment (``sdpo envs list``), ``module:Class`` or ``file.py:Class``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the environment's class. Any, because OmegaConf knows no other word for it."""
+    train_split: str = "train"
+    heldout_split: str = "heldout"
+
+
+@dataclass
+class BatchConfig:
+    """How much is sampled a step, and how it is split."""
+
+    num_tasks: int = 8
+    """P, tasks a step."""
+    group_size: int = 6
+    """G, attempts a task."""
+    tasks_per_update: int | None = None
+    """Tasks an optimizer step; None: all of the step's."""
+    micro_batch_tokens: int = 4096
+    """Token budget of one forward pass, student and teacher counted together; a longer row goes alone."""
+
+    def __post_init__(self) -> None:
+        at_least("batch.num_tasks", self.num_tasks, 1, "a step needs a task")
+        at_least("batch.group_size", self.group_size, 1, "a task needs an attempt")
+        at_least("batch.micro_batch_tokens", self.micro_batch_tokens, 1, "a forward pass needs a token")
+        if self.tasks_per_update is not None:
+            at_least("batch.tasks_per_update", self.tasks_per_update, 1, "an update needs a task")
+            if self.num_tasks % self.tasks_per_update:
+                raise ValueError(
+                    "batch.tasks_per_update must divide batch.num_tasks (every update learns from equally many tasks); got "
+                    f"{self.tasks_per_update} and {self.num_tasks}."
+                )
+
+
+@dataclass
+class SamplingConfig:
+    """The distribution that training samples from; never truncated, since a learner scores every token."""
+
+    temperature: float = 1.0
+    max_prompt_tokens: int = 512
+    max_response_tokens: int = 64
+    """Of all turns together, the environment's replies included."""
+    max_turns: int = 1
+    """Turns of the policy; over 1 the environment is asked for a ``reply`` after each but the last."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0.0:
+            raise ValueError(
+                f"sampling.temperature must be positive (learning needs attempts that differ); got {self.temperature}."
+            )
+        at_least("sampling.max_prompt_tokens", self.max_prompt_tokens, 1, "a prompt needs a token")
+        at_least("sampling.max_response_tokens", self.max_response_tokens, 1, "a response needs a token")
+        at_least("sampling.max_turns", self.max_turns, 1, "the policy speaks at least once")
+
+
+@dataclass
+class EvaluationConfig:
+    """How held-out tasks are looked at."""
+
+    every: int = 0
+    """Steps between evaluations; the first and the last step are always looked at. 0: only those."""
+    num_tasks: int = 48
+    """Held-out tasks, the same ones each time; 0: none, no evaluation."""
+    num_attempts: int = 4
+    """k, attempts a task."""
+    temperature: float = 0.6
+    top_p: float = 0.95
+
+    def __post_init__(self) -> None:
+        at_least("evaluation.every", self.every, 0, "it counts steps")
+        at_least("evaluation.num_tasks", self.num_tasks, 0, "it counts tasks")
+        at_least("evaluation.num_attempts", self.num_attempts, 1, "a task needs an attempt")
+        at_least("evaluation.temperature", self.temperature, 0.0, "0 is greedy")
+        probability("evaluation.top_p", self.top_p)
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether to look after ``step`` steps."""
+        return self.num_tasks > 0 and (step in (0, num_steps) or (self.every > 0 and step % self.every == 0))
+
+
+@dataclass
+class CheckpointConfig:
+    """What survives a kill."""
+
+    every: int = 1
+    """Steps between checkpoints: a kill loses at most that many. The last step always has one."""
+    keep: int = 2
+    """Newest checkpoints kept."""
+    keep_best: int = 0
+    """Checkpoints kept besides, those with the highest held-out success among the ones that were evaluated."""
+
+    def __post_init__(self) -> None:
+        at_least("checkpoint.every", self.every, 1, "it counts steps")
+        at_least("checkpoint.keep_best", self.keep_best, 0, "it counts checkpoints")
+        at_least("checkpoint.keep", self.keep, 1, "without one there is nothing to resume from")
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether to save after ``step`` steps."""
+        return step == num_steps or step % self.every == 0
+
+
+@dataclass
+class Config:
+    """A training run."""
+
+    seed: int = 0
+    num_steps: int = 10
+    """With the other defaults, what two CPU cores do in a quarter of an hour."""
+    runs_dir: str = "runs"
+    name: str = ""
+    """The run's folder under ``runs_dir``; empty: ENVIRONMENT-ALGORITHM-MODEL-sSEED."""
+    resume: Resume = Resume.auto
+    dry_run: bool = False
+    """Resolve and check everything, start nothing."""
+    algorithm: AlgorithmConfig = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        at_least("num_steps", self.num_steps, 1, "a run takes a step")
+        if not self.name:
+            environment = self.env.name.rpartition(":")[2].lower()
+            self.name = f"{environment}-{self.algorithm.name}-{self.model.name}-s{self.seed}"
+        if "/" in self.name or self.name.startswith("."):
+            raise ValueError(f"name must be a plain folder name (the run's folder under runs_dir); got {self.name!r}.")
+        if self.batch.group_size < 2:
+            if not isinstance(self.algorithm, SDPOConfig):
+                raise ValueError(
+                    "batch.group_size must be at least 2 with algorithm=grpo (a lone attempt has no sibling to be compared "
+                    f"with, so its advantage is always 0); got {self.batch.group_size}."
+                )
+            if self.algorithm.has_policy_gradient:
+                raise ValueError(
+                    "batch.group_size must be at least 2 with a policy gradient (a lone attempt's advantage is "
+                    f"always 0); got {self.batch.group_size}."
+                )
+            if self.algorithm.hindsight.choice is HintChoice.demonstration_only:
+                raise ValueError(
+                    "batch.group_size must be at least 2 with algorithm.hindsight.choice=demonstration_only (a lone attempt "
+                    f"has no sibling to learn from); got {self.batch.group_size}."
+                )
+        if self.algorithm.policy_gradient.overlong_tokens > self.sampling.max_response_tokens:
+            raise ValueError(
+                "algorithm.policy_gradient.overlong_tokens must not exceed sampling.max_response_tokens (they are the last "
+                f"before it); got {self.algorithm.policy_gradient.overlong_tokens} and {self.sampling.max_response_tokens}."
+            )
+        if self.checkpoint.keep_best > 0 and self.evaluation.num_tasks == 0:
+            raise ValueError(
+                "checkpoint.keep_best needs evaluation.num_tasks of at least 1 (the best is known by held-out success); got "
+                f"keep_best={self.checkpoint.keep_best} and num_tasks=0."
+            )
+        if self.learner.sequence_parallel > 1 and self.algorithm.needs_whole_rows:
+            raise ValueError(
+                "learner.sequence_parallel must be 1 with a loss over whole responses (algorithm.policy_gradient.ratio=sequence, "
+                "algorithm.granularity=sequence), because no rank sees one; got "
+                f"{self.learner.sequence_parallel}."
+            )
+        if self.learner.zero_stage == 0 and self.learner.dtype is Dtype.bfloat16:
+            raise ValueError(
+                "learner.zero_stage=0 needs learner.dtype=float32 (DeepSpeed keeps fp32 master weights of bf16 parameters from "
+                "stage 1 on; on one rank stage 1 splits nothing); got dtype=bfloat16. Set learner.zero_stage=1."
+            )
+        if (
+            isinstance(self.algorithm, SDPOConfig)
+            and self.algorithm.hindsight.choice is not HintChoice.none
+            and self.algorithm.hindsight.max_prompt_tokens < self.sampling.max_prompt_tokens
+        ):
+            raise ValueError(
+                "algorithm.hindsight.max_prompt_tokens must be at least sampling.max_prompt_tokens (the hindsight prompt "
+                f"repeats the question); got {self.algorithm.hindsight.max_prompt_tokens} and {self.sampling.max_prompt_tokens}."
+            )
