@@ -84,9 +84,25 @@ METRICS: Mapping[str, Metric] = {
     "heldout/success_se": Metric(unit="share", meaning="standard error of heldout/success over tasks"),
     "heldout/set_aside": Metric(unit="attempts", meaning="held-out attempts whose verification broke"),
     "heldout/response_tokens": Metric(unit="tokens", meaning="mean length of a held-out response"),
+    "lift": Metric(unit="share", meaning="teacher lift: lift/hindsight less lift/plain"),
+    "lift/se": Metric(unit="share", meaning="standard error of lift over tasks"),
+    "lift/plain": Metric(unit="share", meaning="success without a hint, of the attempts that had no part in choosing it"),
+    "lift/hindsight": Metric(unit="share", meaning="success of one answer under each hinted attempt's hindsight prompt"),
+    "lift/demonstration": Metric(unit="share", meaning="lift where the hint held a solved sibling"),
+    "lift/feedback": Metric(unit="share", meaning="lift where the hint was feedback alone"),
+    "lift/share": Metric(unit="share", meaning="held-out attempts with a hint"),
 }
 ENVIRONMENT_PREFIX = "env/"
 """The environment's own metrics, averaged over attempts, are logged under this prefix."""
+
+
+def lift_in_words(metrics: Metrics) -> str:
+    """The teacher's lift, e.g. ``+12.5% ± 3.1% (demonstration +20.0%, feedback +3.0%)``."""
+    if "lift" not in metrics:
+        return "unknown, since no attempt had a hint"
+    error = f" ± {metrics['lift/se']:.1%}" if "lift/se" in metrics else ""
+    parts = [f"{kind} {metrics[f'lift/{kind}']:+.1%}" for kind in ("demonstration", "feedback") if f"lift/{kind}" in metrics]
+    return f"{metrics['lift']:+.1%}{error} ({', '.join(parts)})"
 
 
 def reduce(updates: Sequence[Metrics]) -> dict[str, float]:

@@ -368,6 +368,18 @@ class Evaluation:
     """Keys ``heldout/...`` of ``sdpo.metrics``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lift:
+    """How much better the teacher answers than the policy, on the tasks of an evaluation."""
+
+    groups: tuple[Group, ...]
+    """[P] what was answered under the hindsight prompts; ``prompt_ids`` stays the policy's prompt."""
+    hints: tuple[tuple[Hint, ...], ...]
+    """[P] of each attempt in ``groups``, the hint it was given."""
+    metrics: Mapping[str, float]
+    """Keys ``lift`` and ``lift/...`` of ``sdpo.metrics``; one that could not be measured is missing."""
+
+
 Metrics = Mapping[str, float]
 """Names from ``sdpo.metrics`` to values."""
 

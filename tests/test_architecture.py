@@ -33,6 +33,7 @@ LAYERS = [
         "sdpo.compose",
         "sdpo.export",
     },
+    {"sdpo.lift"},
     {"sdpo.train", "sdpo.replay"},
     {"sdpo.launch"},
     {"sdpo.cli"},
