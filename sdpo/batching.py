@@ -48,6 +48,7 @@ def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
         rows_N=_joined([[row] * len(sample.response_ids) for row, sample in enumerate(samples)], torch.int64),
         loss_mask_N=_joined([sample.loss_mask for sample in samples], torch.bool),
         distilled_N=_joined([[sample.is_distilled and kept for kept in sample.loss_mask] for sample in samples], torch.bool),
+        solved_N=_joined([[sample.is_solved] * len(sample.response_ids) for sample in samples], torch.bool),
         sampled_logprobs_N=_joined([sample.sampled_logprobs for sample in samples], torch.float32),
         advantages_N=_joined([[sample.advantage] * len(sample.response_ids) for sample in samples], torch.float32),
         distillation_weights_N=_joined(

@@ -44,6 +44,7 @@ def lessons(
                     distillation_weight=distillation,
                     policy_gradient_weight=0.0 if is_dropped else policy_gradient,
                     task_index=task_index,
+                    is_solved=attempt.verdict.is_solved,
                 )
             )
     return tuple(samples)

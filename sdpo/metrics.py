@@ -53,6 +53,12 @@ METRICS: Mapping[str, Metric] = {
         reduction=Reduction.mean,
         meaning="mean log q(y) - log π(y) of the sampled tokens: hindsight credit",
     ),
+    "credit/solved": Metric(
+        unit="nats",
+        reduction=Reduction.mean,
+        meaning="the same on solved attempts: what hindsight adds to the log-probability of an answer that was verified",
+    ),
+    "credit/failed": Metric(unit="nats", reduction=Reduction.mean, meaning="the same on failed attempts"),
     "entropy": Metric(unit="nats", reduction=Reduction.mean, meaning="of the student, per learned-from token"),
     "mismatch": Metric(
         unit="nats",

@@ -211,6 +211,8 @@ class Sample:
     """[R] factors of both losses; None: 1 throughout."""
     task_index: int = 0
     """Position of the task in the step's batch: rows of one task stay in one update."""
+    is_solved: bool = False
+    """What the environment says of it; no loss reads it, metrics do."""
 
     def __post_init__(self) -> None:
         weights = self.response_ids if self.token_weights is None else self.token_weights
@@ -281,6 +283,8 @@ class MicroBatch:
     """[N] bool"""
     distilled_N: Tensor
     """[N] bool, loss_mask and the row is distilled."""
+    solved_N: Tensor
+    """[N] bool, the environment calls the row solved."""
     sampled_logprobs_N: Tensor
     """[N] float32, nats"""
     advantages_N: Tensor

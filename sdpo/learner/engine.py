@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -72,6 +72,11 @@ class DeepSpeedLearner:
     def state_dict(self, *, wanted: bool = True) -> dict[str, Tensor]:
         """The policy as Hugging Face would save it, adapters merged; under ZeRO 3 all ranks must call."""
         return models.state_dict(self._policy.model, wanted=wanted)
+
+    def teacher_state_dict(self, *, wanted: bool = True) -> dict[str, Tensor]:
+        """The teacher likewise, of one that speaks with a single voice."""
+        (voice,) = self._teacher.voices
+        return models.state_dict(voice.model, adapter=voice.adapter, wanted=wanted)
 
     @torch.no_grad()
     def anchor(self, updates: Sequence[Update]) -> None:
@@ -229,17 +234,11 @@ class DeepSpeedLearner:
     def _metrics(self, update: Update, sums: Tensor, rate: float, norm: float) -> dict[str, float]:
         named = dict(zip(SUMS, sums.tolist(), strict=True))
         learned = max(named["learned"], 1.0)
-        of_teacher = {}
-        if named["distilled"] > 0:
-            of_teacher = {
-                "divergence": named["divergence"] / named["distilled"],
-                "credit": named["credit"] / named["distilled"],
-            }
         return {
             "loss": named["loss"],
             "loss/distillation": named["distillation"],
             "loss/policy_gradient": named["policy_gradient"],
-            **of_teacher,
+            **_of_teacher(named),
             "entropy": named["entropy"] / learned,
             "mismatch": named["mismatch"] / learned,
             "grad_norm": norm,
@@ -250,6 +249,19 @@ class DeepSpeedLearner:
             "learned_rows": float(update.num_learned_rows),
             "learned_tokens": float(update.num_learned_tokens),
         }
+
+
+def _of_teacher(sums: Mapping[str, float]) -> dict[str, float]:
+    """What the teacher thinks of what was sampled, of the solved and of the failed attempts, where there are such."""
+    if sums["distilled"] == 0:
+        return {}
+    solved, failed = sums["distilled_solved"], sums["distilled"] - sums["distilled_solved"]
+    return {
+        "divergence": sums["divergence"] / sums["distilled"],
+        "credit": sums["credit"] / sums["distilled"],
+        **({"credit/solved": sums["credit_solved"] / solved} if solved else {}),
+        **({"credit/failed": (sums["credit"] - sums["credit_solved"]) / failed} if failed else {}),
+    }
 
 
 def _meet(place: Place, config: LearnerConfig) -> tuple[torch.device, distributed.ProcessGroup | None]:

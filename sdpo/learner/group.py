@@ -11,7 +11,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from transformers import AutoConfig, PretrainedConfig
 
 from sdpo.actors import start, threads_each
-from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig
+from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig, TeacherKind
 from sdpo.errors import MachineError, UserError
 from sdpo.learner import checkpoint, policy_folder, update_file
 from sdpo.learner.checkpoint import Counters
@@ -40,9 +40,10 @@ class LearnerActor:
     ) -> None:
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place)
 
-    def weights(self) -> ray.ObjectRef[PackedWeights] | None:
+    def weights(self, *, of_teacher: bool) -> ray.ObjectRef[PackedWeights] | None:
         """In the object store, so that the driver passes on a reference and never holds them; from rank 0."""
-        parameters = self._learner.state_dict(wanted=self._is_first)
+        read = self._learner.teacher_state_dict if of_teacher else self._learner.state_dict
+        parameters = read(wanted=self._is_first)
         return ray.put(packed(parameters)) if self._is_first else None
 
     def anchor(self, updates: Sequence[Update]) -> None:
@@ -101,6 +102,8 @@ class LearnerGroup:
         self._config = config
         self._checkpoints = checkpoints
         self._skipped, self._num_skipped = skipped, 0
+        kind = algorithm.teacher.kind if isinstance(algorithm, SDPOConfig) else TeacherKind.live
+        self._teacher_differs = kind in (TeacherKind.ema, TeacherKind.frozen)
         self._anchors_always = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
         threads = config.num_threads or threads_each(config.num_ranks)
@@ -129,8 +132,16 @@ class LearnerGroup:
 
     def weights(self) -> object:
         """A reference to PackedWeights in the object store."""
+        return self._weights(of_teacher=False)
+
+    def teacher_weights(self) -> object | None:
+        """Likewise; None where the teacher's are the policy's own (before the first step too), where it is a mixture of two
+        models' logits, which no model samples from, and where it is another model, which the engine does not know."""
+        return self._weights(of_teacher=True) if self._teacher_differs and self.step > 0 else None
+
+    def _weights(self, *, of_teacher: bool) -> object:
         asked = self._actors if self._config.zero_stage == 3 else self._actors[:1]  # whole parameters take everybody's part
-        return self._answers([actor.weights.remote() for actor in asked])[0]
+        return self._answers([actor.weights.remote(of_teacher=of_teacher) for actor in asked])[0]
 
     def anchor(self, updates: Sequence[Update]) -> None:
         if len(updates) > 1 or self._anchors_always:

@@ -27,6 +27,8 @@ SUMS = (
     "mismatch",
     "distilled",
     "learned",
+    "credit_solved",
+    "distilled_solved",
 )
 """What is summed over the tokens that were learned from, in the order of the vector that micro_batch_loss returns."""
 
@@ -105,6 +107,7 @@ class _Tokens:
     ids_n: Tensor
     rows_n: Tensor
     mask_n: Tensor
+    solved_n: Tensor
     old_n: Tensor | None
     reference_n: Tensor | None
     sampled_n: Tensor
@@ -125,6 +128,7 @@ class _Tokens:
             ids_n=picked(self.ids_n),
             rows_n=picked(self.rows_n),
             mask_n=picked(self.mask_n),
+            solved_n=picked(self.solved_n),
             old_n=None if self.old_n is None else picked(self.old_n),
             reference_n=None if self.reference_n is None else picked(self.reference_n),
             sampled_n=picked(self.sampled_n),
@@ -161,6 +165,7 @@ def _tokens(
         ids_n=mine(batch.response_ids_N),
         rows_n=mine(batch.rows_N),
         mask_n=mine(batch.loss_mask_N),
+        solved_n=mine(batch.solved_N),
         old_n=anchors.old_n,
         reference_n=anchors.reference_n,
         sampled_n=mine(batch.sampled_logprobs_N),
@@ -181,16 +186,19 @@ def _learn(
     )
     log_ratio_n = (scores.student_N - tokens.sampled_n).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     is_distilled = comparison is not None
+    credit_n = scores.teacher_N - scores.student_N if is_distilled else torch.zeros_like(scores.student_N)
     sums = (
         loss.detach(),
         objective.distillation,
         objective.policy_gradient,
         scores.divergence_N.sum(),
-        (scores.teacher_N - scores.student_N).sum() if is_distilled else 0.0,
+        credit_n.sum(),
         scores.entropy_N.sum(),
         (log_ratio_n.exp() - log_ratio_n - 1.0).sum(),
         len(tokens.ids_n) if is_distilled else 0,
         len(tokens.ids_n),
+        credit_n.where(tokens.solved_n, 0.0).sum(),
+        tokens.solved_n.sum() if is_distilled else 0,
     )
     return loss, torch.stack([torch.as_tensor(value, dtype=torch.float64, device=hidden_nH.device) for value in sums])
 

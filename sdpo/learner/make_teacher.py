@@ -34,7 +34,8 @@ def make_teacher(
         case TeacherKind.ema:
             if config.lora.rank:
                 twin = [teacher for _, teacher in models.teacher_adapters(policy.model)]
-                voice = Voice(policy.model, mood=partial(models.speaking_as, policy.model, models.TEACHER), run=_asking(policy))
+                mood = partial(models.speaking_as, policy.model, models.TEACHER)
+                voice = Voice(policy.model, adapter=models.TEACHER, mood=mood, run=_asking(policy))
             else:
                 voice = _other(model_path, config, policy.device)
                 twin = list(voice.model.parameters())
@@ -50,7 +51,7 @@ def frozen(policy: Policy, config: LearnerConfig, model_path: str, *, weight: fl
 
 
 def _live(policy: Policy, *, weight: float = 1.0) -> Voice:
-    return Voice(policy.model, weight=weight, run=_asking(policy))
+    return Voice(policy.model, weight=weight, adapter=models.STUDENT, run=_asking(policy))
 
 
 def _asking(policy: Policy) -> Run:

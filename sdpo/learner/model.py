@@ -118,9 +118,10 @@ def gathered(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def state_dict(model: PreTrainedModel, *, wanted: bool = True) -> dict[str, Tensor]:
-    """The parameters by their Hugging Face names, in the compute type, adapters merged, tied ones once, copied where they are
-    not whole on this rank. All ranks must call under ZeRO 3; those that do not want the result get an empty one."""
+def state_dict(model: PreTrainedModel, *, adapter: str | None = STUDENT, wanted: bool = True) -> dict[str, Tensor]:
+    """The parameters by their Hugging Face names, in the compute type, ``adapter`` merged (None: the bare base), tied ones once,
+    copied where they are not whole on this rank. All ranks must call under ZeRO 3; those that do not want the result get an empty
+    one."""
     from peft.tuners.lora import LoraLayer
 
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
@@ -129,14 +130,16 @@ def state_dict(model: PreTrainedModel, *, wanted: bool = True) -> dict[str, Tens
         if ".lora_" in name:
             continue
         layer = adapted.get(name.removesuffix(".base_layer.weight"))
-        adapters = [] if layer is None else [part[STUDENT].get_parameter("weight") for part in (layer.lora_A, layer.lora_B)]
-        with gathered([parameter, *adapters]):
+        factors: list[nn.Parameter] = []
+        if layer is not None and adapter is not None:
+            factors = [part[adapter].get_parameter("weight") for part in (layer.lora_A, layer.lora_B)]
+        with gathered([parameter, *factors]):
             if not wanted:
                 continue
             value = parameter.detach()
-            if layer is not None:
-                down, up = (adapter.detach().float() for adapter in adapters)
-                value = (value.float() + layer.scaling[STUDENT] * (up @ down)).to(parameter.dtype)
+            if layer is not None and adapter is not None:
+                down, up = (factor.detach().float() for factor in factors)
+                value = (value.float() + layer.scaling[adapter] * (up @ down)).to(parameter.dtype)
             elif hasattr(parameter, "ds_id"):
                 value = value.to("cpu", copy=True)
             found[name.replace(".base_layer.", ".")] = value

@@ -35,11 +35,13 @@ class Voice:
         model: PreTrainedModel,
         *,
         weight: float = 1.0,
+        adapter: str | None = None,
         mood: Callable[[], AbstractContextManager[None]] = nullcontext,
         run: Run | None = None,
     ) -> None:
-        """``weight`` of its logits in the teacher's; ``mood`` is what it is asked in."""
-        self.model, self.weight = model, weight
+        """``weight`` of its logits in the teacher's; ``mood`` is what it is asked in, and ``adapter`` the one it then speaks with
+        where the model has adapters, if any."""
+        self.model, self.weight, self.adapter = model, weight, adapter
         self._mood, self.run = mood, run
 
     @torch.no_grad()

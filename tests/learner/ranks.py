@@ -381,6 +381,38 @@ def write_checkpoint(seat: Seat, setup: Setup, steps: Steps, path: Path, ids: Se
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lent:
+    """The teacher's weights, as an engine would be lent them."""
+
+    teacher: Mapping[str, Tensor]
+    """By the names of the policy's; empty on the ranks that did not want them."""
+    policy: Mapping[str, Tensor]
+    teacher_TV: Tensor
+    """Logits of the teacher's one voice, after each of the ids that were asked about."""
+    metrics: Sequence[Mapping[str, float]]
+
+
+def lend(seat: Seat, asked: Sequence[tuple[Setup, Steps]], ids: Sequence[int]) -> list[Lent]:
+    """By each learner after its steps, as the actors of LearnerGroup ask for it."""
+    found = []
+    pack = pack_rows([ids], [range(len(ids))])
+    for setup, steps in asked:
+        learner, metrics = setup.learner(seat), []
+        for updates in steps:
+            metrics += take(learner, updates, setup.algorithm)
+        wanted = seat.rank == 0
+        teacher = {name: tensor.clone() for name, tensor in learner.teacher_state_dict(wanted=wanted).items()}
+        policy = {name: tensor.clone() for name, tensor in learner.state_dict(wanted=wanted).items()}
+        (voice,) = learner._teacher.voices
+        with torch.no_grad():
+            hidden_TH = voice.hidden(pack, None)
+            with models.gathered([models.head(voice.model)]):
+                teacher_TV = hidden_TH @ models.head(voice.model).T
+        found.append(Lent(teacher=teacher, policy=policy, teacher_TV=teacher_TV, metrics=metrics))
+    return found
+
+
 def _wait(seat: Seat) -> None:
     if seat.num_ranks > 1:
         distributed.barrier()

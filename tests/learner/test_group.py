@@ -93,11 +93,14 @@ def test_skipped_updates_are_kept_and_too_many_in_a_row_end_the_run(model: Path,
     group.wait_until_ready()
     good, bad = an_update(model, 0), an_update(model, 1, bad=True)
 
+    assert group.teacher_weights() is None  # before a step they are the policy's
     group.anchor([good])
     assert group.update(good, ALGORITHM)["updates"] == 1.0
     group.finish_step()
     group.save(run.checkpoints / "step_000001", score=None)
-    before = weights(ray.get(group.weights()))
+    before, of_teacher = weights(ray.get(group.weights())), weights(ray.get(group.teacher_weights()))
+    assert of_teacher.keys() == before.keys()
+    assert not same(of_teacher, before)
 
     assert group.update(bad, ALGORITHM)["updates_skipped"] == 1.0
     kept = run.skipped / "step_000002-update_0.pt"

@@ -119,6 +119,7 @@ def assorted(seed: int, algorithm: AlgorithmConfig, *, token_weights: Sequence[f
                     policy_gradient_weight=policy_gradient,
                     token_weights=tuple(draw.choice(token_weights) for _ in response) if draw.random() < 0.6 else None,
                     task_index=task_index,
+                    is_solved=len(samples) % 3 == 0,
                 )
             )
     return samples
@@ -385,7 +386,7 @@ def test_tensors_have_the_types_they_declare():
     (update,) = pack(assorted(8, BLEND), batch_config(), ranks(1), BLEND)
     for m in micro_batches(update):
         assert {m.response_ids_N.dtype, m.rows_N.dtype} == {torch.int64}
-        assert {m.loss_mask_N.dtype, m.distilled_N.dtype} == {torch.bool}
+        assert {m.loss_mask_N.dtype, m.distilled_N.dtype, m.solved_N.dtype} == {torch.bool}
         floats = m.sampled_logprobs_N, m.advantages_N, m.distillation_weights_N, m.policy_gradient_weights_N
         assert {values.dtype for values in floats} == {torch.float32}
 
@@ -708,6 +709,24 @@ def test_gradient_depends_neither_on_the_micro_batch_size_nor_on_the_number_of_r
         seen.append(sum(sums for _, sums in parts))
         assert dict(zip(SUMS, seen[-1].tolist(), strict=True))["loss"] == pytest.approx(plain.item(), rel=1e-6)
         torch.testing.assert_close(seen[-1], seen[0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("granularity", list(Granularity), ids=lambda granularity: granularity.value)
+def test_the_credit_of_solved_and_of_failed_rows_is_what_each_of_them_has_alone(granularity):
+    algorithm = terms("blend", LossMean.token, RatioLevel.token, granularity)
+    model = tuple(part.requires_grad_() for part in parameters(0))
+    samples = assorted(9, algorithm)
+    (update,) = pack(samples, batch_config(), ranks(1), algorithm)
+
+    def sums_of(rows: Sequence[Sample]) -> dict[str, float]:
+        return dict(zip(SUMS, packed_loss(model, micro_batch(rows), update, algorithm)[1].tolist(), strict=True))
+
+    everything = sums_of(samples)
+    solved, failed = (sums_of([sample for sample in samples if sample.is_solved is kind]) for kind in (True, False))
+    assert everything["distilled_solved"] == solved["distilled"] > 0
+    assert everything["distilled"] - everything["distilled_solved"] == failed["distilled"] > 0
+    assert everything["credit_solved"] == pytest.approx(solved["credit"], rel=1e-6)
+    assert everything["credit"] - everything["credit_solved"] == pytest.approx(failed["credit"], rel=1e-6)
 
 
 def losses_of(samples: Sequence[Sample], algorithm: AlgorithmConfig, *, share: bool = True) -> tuple[Tensor, Tensor, Model]:
