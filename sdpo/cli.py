@@ -19,6 +19,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
       --dry-run                         resolve and check the config, start nothing
       --quiet                           one line a step instead of the live view
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
+      lift=true                         and how much better it answers when it is shown a hint
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
   sdpo envs list                        the environments that are installed

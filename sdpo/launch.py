@@ -17,11 +17,12 @@ from rich.console import Console
 from sdpo.cluster import connected, gpu_shares
 from sdpo.config import Config, EvaluateConfig
 from sdpo.envs import registry
-from sdpo.evaluation import evaluate
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
 from sdpo.logs import redirect_output
+from sdpo.look import look
+from sdpo.metrics import lift_in_words
 from sdpo.models import is_fetched
 from sdpo.preflight import HELDOUT_SEED, Ready, check_environment, check_training, make_environment, model_and_renderer, tasks_of
 from sdpo.printable import printable
@@ -33,7 +34,6 @@ from sdpo.task_stream import TaskStream
 from sdpo.terminal import Terminal, before_and_after, sample_attempt
 from sdpo.tracking import Tracker
 from sdpo.train import train
-from sdpo.types import Sampling
 
 
 def run_training(config: Config) -> int:
@@ -90,7 +90,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
         shares = gpu_shares(config.learner.num_ranks, config.rollout.num_engines, config.rollout.tensor_parallel_size)
         engine = EngineFleet(
             ready.model_path,
-            max_model_tokens=config.sampling.max_prompt_tokens + config.sampling.max_response_tokens,
+            max_model_tokens=config.max_model_tokens,
             config=config.rollout,
             seed=config.seed,
             num_gpus=shares.engine,
@@ -147,13 +147,16 @@ def run_evaluation(config: EvaluateConfig) -> int:
     environment = make_environment(config.env)
     every = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
     tasks_P = tuple(every[index] for index in range(min(config.num_tasks, len(every))))
-    model_path, renderer = model_and_renderer(model, config.sampling, 0, lambda sentence: screen.print(sentence, highlight=False))
+    model_path, renderer = model_and_renderer(
+        model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)
+    )
     logs = Path(config.logs_dir).absolute()
     terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 1)
     with _chatter_into(logs / "driver.log", screen), connected(config.cluster), terminal:
         engine = EngineFleet(
             model_path,
-            max_model_tokens=config.sampling.max_prompt_tokens + config.sampling.max_response_tokens,
+            max_model_tokens=max(config.sampling.max_prompt_tokens, config.hindsight_tokens)
+            + config.sampling.max_response_tokens,
             config=config.rollout,
             seed=config.seed,
             num_gpus=gpu_shares(0, config.rollout.num_engines, config.rollout.tensor_parallel_size).engine,
@@ -162,31 +165,14 @@ def run_evaluation(config: EvaluateConfig) -> int:
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
         engine.wait_until_ready()
         verifier.wait_until_ready()
-        evaluation = evaluate(
-            engine,
-            verifier,
-            renderer,
-            tasks_P,
-            num_attempts=config.k,
-            sampling=Sampling(
-                temperature=config.temperature,
-                top_p=config.top_p,
-                max_response_tokens=config.sampling.max_response_tokens,
-                max_turns=config.sampling.max_turns,
-            ),
-            seed=config.seed,
-            max_set_aside_share=config.rollout.max_set_aside_share,
-            log=EvaluationLog(terminal),
-        )
+        evaluation, lift = look(config, engine, verifier, renderer, tasks_P, EvaluationLog(terminal))
     for group in evaluation.groups:
         solved = sum(attempt.verdict.is_solved for attempt in group.attempts)
         screen.print(f"{solved}/{len(group.attempts)}  {printable(group.task.id)}", highlight=False, markup=False)
-    screen.print(
-        json.dumps({"model": model_path, "env": environment.name, "tasks": len(tasks_P), "k": config.k, **evaluation.metrics}),
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    if config.lift:
+        screen.print(f"teacher lift {lift_in_words(lift)}", highlight=False, markup=False)
+    found = {"model": model_path, "env": environment.name, "tasks": len(tasks_P), "k": config.k, **evaluation.metrics, **lift}
+    screen.print(json.dumps(found), highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

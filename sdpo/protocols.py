@@ -14,6 +14,7 @@ from sdpo.types import (
     Evaluation,
     Group,
     Hint,
+    Lift,
     Metrics,
     Prompt,
     Ranks,
@@ -88,6 +89,10 @@ class Learner(Protocol):
         """The policy as it is now."""
         ...
 
+    def teacher_weights(self) -> Weights | None:
+        """The teacher as it is now; None where it has the policy's own weights, and where no one model samples as it does."""
+        ...
+
     def anchor(self, updates: Sequence[Update]) -> None:
         """Keep what the policy says before the step's first update: the π_old of the importance ratios."""
         ...
@@ -134,7 +139,13 @@ class Report(Protocol):
         """Around an evaluation after ``step`` steps."""
         ...
 
-    def evaluation(self, step: int, evaluation: Evaluation) -> None: ...
+    def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None) -> None:
+        """What was found after ``step`` steps; no lift where it was not looked for."""
+        ...
+
+    def warn(self, sentence: str) -> None:
+        """Something that the user should not miss."""
+        ...
 
     def saving(self, step: int) -> AbstractContextManager[None]:
         """Around a checkpoint after ``step`` steps."""

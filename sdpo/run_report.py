@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sdpo import metrics
 from sdpo.terminal import Terminal
 from sdpo.tracking import Tracker
-from sdpo.types import Completion, Evaluation, Group, Hint, Metrics, Prompt
+from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Prompt
 
 TIMED = {name.removeprefix("time/").removesuffix("_s") for name in metrics.METRICS if name.startswith("time/")}
 
@@ -136,9 +136,12 @@ class RunReport:
         self._looking_since = time.monotonic()
         yield EvaluationLog(self._terminal)
 
-    def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        self._tracker.evaluation(step, evaluation, seconds=time.monotonic() - self._looking_since)
-        self._terminal.evaluation(step, evaluation.metrics)
+    def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None) -> None:
+        self._tracker.evaluation(step, evaluation, lift, seconds=time.monotonic() - self._looking_since)
+        self._terminal.evaluation(step, evaluation.metrics if lift is None else {**evaluation.metrics, **lift.metrics})
+
+    def warn(self, sentence: str) -> None:
+        self._terminal.warn(sentence)
 
     @contextmanager
     def saving(self, step: int) -> Iterator[None]:

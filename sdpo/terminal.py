@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sdpo.metrics import lift_in_words
 from sdpo.printable import printable
 
 PHASES = {
@@ -24,6 +25,7 @@ PHASES = {
     "learn": "learning",
     "sync": "sending weights to the engine",
     "evaluate": "evaluating held-out tasks",
+    "lift": "evaluating the teacher on held-out tasks",
     "save": "saving a checkpoint",
 }
 _SHOWN = (
@@ -52,6 +54,7 @@ class Terminal:
         self._steps_s: list[float] = []
         self._step_since: float | None = None
         self._heldout: list[tuple[int, float]] = []
+        self._lifts: list[tuple[int, str]] = []
         self._is_stopping = False
         self._live: Live | None = None
         if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
@@ -77,6 +80,11 @@ class Terminal:
         """A line that stays on the screen."""
         with suppress(BrokenPipeError):  # whoever was reading has gone; the run has not
             self._console.print(escape(printable(sentence)), highlight=False, soft_wrap=True)
+
+    def warn(self, sentence: str) -> None:
+        """A line that stays on the screen and is hard to miss."""
+        with suppress(BrokenPipeError):
+            self._console.print(f"[bold red]warning:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True)
 
     def stop_was_asked(self) -> None:
         """Called by a signal handler, so a live view only notes it: printing might interrupt its own drawing."""
@@ -123,6 +131,10 @@ class Terminal:
             self.say(
                 f"held-out after step {step}: success {metrics['heldout/success']:.1%} ± {metrics['heldout/success_se']:.1%}"
             )
+        if "lift/share" in metrics:
+            self._lifts.append((step, lift_in_words(metrics)))
+            if self._live is None:
+                self.say(f"teacher lift {lift_in_words(metrics)}")
 
     def _remember(self, row: Mapping[str, float]) -> None:
         for name, _, _ in _SHOWN:
@@ -155,6 +167,8 @@ class Terminal:
                 numbers.add_row(label, form.format(values[-1]), Text(sparkline(values), style="cyan"))
         for step, success in self._heldout:
             numbers.add_row(f"held-out, step {step}", f"{success:.1%}", "")
+        for step, lift in self._lifts:
+            numbers.add_row(f"teacher lift, step {step}", lift, "")
         width = min(self._console.width, 100)
         return Panel(Group(now, Text(), numbers), title=escape(self._title), width=width)
 
@@ -183,16 +197,27 @@ def before_and_after(before: Mapping[str, object], after: Mapping[str, object]) 
     table.add_column(f"before (step {before['step']})", justify="right")
     table.add_column(f"after (step {after['step']})", justify="right")
     table.add_column("change", justify="right")
-    for name, label, scale, unit in (
-        ("heldout/success", "success (avg@k)", 100.0, "%"),
-        ("heldout/pass_at_k", "pass@k", 100.0, "%"),
-        ("heldout/response_tokens", "response tokens", 1.0, ""),
+    for name, error, label, scale, unit in (
+        ("heldout/success", "heldout/success_se", "success (avg@k)", 100.0, "%"),
+        ("heldout/pass_at_k", None, "pass@k", 100.0, "%"),
+        ("heldout/response_tokens", None, "response tokens", 1.0, ""),
+        ("lift", "lift/se", "teacher lift", 100.0, "%"),
     ):
-        old, new = _number(before[name]) * scale, _number(after[name]) * scale
-        spread_old = f" ± {_number(before['heldout/success_se']) * scale:.1f}" if name == "heldout/success" else ""
-        spread_new = f" ± {_number(after['heldout/success_se']) * scale:.1f}" if name == "heldout/success" else ""
-        table.add_row(label, f"{old:.1f}{spread_old}{unit}", f"{new:.1f}{spread_new}{unit}", f"{new - old:+.1f}{unit}")
+        if name not in before and name not in after:
+            continue
+        old, new = (_with_error(evaluation, name, error, scale, unit) for evaluation in (before, after))
+        is_known = name in before and name in after
+        change = f"{(_number(after[name]) - _number(before[name])) * scale:+.1f}{unit}" if is_known else ""
+        table.add_row(label, old, new, change)
     return table
+
+
+def _with_error(evaluation: Mapping[str, object], name: str, error: str | None, scale: float, unit: str) -> str:
+    """Empty where the evaluation does not say."""
+    if name not in evaluation:
+        return ""
+    spread = f" ± {_number(evaluation[error]) * scale:.1f}" if error is not None and error in evaluation else ""
+    return f"{_number(evaluation[name]) * scale:.1f}{spread}{unit}"
 
 
 def sample_attempt(attempt: Mapping[str, object], width: int) -> Panel:

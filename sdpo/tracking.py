@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sdpo.config import TrackingConfig
 from sdpo.run_folder import RunFolder
-from sdpo.types import Completion, Evaluation, Group, Hint, Metrics
+from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -40,10 +40,15 @@ class Tracker:
         text = "".join(json.dumps({"step": step, **line}, ensure_ascii=True) + "\n" for line in lines)
         self._folder.rollouts_of(step).write_text(text)
 
-    def evaluation(self, step: int, evaluation: Evaluation, *, seconds: float) -> None:
+    def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None, *, seconds: float) -> None:
+        """One line, with every attempt and every answer under a hindsight prompt."""
         attempts = [line for group in evaluation.groups for line in _attempts(group, (None,) * len(group.attempts))]
-        metrics = {**evaluation.metrics, "time/evaluate_s": seconds}
+        metrics = {**evaluation.metrics, **({} if lift is None else lift.metrics), "time/evaluate_s": seconds}
         record = {"step": step, "k": evaluation.num_attempts, **_rounded(metrics), "attempts": attempts}
+        if lift is not None:
+            record["hindsight_attempts"] = [
+                line for group, hints_G in zip(lift.groups, lift.hints, strict=True) for line in _attempts(group, hints_G)
+            ]
         _append(self._folder.evaluations, record)
         self._scalars(step, metrics)
 

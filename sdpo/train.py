@@ -8,15 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdpo.batching import pack
-from sdpo.config import Config, SDPOConfig
+from sdpo.config import Config, HindsightConfig, OnLowLift, SDPOConfig
 from sdpo.conversation import attempts
+from sdpo.errors import UserError
 from sdpo.evaluation import evaluate, refuse_broken_environment
 from sdpo.grouping import asked, grouped
 from sdpo.hindsight import choose_hints
 from sdpo.lessons import lessons
-from sdpo.protocols import Engine, Learner, Renderer, Report, Verifier
+from sdpo.lift import low_lift, teacher_lift
+from sdpo.protocols import Engine, Learner, Renderer, Report, StepLog, Verifier
 from sdpo.task_stream import TaskStream
-from sdpo.types import Group, Hint, Sampling, Task
+from sdpo.types import Evaluation, Group, Hint, Lift, Sampling, Task
 
 
 def train(
@@ -31,10 +33,10 @@ def train(
     checkpoints: Path,
 ) -> None:
     """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
-    or the feedback, scores each answer again; the student moves towards it. The teacher never samples."""
+    or the feedback, scores each answer again; the student moves towards it. What is learned from, the student samples."""
     engine.load(learner.weights(), version=learner.step)
     if learner.step == 0:
-        _look(0, run, heldout, engine, verifier, renderer, report)
+        _look(0, run, heldout, engine, verifier, renderer, learner, report)
     if report.should_stop:
         return
     sampling = Sampling(
@@ -76,7 +78,7 @@ def train(
         # 5. Look, and keep.
         score = None
         if run.evaluation.is_due(step + 1, run.num_steps):
-            score = _look(step + 1, run, heldout, engine, verifier, renderer, report)
+            score = _look(step + 1, run, heldout, engine, verifier, renderer, learner, report)
         is_last = report.should_stop
         if run.checkpoint.is_due(step + 1, run.num_steps) or is_last:
             with report.saving(step + 1):
@@ -99,9 +101,10 @@ def _look(
     engine: Engine,
     verifier: Verifier,
     renderer: Renderer,
+    learner: Learner,
     report: Report,
 ) -> float | None:
-    """Success on held-out tasks, after ``step`` steps."""
+    """Success on held-out tasks after ``step`` steps, and where it is due how much better the teacher answers."""
     if not heldout:
         return None
     sampling = Sampling(
@@ -122,5 +125,65 @@ def _look(
             max_set_aside_share=run.rollout.max_set_aside_share,
             log=log,
         )
-        report.evaluation(step, evaluation)
+        lift = None
+        if run.hindsight_answered is not None and run.evaluation.asks_for_lift(step, run.num_steps):
+            lift = _lift(evaluation, run, run.hindsight_answered, engine, verifier, renderer, learner, sampling, log)
+        report.evaluation(step, evaluation, lift)
+    if step == 0 and lift is not None:
+        _heed(lift, run, report)
     return evaluation.metrics["heldout/success"]
+
+
+def _lift(
+    evaluation: Evaluation,
+    run: Config,
+    hindsight: HindsightConfig,
+    engine: Engine,
+    verifier: Verifier,
+    renderer: Renderer,
+    learner: Learner,
+    sampling: Sampling,
+    log: StepLog,
+) -> Lift:
+    """With the teacher's weights in the engine, and the policy's again afterwards."""
+    is_lent = _lend_to_teacher(engine, learner)
+    try:
+        lift = teacher_lift(
+            evaluation,
+            engine,
+            verifier,
+            renderer,
+            hindsight,
+            sampling,
+            seed=run.seed,
+            max_set_aside_share=run.rollout.max_set_aside_share,
+            log=log,
+        )
+    except Exception:  # not for a KeyboardInterrupt, which ends the engines and shall not wait for what they are sampling
+        if is_lent:
+            engine.load(learner.weights(), version=learner.step)
+        raise
+    if is_lent:
+        engine.load(learner.weights(), version=learner.step)
+    return lift
+
+
+def _lend_to_teacher(engine: Engine, learner: Learner) -> bool:
+    """Whether the engine now has other weights than the policy's. The reference to them ends here, and so does their copy."""
+    weights = learner.teacher_weights()
+    if weights is None:
+        return False
+    engine.load(weights, version=learner.step)
+    return True
+
+
+def _heed(lift: Lift, run: Config, report: Report) -> None:
+    """Raises UserError where a run shall not begin without lift."""
+    if not isinstance(run.algorithm, SDPOConfig) or run.algorithm.on_low_lift is OnLowLift.ignore:
+        return
+    sentence = low_lift(lift, run.algorithm.min_lift)
+    if sentence is None:
+        return
+    if run.algorithm.on_low_lift is OnLowLift.refuse:
+        raise UserError(sentence)
+    report.warn(sentence)

@@ -34,7 +34,7 @@ LAYERS = [
         "sdpo.export",
     },
     {"sdpo.lift"},
-    {"sdpo.train", "sdpo.replay"},
+    {"sdpo.train", "sdpo.replay", "sdpo.look"},
     {"sdpo.launch"},
     {"sdpo.cli"},
 ]

@@ -16,6 +16,7 @@ from sdpo.config.algorithm import (
     HintChoice,
     LossMean,
     Normalisation,
+    OnLowLift,
     PolicyGradientConfig,
     RatioLevel,
     Routing,
@@ -26,6 +27,7 @@ from sdpo.config.algorithm import (
     TeacherKind,
 )
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
+from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.machines import (
     ClusterConfig,
     Dtype,
@@ -42,7 +44,6 @@ from sdpo.config.run import (
     CheckpointConfig,
     Config,
     EnvConfig,
-    EvaluationConfig,
     ModelConfig,
     Resume,
     SamplingConfig,
@@ -66,11 +67,13 @@ __all__ = [
     "HindsightConfig",
     "HintChoice",
     "LearnerConfig",
+    "LiftSchedule",
     "LoraConfig",
     "LossMean",
     "ModelConfig",
     "Normalisation",
     "Offload",
+    "OnLowLift",
     "PolicyGradientConfig",
     "RatioLevel",
     "ReplayConfig",

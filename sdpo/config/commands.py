@@ -8,7 +8,7 @@ from enum import Enum
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from sdpo.config.algorithm import GRPOConfig, SDPOConfig
+from sdpo.config.algorithm import GRPOConfig, HindsightConfig, HintChoice, SDPOConfig
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
@@ -34,6 +34,8 @@ class EvaluateConfig:
     num_tasks: int = 48
     temperature: float = 0.6
     top_p: float = 0.95
+    lift: bool = False
+    """Measure how much better the model answers under hindsight prompts: one more answer for each attempt with a hint."""
     logs_dir: str = "runs/evaluate"
     """Where the engines' output goes."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -42,9 +44,26 @@ class EvaluateConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    hindsight: HindsightConfig = field(default_factory=HindsightConfig)
+    """For ``lift`` alone."""
+
+    @property
+    def hindsight_tokens(self) -> int:
+        """Of the longest hindsight prompt; 0 where none is asked."""
+        return self.hindsight.max_prompt_tokens if self.lift else 0
 
     def __post_init__(self) -> None:
         at_least("k", self.k, 1, "a task needs an attempt")
+        if self.lift:
+            at_least("k", self.k, 2, "lift compares one half of a task's attempts with the other")
+            at_least(
+                "hindsight.max_prompt_tokens",
+                self.hindsight.max_prompt_tokens,
+                self.sampling.max_prompt_tokens,
+                "the hindsight prompt repeats the question",
+            )
+            if self.hindsight.choice is HintChoice.none:
+                raise ValueError("lift=true needs hints to measure; got hindsight.choice=none. Choose another, or lift=false.")
         at_least("num_tasks", self.num_tasks, 1, "an evaluation needs a task")
         at_least("temperature", self.temperature, 0.0, "0 is greedy")
         probability("top_p", self.top_p)

@@ -8,9 +8,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sdpo.config.algorithm import AlgorithmConfig, HintChoice, SDPOConfig
+from sdpo.config.algorithm import AlgorithmConfig, HindsightConfig, HintChoice, OnLowLift, SDPOConfig
+from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
-from sdpo.config.rules import at_least, probability
+from sdpo.config.rules import at_least
 
 
 class Resume(Enum):
@@ -95,31 +96,6 @@ class SamplingConfig:
 
 
 @dataclass
-class EvaluationConfig:
-    """How held-out tasks are looked at."""
-
-    every: int = 0
-    """Steps between evaluations; the first and the last step are always looked at. 0: only those."""
-    num_tasks: int = 48
-    """Held-out tasks, the same ones each time; 0: none, no evaluation."""
-    num_attempts: int = 4
-    """k, attempts a task."""
-    temperature: float = 0.6
-    top_p: float = 0.95
-
-    def __post_init__(self) -> None:
-        at_least("evaluation.every", self.every, 0, "it counts steps")
-        at_least("evaluation.num_tasks", self.num_tasks, 0, "it counts tasks")
-        at_least("evaluation.num_attempts", self.num_attempts, 1, "a task needs an attempt")
-        at_least("evaluation.temperature", self.temperature, 0.0, "0 is greedy")
-        probability("evaluation.top_p", self.top_p)
-
-    def is_due(self, step: int, num_steps: int) -> bool:
-        """Whether to look after ``step`` steps."""
-        return self.num_tasks > 0 and (step in (0, num_steps) or (self.every > 0 and step % self.every == 0))
-
-
-@dataclass
 class CheckpointConfig:
     """What survives a kill."""
 
@@ -166,6 +142,21 @@ class Config:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
+    @property
+    def hindsight_answered(self) -> HindsightConfig | None:
+        """Of the prompts that the engine is asked when lift is measured; None where it never is."""
+        if not isinstance(self.algorithm, SDPOConfig) or self.algorithm.hindsight.choice is HintChoice.none:
+            return None
+        is_measured = self.evaluation.num_tasks > 0 and self.evaluation.lift is not LiftSchedule.never
+        return self.algorithm.hindsight if is_measured else None
+
+    @property
+    def max_model_tokens(self) -> int:
+        """The longest prompt that the engine is asked, with its response."""
+        hindsight = self.hindsight_answered
+        prompt = max(self.sampling.max_prompt_tokens, 0 if hindsight is None else hindsight.max_prompt_tokens)
+        return prompt + self.sampling.max_response_tokens
+
     def __post_init__(self) -> None:
         at_least("num_steps", self.num_steps, 1, "a run takes a step")
         if not self.name:
@@ -198,6 +189,22 @@ class Config:
             raise ValueError(
                 "checkpoint.keep_best needs evaluation.num_tasks of at least 1 (the best is known by held-out success); got "
                 f"keep_best={self.checkpoint.keep_best} and num_tasks=0."
+            )
+        if self.hindsight_answered is not None and self.evaluation.num_attempts < 2:
+            raise ValueError(
+                "evaluation.lift needs evaluation.num_attempts of at least 2 (a hint is made from one half of a task's attempts "
+                f"and compared with the other); got {self.evaluation.num_attempts}. Raise it, or set evaluation.lift=never."
+            )
+        if (
+            isinstance(self.algorithm, SDPOConfig)
+            and self.algorithm.on_low_lift is OnLowLift.refuse
+            and self.hindsight_answered is None
+        ):
+            raise ValueError(
+                "algorithm.on_low_lift=refuse needs a lift to look at; none is measured with "
+                f"evaluation.lift={self.evaluation.lift.value}, evaluation.num_tasks={self.evaluation.num_tasks} and "
+                f"algorithm.hindsight.choice={self.algorithm.hindsight.choice.value}. Have it measured, or set "
+                "algorithm.on_low_lift=warn."
             )
         if self.learner.sequence_parallel > 1 and self.algorithm.needs_whole_rows:
             raise ValueError(

@@ -62,6 +62,9 @@ class Trainer:
     def rows(self, name: str = "run") -> list[dict[str, float]]:
         return [json.loads(line) for line in (self.runs / name / "metrics.jsonl").read_text().splitlines()]
 
+    def evaluations(self, name: str = "run") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.runs / name / "evaluations.jsonl").read_text().splitlines()]
+
     def rollouts(self, step: int, name: str = "run") -> list[dict[str, Any]]:
         file = self.runs / name / "rollouts" / f"step_{step:06d}.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()]

@@ -42,6 +42,15 @@ def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer
     assert whole[1]["grad_norm"] != whole[0]["grad_norm"]
     assert "before (step 0)" in output
     assert "feedback: There is no" in output
+    looks = trainer.evaluations()
+    assert [look["step"] for look in looks] == [0, 3]
+    for look in looks:
+        assert {"lift", "lift/se", "lift/plain", "lift/hindsight", "lift/share"} <= look.keys()
+        assert {name for name in look if "/" in name} <= METRICS.keys()
+        assert look["hindsight_attempts"]
+        assert all(attempt["hint"] for attempt in look["hindsight_attempts"])
+        assert all(attempt["weights_version"] == look["step"] for attempt in look["hindsight_attempts"])
+    assert "teacher lift " in output
     run = trainer.runs / "run"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step_000002", "step_000003"}
     assert list((run / "tensorboard").iterdir())
@@ -109,9 +118,14 @@ def test_a_checkpoint_is_evaluated_on_heldout_tasks(trainer: Trainer) -> None:
     words = [word for word in trainer.words() if word.startswith(shared) and not word.startswith("model.path")]
     folder = trainer.runs / "run" / "checkpoints" / "step_000001"
     output = trainer.run(
-        [*words, f"checkpoint={folder}", "k=2", "num_tasks=3", f"logs_dir={trainer.runs / 'evaluate' / 'logs'}"], "evaluate"
-    )
+        [
+            *words, f"checkpoint={folder}", "k=2", "num_tasks=3", "lift=true", "hindsight.max_prompt_tokens=300",
+            f"logs_dir={trainer.runs / 'evaluate' / 'logs'}",
+        ],
+        "evaluate",
+    )  # fmt: skip
     assert '"heldout/pass_at_k"' in output.splitlines()[-1]
+    assert '"lift/hindsight"' in output.splitlines()[-1]
     assert output.count("letters/") == 3
 
 

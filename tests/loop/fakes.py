@@ -15,6 +15,7 @@ from sdpo.types import (
     Finish,
     Group,
     Hint,
+    Lift,
     Message,
     Metrics,
     Prompt,
@@ -38,11 +39,12 @@ class FakeEngine:
 
     events: list[str]
     version: int = -1
+    weights: object = None
     asked: list[Prompt] = field(default_factory=list)
 
     def load(self, weights: object, *, version: int) -> None:
-        self.version = version
-        self.events.append(f"load {version}")
+        self.version, self.weights = version, weights
+        self.events.append(f"load {version}" if weights == "weights" else f"load {weights}")
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
         self.events.append("sample")
@@ -100,9 +102,14 @@ class FakeLearner:
     saved: list[Path] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
     """Of the checkpoints in ``saved``."""
+    teacher: object | None = None
+    """Its weights, where they are not the policy's."""
 
     def weights(self) -> object:
         return "weights"
+
+    def teacher_weights(self) -> object | None:
+        return self.teacher
 
     def anchor(self, updates: Sequence[Update]) -> None:
         self.events.append("anchor")
@@ -130,6 +137,9 @@ class FakeReport:
     stop_after: int = 10**9
     finished: int = 0
     evaluations: list[int] = field(default_factory=list)
+    lifts: list[Lift | None] = field(default_factory=list)
+    """Of the evaluations."""
+    warnings: list[str] = field(default_factory=list)
     groups_seen: list[tuple[Group, ...]] = field(default_factory=list)
 
     @property
@@ -149,9 +159,13 @@ class FakeReport:
     def saving(self, step: int) -> Iterator[None]:
         yield
 
-    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+    def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None) -> None:
         self.events.append(f"evaluation {step}")
         self.evaluations.append(step)
+        self.lifts.append(lift)
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
 
     def phase(self, name: str) -> None:
         """Not looked at."""

@@ -14,7 +14,9 @@ from sdpo.config import (
     EnvConfig,
     EvaluationConfig,
     GRPOConfig,
+    LiftSchedule,
     ModelConfig,
+    OnLowLift,
     PolicyGradientConfig,
     RolloutConfig,
     SamplingConfig,
@@ -42,11 +44,15 @@ class Run:
         broken: frozenset[str] = frozenset(),
         heldout: tuple[Task, ...] = HELDOUT,
         num_ranks: int = 1,
+        teacher: object | None = None,
+        events: list[str] | None = None,
         **changes: object,
     ) -> None:
-        self.events: list[str] = []
+        """``events`` is a list to be filled, for one that outlives a failure."""
+        self.events: list[str] = [] if events is None else events
         ranks = Ranks(num=num_ranks, pairs_per_token=100.0)
         self.engine, self.learner = engine(self.events), FakeLearner(self.events, ranks=ranks, step=first_step)
+        self.learner.teacher = teacher
         self.report = FakeReport(self.events, stop_after=stop_after)
         config = Config(
             num_steps=3,
@@ -72,15 +78,15 @@ class Run:
 
     def training_prompts(self) -> list[Prompt]:
         heldout = {tuple(map(ord, held.id)) for held in HELDOUT}
-        return [prompt for prompt in self.engine.asked if prompt.token_ids not in heldout]
+        return [prompt for prompt in self.engine.asked if prompt.token_ids[: len("heldout 0")] not in heldout]
 
 
 def test_a_step_samples_learns_and_hands_the_new_weights_to_the_engine_in_this_order() -> None:
     run = Run(num_steps=1)
     assert run.events == [
-        "load 0", "sample", "evaluation 0",
+        "load 0", "sample", "sample", "evaluation 0",
         "sample", "anchor", "update", "update", "finish", "load 1",
-        "sample", "evaluation 1", "save",
+        "sample", "sample", "evaluation 1", "save",
     ]  # fmt: skip
 
 
@@ -172,3 +178,57 @@ def test_attempts_set_aside_are_neither_failed_nor_rewarded() -> None:
 def test_too_many_attempts_set_aside_stop_the_run_with_the_environments_error() -> None:
     with pytest.raises(UserError, match="the verifier broke"):
         Run(broken=frozenset(known.id for known in TASKS))
+
+
+def test_the_teacher_answers_under_hindsight_prompts_with_its_own_weights_and_the_policy_is_served_again() -> None:
+    run = Run(num_steps=1, teacher="teacher")
+    assert run.events == [
+        "load 0", "sample", "load teacher", "sample", "load 0", "evaluation 0",
+        "sample", "anchor", "update", "update", "finish", "load 1",
+        "sample", "load teacher", "sample", "load 1", "evaluation 1", "save",
+    ]  # fmt: skip
+    hindsight = [prompt.token_ids for prompt in run.engine.asked if prompt.token_ids[-3:] == tuple(map(ord, "odd"))]
+    assert hindsight == [tuple(map(ord, f"{held.id}odd")) for held in HELDOUT] * 2
+
+
+class Mute(FakeEngine):
+    """Does not get to the end of what it is asked as the teacher."""
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
+        for answered in super().sample(prompts, sampling):
+            yield answered
+            if self.weights == "teacher":
+                raise RuntimeError("mute")
+
+
+def test_the_engine_has_the_policys_weights_again_also_where_the_teacher_failed() -> None:
+    events: list[str] = []
+    with pytest.raises(RuntimeError, match="mute"):
+        Run(Mute, teacher="teacher", events=events)
+    assert events == ["load 0", "sample", "load teacher", "sample", "load 0"]
+
+
+def test_lift_is_measured_at_both_ends_unless_asked_for_otherwise_and_for_grpo_never() -> None:
+    def measured(**changes: object) -> list[bool]:
+        return [lift is not None for lift in Run(**changes).report.lifts]  # type: ignore[arg-type]
+
+    def looks(lift: LiftSchedule) -> EvaluationConfig:
+        return EvaluationConfig(num_tasks=2, num_attempts=2, every=1, lift=lift)
+
+    assert measured(evaluation=looks(LiftSchedule.first_and_last)) == [True, False, False, True]
+    assert measured(evaluation=looks(LiftSchedule.always)) == [True] * 4
+    assert measured(evaluation=looks(LiftSchedule.never)) == [False] * 4
+    assert measured(algorithm=GRPOConfig()) == [False] * 2
+
+
+def test_a_run_without_lift_is_warned_of_refused_or_begun() -> None:
+    """Failed attempts are told so and fail again, where the other half succeeds: a lift of -100%."""
+    assert len(Run().report.warnings) == 1
+    assert "from 100.0% to 0.0%" in Run().report.warnings[0]
+    assert Run(algorithm=SDPOConfig(on_low_lift=OnLowLift.ignore)).report.warnings == []
+    assert Run(algorithm=SDPOConfig(min_lift=-1.0)).report.warnings == []
+    assert Run(first_step=2).report.warnings == [], "it has begun long ago"
+    events: list[str] = []
+    with pytest.raises(UserError, match=r"lift is -100\.0%"):
+        Run(algorithm=SDPOConfig(on_low_lift=OnLowLift.refuse), events=events)
+    assert events == ["load 0", "sample", "sample", "evaluation 0"], "what was found is kept, and nothing is learned"

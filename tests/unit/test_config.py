@@ -22,10 +22,12 @@ from sdpo.config import (
     HindsightConfig,
     HintChoice,
     LearnerConfig,
+    LiftSchedule,
     LoraConfig,
     LossMean,
     ModelConfig,
     Offload,
+    OnLowLift,
     PolicyGradientConfig,
     RatioLevel,
     ReplayConfig,
@@ -341,6 +343,45 @@ def test_the_best_checkpoints_need_somebody_to_look():
     refusal(
         lambda: Config(algorithm=SDPOConfig(), checkpoint=CheckpointConfig(keep_best=1), evaluation=EvaluationConfig(num_tasks=0))
     )
+
+
+def test_lift_compares_two_halves_of_a_tasks_attempts():
+    lone = EvaluationConfig(num_attempts=1)
+    sentence = refusal(lambda: Config(algorithm=SDPOConfig(), evaluation=lone))
+    assert sentence.startswith("evaluation.lift needs evaluation.num_attempts of at least 2")
+    assert "evaluation.lift=never" in sentence
+    Config(algorithm=SDPOConfig(), evaluation=EvaluationConfig(num_attempts=1, lift=LiftSchedule.never))
+    Config(algorithm=SDPOConfig(), evaluation=EvaluationConfig(num_attempts=1, num_tasks=0))
+    Config(algorithm=GRPOConfig(), evaluation=lone)
+
+
+def test_a_low_lift_can_only_be_refused_where_there_is_one():
+    strict = SDPOConfig(on_low_lift=OnLowLift.refuse)
+    for blind in (EvaluationConfig(lift=LiftSchedule.never), EvaluationConfig(num_tasks=0)):
+        sentence = refusal(lambda blind=blind: Config(algorithm=strict, evaluation=blind))
+        assert sentence.startswith("algorithm.on_low_lift=refuse needs a lift")
+        assert f"evaluation.lift={blind.lift.value}, evaluation.num_tasks={blind.num_tasks}" in sentence
+    Config(algorithm=strict)
+
+
+def test_the_engine_has_room_for_hindsight_prompts_where_it_is_asked_them():
+    sampling = SamplingConfig(max_prompt_tokens=100, max_response_tokens=10)
+    never = EvaluationConfig(lift=LiftSchedule.never)
+    hinted = SDPOConfig(hindsight=HindsightConfig(max_prompt_tokens=300))
+    assert Config(algorithm=hinted, sampling=sampling).max_model_tokens == 310
+    assert Config(algorithm=hinted, sampling=sampling, evaluation=never).max_model_tokens == 110
+    assert Config(algorithm=GRPOConfig(), sampling=sampling).max_model_tokens == 110
+
+
+def test_an_evaluation_measures_lift_where_hints_can_be_made_and_compared():
+    assert refusal(lambda: EvaluateConfig(lift=True, k=1)).startswith("k must be at least 2")
+    assert "hindsight.choice=none" in refusal(
+        lambda: EvaluateConfig(lift=True, hindsight=HindsightConfig(choice=HintChoice.none))
+    )
+    tight = HindsightConfig(max_prompt_tokens=500)
+    assert "hindsight.max_prompt_tokens" in refusal(lambda: EvaluateConfig(lift=True, hindsight=tight))
+    assert EvaluateConfig(k=1, hindsight=tight).hindsight_tokens == 0
+    assert EvaluateConfig(lift=True).hindsight_tokens == HindsightConfig().max_prompt_tokens
 
 
 # What an algorithm asks of the learner.

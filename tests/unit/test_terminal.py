@@ -42,6 +42,43 @@ def test_the_live_view_draws_before_during_and_after_a_step(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
 
 
+LOOK = {"heldout/success": 0.3, "heldout/success_se": 0.04, "heldout/pass_at_k": 0.5, "heldout/response_tokens": 61.0}
+LIFT = {"lift": 0.125, "lift/se": 0.031, "lift/demonstration": 0.2, "lift/feedback": 0.03, "lift/share": 0.7}
+
+
+def test_the_teachers_lift_stays_in_view_or_is_a_line() -> None:
+    plain, screen = console(is_terminal=False), console(is_terminal=False)
+    with Terminal(console(is_terminal=True), "sdpo", 3) as live:
+        live.phase("lift")
+        live.evaluation(0, {**LOOK, **LIFT})
+        live.evaluation(3, {**LOOK, "lift/share": 0.0})
+        plain.print(live._view())
+    assert "teacher lift, step 0  +12.5% ± 3.1% (demonstration +20.0%, feedback +3.0%)" in shown(plain)
+    assert "teacher lift, step 3  unknown" in shown(plain)
+    with Terminal(screen, "sdpo", 3) as terminal:
+        terminal.evaluation(0, {**LOOK, **LIFT})
+        terminal.evaluation(1, LOOK)
+    assert shown(screen).count("teacher lift +12.5% ± 3.1% (demonstration +20.0%, feedback +3.0%)\n") == 1
+
+
+def test_a_warning_is_marked_as_one_and_its_text_is_text() -> None:
+    screen = console(is_terminal=False)
+    Terminal(screen, "sdpo", 3).warn("no [lift]")
+    assert shown(screen) == "warning: no [lift]\n"
+
+
+def test_the_lift_before_and_after_is_in_the_table_where_it_is_known() -> None:
+    screen = console(is_terminal=False, width=120)
+    before = {"step": 0, "k": 4, **LOOK, **LIFT}
+    screen.print(before_and_after(before, {"step": 3, "k": 4, **LOOK, **LIFT, "lift": 0.1}))
+    assert "12.5 ± 3.1%" in shown(screen)
+    assert "-2.5%" in shown(screen)
+    screen.print(before_and_after(before, {"step": 3, "k": 4, **LOOK}))
+    assert shown(screen).count("teacher lift") == 2
+    screen.print(before_and_after({"step": 0, "k": 4, **LOOK}, {"step": 3, "k": 4, **LOOK}))
+    assert shown(screen).count("teacher lift") == 2
+
+
 def test_without_a_terminal_there_is_one_line_a_step() -> None:
     screen = console(is_terminal=False, width=80)
     with Terminal(screen, "sdpo", 3) as terminal:
