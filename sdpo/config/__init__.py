@@ -26,6 +26,7 @@ from sdpo.config.algorithm import (
     TeacherKind,
 )
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
+from sdpo.config.guards import Guard, GuardsConfig, Response
 from sdpo.config.machines import (
     ClusterConfig,
     Dtype,
@@ -63,6 +64,8 @@ __all__ = [
     "ExportedWeights",
     "GRPOConfig",
     "Granularity",
+    "Guard",
+    "GuardsConfig",
     "HindsightConfig",
     "HintChoice",
     "LearnerConfig",
@@ -74,6 +77,7 @@ __all__ = [
     "PolicyGradientConfig",
     "RatioLevel",
     "ReplayConfig",
+    "Response",
     "Resume",
     "RolloutConfig",
     "Routing",
