@@ -24,8 +24,8 @@ from sdpo.errors import UserError
 
 _MAY_DIFFER = (
     "num_steps", "resume", "dry_run", "runs_dir", "name", "cluster.", "tracking.", "checkpoint.", "rollout.", "evaluation.",
-    "learner.timeout_s", "learner.num_threads", "learner.num_ranks", "learner.zero_stage", "learner.offload",
-    "guards.", "learner.sequence_parallel", "learner.gradient_checkpointing", "learner.logits_chunk_mib", "learner.max_skipped_updates",
+    "guards.", "learner.timeout_s", "learner.num_threads", "learner.num_ranks", "learner.zero_stage", "learner.offload",
+    "learner.sequence_parallel", "learner.gradient_checkpointing", "learner.logits_chunk_mib", "learner.max_skipped_updates",
     "algorithm.teacher.offload", "batch.micro_batch_tokens",
 )  # fmt: skip
 _MAY_NOT = ("rollout.dtype",)

@@ -153,7 +153,8 @@ def _refuse_raise(guards: GuardsConfig, algorithm: AlgorithmConfig, group_size: 
         found = f"algorithm.routing={algorithm.routing.value}" if isinstance(algorithm, SDPOConfig) else "a pure policy gradient"
         raise ValueError(
             "guards.response=raise_policy_gradient needs algorithm.routing=blend (it raises the blend's λ, and the other "
-            f"routings give an attempt the one loss or the other); got {found}. Set algorithm.routing=blend or another guards.response."
+            f"routings give an attempt the one loss or the other); got {found}. Set algorithm.routing=blend or another "
+            "guards.response."
         )
     if group_size < 2:
         raise ValueError(

@@ -1,7 +1,7 @@
 """What is held against the start of the run: length, entropy, divergence.
 
-Length and entropy are no alarm while success has risen: a good SDPO run gets shorter and surer too (arXiv 2601.20802 reports
-responses several times shorter than GRPO's). Numbers that are missing are passed over.
+Length and entropy are no alarm while success has risen, or nearly everything is solved: a good SDPO run gets shorter and surer
+too (arXiv 2601.20802 reports responses several times shorter than GRPO's). Numbers that are missing are passed over.
 """
 
 from __future__ import annotations
@@ -20,60 +20,68 @@ _LOOK = "Look at the kept updates with `sdpo replay`; lower learner.lr."
 
 @dataclass(slots=True)
 class _Course:
-    """What became of one number: its mean at the start and its median of late."""
+    """What became of one number: its mean at the start and its last values."""
 
-    config: GuardsConfig
+    num_first: int
+    num_last: int
     _first: list[float] = field(default_factory=list)
     _last: list[float] = field(default_factory=list)
 
     def add(self, value: float | None) -> None:
         if value is None or not math.isfinite(value):
             return
-        if len(self._first) < self.config.early:
+        if len(self._first) < self.num_first:
             self._first.append(value)
         else:
-            self._last = [*self._last, value][-self.config.recent :]
+            self._last = [*self._last, value][-self.num_last :]
 
     @property
     def is_known(self) -> bool:
         """Whether there are steps enough, at the start and of late."""
-        return len(self._last) == self.config.recent
+        return len(self._last) == self.num_last
 
     @property
     def early(self) -> float:
         return statistics.fmean(self._first)
 
     @property
-    def recent(self) -> float:
+    def median(self) -> float:
         return statistics.median(self._last)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self._last)
 
 
 @dataclass(slots=True)
 class _AgainstTheStart:
-    """A number and success, each at the start and of late."""
+    """A number and success, each at the start and of late; success over more steps, since it is noisier."""
 
     config: GuardsConfig
     value: _Course = field(init=False)
     success: _Course = field(init=False)
 
     def __post_init__(self) -> None:
-        self.value, self.success = _Course(self.config), _Course(self.config)
+        self.value = _Course(self.config.early, self.config.recent)
+        self.success = _Course(self.config.early, self.config.window)
 
-    def add(self, value: float | None, success: float) -> None:
+    def add(self, value: float | None, success: float) -> bool:
+        """Whether enough is known."""
         self.value.add(value)
         self.success.add(success)
-
-    @property
-    def is_known(self) -> bool:
-        return self.value.is_known and self.success.is_known
+        return self.value.is_known
 
     @property
     def is_excused(self) -> bool:
-        return self.success.recent > self.success.early
+        return self.success.mean > self.success.early or self.has_mastered
+
+    @property
+    def has_mastered(self) -> bool:
+        return self.success.mean >= MASTERED
 
     @property
     def meanwhile(self) -> str:
-        return f"while success went from {self.success.early:.0%} to {self.success.recent:.0%}"
+        return f"while success went from {self.success.early:.0%} to {self.success.mean:.0%}"
 
 
 @dataclass(slots=True)
@@ -81,10 +89,9 @@ class Length(_AgainstTheStart):
     """A policy that collapses often ends at once, or never."""
 
     def look(self, metrics: Metrics) -> str | None:
-        self.add(metrics.get("response_tokens"), metrics["success"])
-        if not self.is_known or self.is_excused:
+        if not self.add(metrics.get("response_tokens"), metrics["success"]) or self.is_excused:
             return None
-        early, recent = self.value.early, self.value.recent
+        early, recent = self.value.early, self.value.median
         low, high = self.config.min_length_factor * early, self.config.max_length_factor * early
         if low <= recent <= high:
             return None
@@ -101,12 +108,11 @@ class Entropy(_AgainstTheStart):
     """Without entropy all attempts at a task are alike, and nothing is found out any more."""
 
     def look(self, metrics: Metrics) -> str | None:
-        self.add(metrics.get("entropy"), metrics["success"])
-        if not self.is_known:
+        if not self.add(metrics.get("entropy"), metrics["success"]):
             return None
-        early, recent = self.value.early, self.value.recent
+        early, recent = self.value.early, self.value.median
         has_fallen = recent < self.config.min_entropy_factor * early and not self.is_excused
-        is_gone = recent < self.config.min_entropy and self.success.recent < MASTERED
+        is_gone = recent < self.config.min_entropy and not self.has_mastered
         if not has_fallen and not is_gone:
             return None
         return (
@@ -124,7 +130,7 @@ class Divergence:
     _course: _Course = field(init=False)
 
     def __post_init__(self) -> None:
-        self._course = _Course(self.config)
+        self._course = _Course(self.config.early, self.config.recent)
 
     def look(self, metrics: Metrics) -> str | None:
         broken = [name for name in ("loss", "divergence", "entropy", "mismatch") if not math.isfinite(metrics.get(name, 0.0))]
@@ -137,11 +143,11 @@ class Divergence:
         self._course.add(metrics.get("divergence"))
         if not self._course.is_known:
             return None
-        early, recent = self._course.early, self._course.recent
+        early, recent = self._course.early, self._course.median
         if recent <= self.config.max_divergence_factor * early:
             return None
         return (
-            f"the divergence should stay below {self.config.max_divergence_factor:g} times its early mean of {early:.4f} nats; it "
-            f"is at {recent:.4f}. Student and teacher have come apart: lower learner.lr, or let the teacher follow faster "
+            f"the divergence should stay below {self.config.max_divergence_factor:g} times its early mean of {early:.4f} nats; "
+            f"it is at {recent:.4f}. Student and teacher have come apart: lower learner.lr, or let the teacher follow faster "
             "(algorithm.teacher.ema_rate) or not at all (kind=frozen)."
         )

@@ -62,6 +62,7 @@ class Heldout:
             return None
         return (
             f"held-out success should stay above {self.config.min_heldout_factor:g} times its best, {self._best:.1%} ± "
-            f"{self._best_se:.1%}; it is {success:.1%}, more than {self.config.num_heldout_se:g} standard errors less. Go back to the best "
-            "checkpoint (checkpoint.keep_best) with a lower learner.lr, a frozen teacher or a policy gradient."
+            f"{self._best_se:.1%}; it is {success:.1%}, more than {self.config.num_heldout_se:g} standard errors "
+            "less. Go back to the best checkpoint (checkpoint.keep_best) with a lower learner.lr, a frozen teacher or a policy "
+            "gradient."
         )

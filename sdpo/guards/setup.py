@@ -41,8 +41,8 @@ class NoHint:
         if self._num < self.config.patience:
             return None
         return (
-            f"at most {self.config.patience - 1} steps in a row may pass without a hint for any attempt; it were {self._num}, with "
-            f"success at {metrics['success']:.0%}. SDPO needs solved siblings or feedback: take easier tasks, more attempts "
+            f"at most {self.config.patience - 1} steps in a row may pass without a hint for any attempt; it were {self._num}, "
+            f"with success at {metrics['success']:.0%}. SDPO needs solved siblings or feedback: take easier tasks, more attempts "
             "(batch.group_size) or an environment with feedback, or set algorithm.routing=by_hint."
         )
 

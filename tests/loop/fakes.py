@@ -100,6 +100,8 @@ class FakeLearner:
     saved: list[Path] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
     """Of the checkpoints in ``saved``."""
+    algorithms: list[AlgorithmConfig] = field(default_factory=list)
+    """Of the updates."""
 
     def weights(self) -> object:
         return "weights"
@@ -110,11 +112,15 @@ class FakeLearner:
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
         self.events.append("update")
         self.updates.append(update)
+        self.algorithms.append(algorithm)
         return {"updates": 1.0}
 
-    def finish_step(self) -> None:
-        self.events.append("finish")
+    def finish_step(self, *, follow: bool = True) -> None:
+        self.events.append("finish" if follow else "finish, teacher stays")
         self.step += 1
+
+    def refresh_teacher(self) -> None:
+        self.events.append("refresh")
 
     def save(self, path: Path, *, score: float | None) -> None:
         self.events.append("save")
