@@ -47,12 +47,12 @@ def run_export(config: ExportConfig) -> int:
 
 
 def _average(source: Path, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The teacher's moving average, fp32, of the names in ``parameters``."""
+    """The teacher's average, fp32, of the names in ``parameters``."""
     found = shard_files.whole(source, "average", {name: tensor.shape for name, tensor in parameters.items()})
     missing = sorted(parameters.keys() - found.keys())
     if missing:
         raise UserError(
-            "weights=average needs a checkpoint of a run with algorithm.teacher.kind=ema that trains all weights; "
+            "weights=average needs a checkpoint of a run with algorithm.teacher.kind=ema or on_gain that trains all weights; "
             f"{source} keeps no average of {missing[0]}. Export weights=policy."
         )
     return {name: found[name] for name in parameters}

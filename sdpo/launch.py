@@ -14,9 +14,11 @@ from types import FrameType
 import yaml
 from rich.console import Console
 
+from sdpo import outcome
 from sdpo.cluster import connected, gpu_shares
 from sdpo.config import Config, EvaluateConfig
 from sdpo.envs import registry
+from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
@@ -28,10 +30,10 @@ from sdpo.preflight import HELDOUT_SEED, Ready, check_environment, check_trainin
 from sdpo.printable import printable
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
-from sdpo.run_folder import RunFolder, plain
+from sdpo.run_folder import RunFolder, plain, records
 from sdpo.run_report import EvaluationLog, RunReport, StopRequest
 from sdpo.task_stream import TaskStream
-from sdpo.terminal import Terminal, before_and_after, sample_attempt
+from sdpo.terminal import Terminal
 from sdpo.tracking import Tracker
 from sdpo.train import train
 
@@ -50,14 +52,18 @@ def run_training(config: Config) -> int:
     done = checkpoint.checkpoints(folder.checkpoints)
     last = done[-1] if done else None
     first_step = checkpoint.counters_of(last).step if last else 0
+    if outcome.ended_by_alarm(screen, folder, config):
+        return 0
     if first_step >= config.num_steps:
         screen.print(f"{folder.path} has all its {config.num_steps} steps; raise num_steps to go on, or choose another name=.")
-        _print_outcome(screen, folder)
+        outcome.show(screen, folder)
         return 0
     folder.forget_after(first_step)
     with _chatter_into(folder.logs / "driver.log", screen):
         stopped_by = _train(config, folder, ready, screen, last, first_step)
-    _print_outcome(screen, folder)
+    outcome.show(screen, folder)
+    if outcome.ended_by_alarm(screen, folder, config):
+        return 0
     if stopped_by is not None:
         screen.print(f"Stopped by {signal.Signals(stopped_by).name} after a checkpoint; the same command continues.")
         return 128 + stopped_by
@@ -85,6 +91,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
     """Returns the signal that ended the run early, if one did."""
     terminal = Terminal(screen, f"sdpo · {config.name}", config.num_steps, quiet=config.tracking.quiet)
     stop = StopRequest()
+    guards = folded(config, records(folder.metrics), records(folder.evaluations))
     with connected(config.cluster), terminal, _stopping(stop, terminal):
         terminal.say(f"{folder.path}: " + (f"continuing after step {first_step}" if last else "a new run"))
         shares = gpu_shares(config.learner.num_ranks, config.rollout.num_engines, config.rollout.tensor_parallel_size)
@@ -115,7 +122,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
         engine.wait_until_ready()
         if last is not None:
             learner.restore(last)
-            terminal.restore(_lines(folder.metrics))
+            terminal.restore(outcome.lines(folder.metrics), guards.alarms)
         verifier.wait_until_ready()
         stop.can_wait = True
         tracker = Tracker(folder, config.tracking, first_step=first_step + 1)
@@ -128,8 +135,9 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
                 verifier,
                 ready.renderer,
                 learner,
-                RunReport(terminal, tracker, stop),
+                RunReport(terminal, tracker, stop, guards),
                 folder.checkpoints,
+                guards,
             )
         finally:
             tracker.close()
@@ -214,23 +222,3 @@ def _stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _print_outcome(screen: Console, folder: RunFolder) -> None:
-    """Held-out success before and after, and two attempts with what the environment said of them."""
-    evaluations = _lines(folder.evaluations)
-    if len(evaluations) < 2:
-        return
-    before, after = evaluations[0], evaluations[-1]
-    screen.print(before_and_after(before, after))
-    attempts = [attempt for attempt in after["attempts"] if "reward" in attempt]
-    solved = next((attempt for attempt in attempts if attempt["reward"] >= 1.0), None)
-    failed = next((attempt for attempt in attempts if attempt["reward"] < 1.0 and attempt["feedback"]), None)
-    for attempt in (solved, failed):
-        if attempt is not None:
-            screen.print(sample_attempt(attempt, screen.width))
-    screen.print(f"Everything of this run is in {folder.path}", highlight=False)
-
-
-def _lines(file: Path) -> list:  # type: ignore[type-arg]
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []

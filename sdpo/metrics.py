@@ -78,6 +78,9 @@ METRICS: Mapping[str, Metric] = {
     "learned_tokens": Metric(
         unit="tokens", reduction=Reduction.sum, meaning="tokens through the learner, student and teacher together"
     ),
+    "alarms": Metric(unit="alarms", meaning="raised by this step, or by this evaluation (alarms.jsonl says which)"),
+    "policy_gradient_share": Metric(unit="share", meaning="λ of the blend, where alarms may raise it"),
+    "teacher_refreshes": Metric(unit="refreshes", meaning="times the teacher became the policy, before this step"),
     "time/generate_s": Metric(unit="s", meaning="generation, with the verification beside it"),
     "time/hindsight_s": Metric(unit="s", meaning="hints, rendering and packing"),
     "time/learn_s": Metric(unit="s", meaning="the updates"),

@@ -101,8 +101,12 @@ class Learner(Protocol):
         """One optimizer step; a counted no-op where nothing carries a gradient, or where a number is not finite."""
         ...
 
-    def finish_step(self) -> None:
-        """The teacher follows the policy; the step counts as done."""
+    def finish_step(self, *, follow: bool = True) -> None:
+        """The teacher follows the policy, unless it shall not; the step counts as done."""
+        ...
+
+    def refresh_teacher(self) -> None:
+        """The teacher's own weights become the policy's as they are."""
         ...
 
     def save(self, path: Path, *, score: float | None) -> None:
@@ -153,5 +157,5 @@ class Report(Protocol):
 
     @property
     def should_stop(self) -> bool:
-        """Whether somebody asked the run to end after the step."""
+        """Whether somebody, or an alarm, asked the run to end after the step."""
         ...

@@ -1,6 +1,6 @@
 """What lies where in a run's folder, whose config it belongs to, and what of it counts after a kill.
 
-``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation),
+``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation), ``alarms.jsonl``,
 ``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``checkpoints/step_NNNNNN/``,
 ``skipped/`` (updates that could not be taken), ``tensorboard/``, ``logs/``.
 """
@@ -24,7 +24,7 @@ from sdpo.errors import UserError
 
 _MAY_DIFFER = (
     "num_steps", "resume", "dry_run", "runs_dir", "name", "cluster.", "tracking.", "checkpoint.", "rollout.", "evaluation.",
-    "learner.timeout_s", "learner.num_threads", "learner.num_ranks", "learner.zero_stage", "learner.offload",
+    "guards.", "learner.timeout_s", "learner.num_threads", "learner.num_ranks", "learner.zero_stage", "learner.offload",
     "learner.sequence_parallel", "learner.gradient_checkpointing", "learner.logits_chunk_mib", "learner.max_skipped_updates",
     "algorithm.teacher.offload", "batch.micro_batch_tokens",
 )  # fmt: skip
@@ -50,6 +50,15 @@ class RunFolder:
     @property
     def evaluations(self) -> Path:
         return self.path / "evaluations.jsonl"
+
+    @property
+    def alarms(self) -> Path:
+        return self.path / "alarms.jsonl"
+
+    @property
+    def best(self) -> Path:
+        """Which checkpoint a run that an alarm ended was best at."""
+        return self.path / "best.json"
 
     @property
     def rollouts(self) -> Path:
@@ -110,7 +119,8 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop what was recorded of steps after ``step``: they will be run again. A line cut off by a kill goes too."""
-        for file in (self.metrics, self.evaluations):
+        self.best.unlink(missing_ok=True)
+        for file in (self.metrics, self.evaluations, self.alarms):
             if file.is_file():
                 lines = file.read_text().splitlines(keepends=True)
                 kept = [line for line in lines if step > 0 and _step_of(line) <= step]  # before the first step, nothing counts
@@ -118,6 +128,12 @@ class RunFolder:
         for file in self.rollouts.glob("step_*.jsonl"):
             if int(file.stem.removeprefix("step_")) > step:
                 file.unlink()
+
+
+def records(file: Path) -> list[dict[str, object]]:
+    """A file's lines, without one that a kill cut off; none where there is no file."""
+    lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+    return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 
 
 def plain(config: Config) -> dict[str, object]:

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sdpo import metrics
+from sdpo.guards.alarms import Alarm
+from sdpo.guards.fold import Guards
 from sdpo.terminal import Terminal
-from sdpo.tracking import Tracker
+from sdpo.tracking import Tracker, rounded
 from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Prompt
 
 TIMED = {name.removeprefix("time/").removesuffix("_s") for name in metrics.METRICS if name.startswith("time/")}
@@ -103,14 +105,15 @@ def _watched(
 class RunReport:
     """Tells people how the run goes, and keeps it."""
 
-    def __init__(self, terminal: Terminal, tracker: Tracker, stop: StopRequest) -> None:
-        self._terminal, self._tracker, self._stop = terminal, tracker, stop
+    def __init__(self, terminal: Terminal, tracker: Tracker, stop: StopRequest, guards: Guards) -> None:
+        """``guards`` are fed with what is recorded."""
+        self._terminal, self._tracker, self._stop, self._guards = terminal, tracker, stop, guards
         self._save_s = 0.0
         self._looking_since = time.monotonic()
 
     @property
     def should_stop(self) -> bool:
-        return self._stop.is_set
+        return self._stop.is_set or self._guards.stopped_by is not None
 
     @contextmanager
     def step(self, step: int) -> Iterator[_StepLog]:
@@ -121,6 +124,7 @@ class RunReport:
         log.clock.enter(None)
         row = {
             **log.values,
+            **self._guards.numbers,
             **metrics.reduce(log.updates),
             "generated_tokens": float(log.generated_tokens),
             "tokens_per_s": log.generated_tokens / max(log.clock.seconds.get("generate", 0.0), 1e-9),
@@ -128,7 +132,9 @@ class RunReport:
             "time/step_s": time.monotonic() - began,
             "time/save_s": self._save_s,
         }
-        self._tracker.step(step, row)
+        alarms = self._guards.step(step, rounded(row))
+        self._alarm(alarms)
+        self._tracker.step(step, {**row, "alarms": float(len(alarms))})
         self._terminal.step_ends(step, row)
 
     @contextmanager
@@ -137,11 +143,20 @@ class RunReport:
         yield EvaluationLog(self._terminal)
 
     def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None) -> None:
-        self._tracker.evaluation(step, evaluation, lift, seconds=time.monotonic() - self._looking_since)
-        self._terminal.evaluation(step, evaluation.metrics if lift is None else {**evaluation.metrics, **lift.metrics})
+        seconds = time.monotonic() - self._looking_since
+        found = evaluation.metrics if lift is None else {**evaluation.metrics, **lift.metrics}
+        alarms = self._guards.evaluation(step, rounded(found))
+        self._alarm(alarms)
+        self._tracker.evaluation(step, evaluation, lift, seconds=seconds, num_alarms=len(alarms))
+        self._terminal.evaluation(step, found)
 
     def warn(self, sentence: str) -> None:
         self._terminal.warn(sentence)
+
+    def _alarm(self, alarms: Sequence[Alarm]) -> None:
+        for alarm in alarms:
+            self._tracker.alarm(alarm)
+            self._terminal.alarm(alarm)
 
     @contextmanager
     def saving(self, step: int) -> Iterator[None]:

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sdpo.guards.alarms import Alarm
 from sdpo.metrics import lift_in_words
 from sdpo.printable import printable
 
@@ -55,6 +56,7 @@ class Terminal:
         self._step_since: float | None = None
         self._heldout: list[tuple[int, float]] = []
         self._lifts: list[tuple[int, str]] = []
+        self._alarms: list[Alarm] = []
         self._is_stopping = False
         self._live: Live | None = None
         if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
@@ -92,8 +94,15 @@ class Terminal:
         if self._live is None:
             self.say(STOPPING)
 
-    def restore(self, rows: Sequence[Mapping[str, float]]) -> None:
+    def alarm(self, alarm: Alarm) -> None:
+        """Said at once, and kept in the view."""
+        self._alarms.append(alarm)
+        with suppress(BrokenPipeError):
+            self._console.print(alarm_line(alarm.step, alarm.guard.value, alarm.sentence), highlight=False, soft_wrap=True)
+
+    def restore(self, rows: Sequence[Mapping[str, float]], alarms: Sequence[Alarm] = ()) -> None:
         """What an interrupted run had recorded, so that the curves go on."""
+        self._alarms += alarms
         for row in rows:
             self._remember(row)
 
@@ -169,6 +178,8 @@ class Terminal:
             numbers.add_row(f"held-out, step {step}", f"{success:.1%}", "")
         for step, lift in self._lifts:
             numbers.add_row(f"teacher lift, step {step}", lift, "")
+        for alarm in self._alarms[-3:]:
+            numbers.add_row(f"alarm, step {alarm.step}", alarm.guard.value, "", style="bold red")
         width = min(self._console.width, 100)
         return Panel(Group(now, Text(), numbers), title=escape(self._title), width=width)
 
@@ -180,6 +191,11 @@ def sparkline(values: Sequence[float], width: int = 32) -> str:
     if high == low:
         return _BARS[0] * len(shown)
     return "".join(_BARS[round((value - low) / (high - low) * (len(_BARS) - 1))] for value in shown)
+
+
+def alarm_line(step: int, guard: str, sentence: str) -> Text:
+    """What nobody shall overlook."""
+    return Text.assemble((f"ALARM after step {step} · {guard}: ", "bold red"), printable(sentence))
 
 
 def _duration(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdpo.config import TrackingConfig
+from sdpo.guards.alarms import Alarm
 from sdpo.run_folder import RunFolder
 from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics
 
@@ -29,7 +30,7 @@ class Tracker:
             self._tensorboard = SummaryWriter(str(folder.tensorboard), purge_step=first_step)
 
     def step(self, step: int, metrics: Metrics) -> None:
-        _append(self._folder.metrics, {"step": step, **_rounded(metrics)})
+        _append(self._folder.metrics, {"step": step, **rounded(metrics)})
         self._scalars(step, metrics)
 
     def rollouts(self, step: int, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
@@ -40,17 +41,22 @@ class Tracker:
         text = "".join(json.dumps({"step": step, **line}, ensure_ascii=True) + "\n" for line in lines)
         self._folder.rollouts_of(step).write_text(text)
 
-    def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None, *, seconds: float) -> None:
+    def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None, *, seconds: float, num_alarms: int) -> None:
         """One line, with every attempt and every answer under a hindsight prompt."""
         attempts = [line for group in evaluation.groups for line in _attempts(group, (None,) * len(group.attempts))]
-        metrics = {**evaluation.metrics, **({} if lift is None else lift.metrics), "time/evaluate_s": seconds}
-        record = {"step": step, "k": evaluation.num_attempts, **_rounded(metrics), "attempts": attempts}
+        lifted = {} if lift is None else lift.metrics
+        metrics = {**evaluation.metrics, **lifted, "alarms": float(num_alarms), "time/evaluate_s": seconds}
+        record = {"step": step, "k": evaluation.num_attempts, **rounded(metrics), "attempts": attempts}
         if lift is not None:
             record["hindsight_attempts"] = [
                 line for group, hints_G in zip(lift.groups, lift.hints, strict=True) for line in _attempts(group, hints_G)
             ]
         _append(self._folder.evaluations, record)
         self._scalars(step, metrics)
+
+    def alarm(self, alarm: Alarm) -> None:
+        record = {"step": alarm.step, "guard": alarm.guard.value, "sentence": alarm.sentence}
+        _append(self._folder.alarms, record)
 
     def close(self) -> None:
         if self._tensorboard is not None:
@@ -98,8 +104,8 @@ def _conversation(completion: Completion) -> dict[str, object]:
     }
 
 
-def _rounded(metrics: Metrics) -> dict[str, float]:
-    """Seven significant digits: what fp32 sums are worth."""
+def rounded(metrics: Metrics) -> dict[str, float]:
+    """Seven significant digits: what fp32 sums are worth, and what is recorded."""
     return {name: float(f"{value:.7g}") for name, value in metrics.items()}
 
 

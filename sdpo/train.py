@@ -13,6 +13,7 @@ from sdpo.conversation import attempts
 from sdpo.errors import UserError
 from sdpo.evaluation import evaluate, refuse_broken_environment
 from sdpo.grouping import asked, grouped
+from sdpo.guards.fold import Guards
 from sdpo.hindsight import choose_hints
 from sdpo.lessons import lessons
 from sdpo.lift import low_lift, teacher_lift
@@ -31,6 +32,7 @@ def train(
     learner: Learner,
     report: Report,
     checkpoints: Path,
+    guards: Guards,
 ) -> None:
     """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
     or the feedback, scores each answer again; the student moves towards it. What is learned from, the student samples."""
@@ -60,27 +62,30 @@ def train(
             log.phase("hindsight")
             hints_P_G = [_hints(group, run, step) for group in groups_P]
             log.groups(groups_P, hints_P_G)
-            samples = lessons(groups_P, hints_P_G, renderer, run.algorithm, run.sampling.max_response_tokens)
-            updates = pack(samples, run.batch, learner.ranks, run.algorithm)
+            algorithm = guards.algorithm  # the run's; an alarm may have raised its share of policy gradient
+            samples = lessons(groups_P, hints_P_G, renderer, algorithm, run.sampling.max_response_tokens)
+            updates = pack(samples, run.batch, learner.ranks, algorithm)
 
             # 3. Learn. The loss is a sum over tokens divided by one global count, so neither the size of a micro-batch
             #    nor the number of ranks changes the gradient.
             log.phase("learn")
             learner.anchor(updates)
             for update in updates:
-                log.update(learner.update(update, run.algorithm))  # no lesson: a counted no-op, not a step of momentum
+                log.update(learner.update(update, algorithm))  # no lesson: a counted no-op, not a step of momentum
 
             # 4. The teacher follows slowly; the engine at once.
             log.phase("sync")
-            learner.finish_step()
+            learner.finish_step(follow=guards.teacher_follows)
             engine.load(learner.weights(), version=learner.step)
 
-        # 5. Look, and keep.
+        # 5. Look, answer what the numbers say, and keep.
         score = None
         if run.evaluation.is_due(step + 1, run.num_steps):
             score = _look(step + 1, run, heldout, engine, verifier, renderer, learner, report)
+        if guards.last_refresh == step + 1:
+            learner.refresh_teacher()
         is_last = report.should_stop
-        if run.checkpoint.is_due(step + 1, run.num_steps) or is_last:
+        if guards.may_save and (run.checkpoint.is_due(step + 1, run.num_steps) or is_last):
             with report.saving(step + 1):
                 learner.save(checkpoints / f"step_{step + 1:06d}", score=score)
         if is_last:

@@ -22,11 +22,12 @@ LAYERS = [
         "sdpo.models",
         "sdpo.packing",
     },
-    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons", "sdpo.conversation"},
+    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons", "sdpo.conversation", "sdpo.guards"},
     {"sdpo.rendering", "sdpo.rollout", "sdpo.learner", "sdpo.cluster", "sdpo.tracking", "sdpo.terminal"},
     {
         "sdpo.evaluation",
         "sdpo.run_report",
+        "sdpo.outcome",
         "sdpo.preflight",
         "sdpo.doctor",
         "sdpo.environments",
@@ -56,6 +57,7 @@ LIGHT = (
     "sdpo.envs",
     "sdpo.environments",
     "sdpo.metrics",
+    "sdpo.guards",
 )
 """Modules that may not import torch: an environment author and a config check need none."""
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}

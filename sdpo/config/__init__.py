@@ -28,6 +28,7 @@ from sdpo.config.algorithm import (
 )
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
+from sdpo.config.guards import Guard, GuardsConfig, Response
 from sdpo.config.machines import (
     ClusterConfig,
     Dtype,
@@ -64,6 +65,8 @@ __all__ = [
     "ExportedWeights",
     "GRPOConfig",
     "Granularity",
+    "Guard",
+    "GuardsConfig",
     "HindsightConfig",
     "HintChoice",
     "LearnerConfig",
@@ -77,6 +80,7 @@ __all__ = [
     "PolicyGradientConfig",
     "RatioLevel",
     "ReplayConfig",
+    "Response",
     "Resume",
     "RolloutConfig",
     "Routing",

@@ -49,6 +49,9 @@ class TeacherKind(Enum):
     """The policy's at the start."""
     ema = "ema"
     """An exponential moving average of the policy's, kept in fp32."""
+    on_gain = "on_gain"
+    """A copy of the policy's in fp32, made anew only when success has risen and responses have not grown (Consolidation-Gated
+    Teacher Refresh, arXiv 2606.03532)."""
     trust_region = "trust_region"
     """The policy's at the start and now: their logits are mixed, so that the teacher never strays far."""
     external = "external"
@@ -143,14 +146,28 @@ class TeacherConfig:
     """Share of the policy mixed in once a step. The paper: 0.05 without environment feedback, 0.01 with."""
     live_weight: float = 0.05
     """Of the policy's logits in a trust region's mixture; the start's have the rest."""
+    min_gain: float = 0.02
+    """Success that ``on_gain`` asks for beyond that of the last refresh."""
+    max_length_growth: float = 0.1
+    """Share by which the mean response may have grown since the last refresh, for ``on_gain`` to refresh."""
+    gain_window: int = 8
+    """Steps whose training success ``on_gain`` compares, where evaluation.every is 0; else it compares held-out success."""
     path: str | None = None
     """The external teacher: a folder, a hub id, or ``package:NAME``."""
     offload: bool = False
     """Keep the average in the host's memory instead of the GPU's."""
 
+    @property
+    def keeps_average(self) -> bool:
+        """Whether the teacher has fp32 weights of its own, which follow the policy's or are set to them."""
+        return self.kind in (TeacherKind.ema, TeacherKind.on_gain)
+
     def __post_init__(self) -> None:
         between("algorithm.teacher.ema_rate", self.ema_rate, 0.0, 1.0)
         between("algorithm.teacher.live_weight", self.live_weight, 0.0, 1.0)
+        between("algorithm.teacher.min_gain", self.min_gain, 0.0, 1.0)
+        at_least("algorithm.teacher.max_length_growth", self.max_length_growth, 0.0, "equal length has grown by 0")
+        at_least("algorithm.teacher.gain_window", self.gain_window, 1, "it counts steps")
         if (self.path is not None) != (self.kind is TeacherKind.external):
             raise ValueError(
                 "algorithm.teacher.path names the external teacher, so it goes with algorithm.teacher.kind=external alone; "

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from sdpo.config.algorithm import AlgorithmConfig, HindsightConfig, HintChoice, OnLowLift, SDPOConfig
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
+from sdpo.config.guards import GuardsConfig, refuse_senseless_response
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least
 
@@ -137,6 +138,7 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guards: GuardsConfig = field(default_factory=GuardsConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -185,6 +187,14 @@ class Config:
                 "algorithm.policy_gradient.overlong_tokens must not exceed sampling.max_response_tokens (they are the last "
                 f"before it); got {self.algorithm.policy_gradient.overlong_tokens} and {self.sampling.max_response_tokens}."
             )
+        refuse_senseless_response(
+            self.guards,
+            self.algorithm,
+            group_size=self.batch.group_size,
+            keep_best=self.checkpoint.keep_best,
+            evaluate_every=self.evaluation.every,
+            save_every=self.checkpoint.every,
+        )
         if self.checkpoint.keep_best > 0 and self.evaluation.num_tasks == 0:
             raise ValueError(
                 "checkpoint.keep_best needs evaluation.num_tasks of at least 1 (the best is known by held-out success); got "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
-from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig, TeacherKind
+from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig
 from sdpo.learner import model as models
 from sdpo.learner import shard_files
 from sdpo.learner.forward import response_hidden, tokens_here
@@ -64,7 +64,7 @@ class DeepSpeedLearner:
         self._anchors: dict[int, list[Anchors]] = {}
         self._device, self._team = _meet(place, config)
         torch.manual_seed(place.rank)
-        keeps_average = isinstance(algorithm, SDPOConfig) and algorithm.teacher.kind is TeacherKind.ema
+        keeps_average = isinstance(algorithm, SDPOConfig) and algorithm.teacher.keeps_average
         self._policy = Policy(model_path, config, self._device, of_teacher=keeps_average)
         self._teacher = make_teacher(self._policy, config, algorithm, model_path, teacher_path)
         self._reference = frozen(self._policy, config, model_path) if algorithm.reference_kl else None
@@ -125,11 +125,16 @@ class DeepSpeedLearner:
             found.append(dict(zip(SUMS, sums.tolist(), strict=True)))
         return found
 
-    def finish_step(self) -> None:
-        """The teacher follows the policy; the step counts as done."""
+    def finish_step(self, *, follow: bool = True) -> None:
+        """The teacher follows the policy, unless it shall not; the step counts as done."""
         self._anchors = {}
-        self._teacher.follow()
+        if follow:
+            self._teacher.follow()
         self.step += 1
+
+    def refresh_teacher(self) -> None:
+        """The teacher becomes the policy as it is."""
+        self._teacher.refresh()
 
     def save(self, folder: Path) -> None:
         """This rank's shards, moments, average and random state."""

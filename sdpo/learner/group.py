@@ -52,9 +52,12 @@ class LearnerActor:
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
         return self._learner.update(update, algorithm)
 
-    def finish_step(self) -> int:
-        self._learner.finish_step()
+    def finish_step(self, *, follow: bool) -> int:
+        self._learner.finish_step(follow=follow)
         return self._learner.step
+
+    def refresh_teacher(self) -> None:
+        self._learner.refresh_teacher()
 
     def save(self, folder: Path) -> None:
         """This rank's part of a checkpoint, into ``folder``; rank 0 adds the plain model."""
@@ -176,8 +179,11 @@ class LearnerGroup:
                 f"before them. Look at one with: sdpo replay batch={path}"
             )
 
-    def finish_step(self) -> None:
-        self.step = self._answers([actor.finish_step.remote() for actor in self._actors])[0]
+    def finish_step(self, *, follow: bool = True) -> None:
+        self.step = self._answers([actor.finish_step.remote(follow=follow) for actor in self._actors])[0]
+
+    def refresh_teacher(self) -> None:
+        self._answers([actor.refresh_teacher.remote() for actor in self._actors])
 
     def save(self, path: Path, *, score: float | None) -> None:
         """Whole or not at all. Raises UserError where it cannot be written, a full disk included."""

@@ -31,7 +31,7 @@ def make_teacher(
         case TeacherKind.external:
             assert teacher_path is not None
             return Teacher([_other(teacher_path, config, policy.device)])
-        case TeacherKind.ema:
+        case TeacherKind.ema | TeacherKind.on_gain:
             if config.lora.rank:
                 twin = [teacher for _, teacher in models.teacher_adapters(policy.model)]
                 mood = partial(models.speaking_as, policy.model, models.TEACHER)
@@ -39,7 +39,8 @@ def make_teacher(
             else:
                 voice = _other(model_path, config, policy.device)
                 twin = list(voice.model.parameters())
-            return Teacher([voice], Average(policy.shards, twin, algorithm.teacher.ema_rate, on_host=algorithm.teacher.offload))
+            rate = algorithm.teacher.ema_rate if kind is TeacherKind.ema else 0.0
+            return Teacher([voice], Average(policy.shards, twin, rate, on_host=algorithm.teacher.offload))
 
 
 def frozen(policy: Policy, config: LearnerConfig, model_path: str, *, weight: float = 1.0) -> Voice:

@@ -1,4 +1,5 @@
-"""Whose weights does the teacher have? The policy's own, its first ones, their moving average, a mixture, or another model's.
+"""Whose weights does the teacher have? The policy's own, its first ones, their moving average, a copy, a mixture, or another
+model's.
 
 The average is kept in fp32, laid out as the optimizer's own shards, and follows the optimizer's fp32 master weights: in bf16 a
 step of 1e-6 is lost in rounding (tests/unit/test_average.py: after 400 such steps an in-place bf16 average has lost the
@@ -71,9 +72,18 @@ class Average:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """After a step of the policy."""
+        """After a step of the policy. At a rate of 0 it stands still until it is refreshed."""
+        if self._rate == 0.0:
+            return
         for average, master in zip(self.flats, self._shards.flats, strict=True):
             average.lerp_(master.detach().to(average.device), self._rate)
+        self.publish()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """average ← policy."""
+        for average, master in zip(self.flats, self._shards.flats, strict=True):
+            average.copy_(master.detach())
         self.publish()
 
     def publish(self) -> None:
@@ -91,3 +101,8 @@ class Teacher:
         """After a step of the policy."""
         if self.average is not None:
             self.average.follow()
+
+    def refresh(self) -> None:
+        """Become the policy as it is."""
+        assert self.average is not None, "only a teacher with weights of its own can be refreshed"
+        self.average.refresh()

@@ -104,6 +104,8 @@ class FakeLearner:
     """Of the checkpoints in ``saved``."""
     teacher: object | None = None
     """Its weights, where they are not the policy's."""
+    algorithms: list[AlgorithmConfig] = field(default_factory=list)
+    """Of the updates."""
 
     def weights(self) -> object:
         return "weights"
@@ -117,11 +119,15 @@ class FakeLearner:
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
         self.events.append("update")
         self.updates.append(update)
+        self.algorithms.append(algorithm)
         return {"updates": 1.0}
 
-    def finish_step(self) -> None:
-        self.events.append("finish")
+    def finish_step(self, *, follow: bool = True) -> None:
+        self.events.append("finish" if follow else "finish, teacher stays")
         self.step += 1
+
+    def refresh_teacher(self) -> None:
+        self.events.append("refresh")
 
     def save(self, path: Path, *, score: float | None) -> None:
         self.events.append("save")

@@ -23,6 +23,7 @@ from sdpo.config import (
     SDPOConfig,
 )
 from sdpo.errors import UserError
+from sdpo.guards.fold import Guards
 from sdpo.task_stream import TaskStream
 from sdpo.train import train
 from sdpo.types import Completion, Prompt, Ranks, Sampling, Task
@@ -74,6 +75,7 @@ class Run:
             self.learner,
             self.report,
             Path("checkpoints"),
+            Guards(self.config),
         )
 
     def training_prompts(self) -> list[Prompt]:

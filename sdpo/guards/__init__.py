@@ -1,0 +1,1 @@
+"""Does the run still learn? Alarms over what it records, and what an alarm does."""

@@ -1,0 +1,110 @@
+"""What says that the run cannot learn as it is set up: nothing to learn from, hindsight that misleads, an engine that is off."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+
+from sdpo.config import GuardsConfig
+from sdpo.types import Metrics
+
+
+@dataclass(slots=True)
+class NoLesson:
+    """The mask of the loss is empty: time passes, and the policy stays as it is."""
+
+    config: GuardsConfig
+    _num: int = 0
+
+    def look(self, metrics: Metrics) -> str | None:
+        is_empty = metrics.get("updates", 0.0) == 0.0 and metrics.get("updates_skipped", 0.0) == 0.0
+        self._num = self._num + 1 if is_empty else 0
+        if self._num < self.config.patience:
+            return None
+        return (
+            f"at most {self.config.patience - 1} steps in a row may pass without a lesson; it were {self._num}, with success at "
+            f"{metrics['success']:.0%} and hints for {metrics.get('hindsight', 0.0):.0%} of the attempts. Where all fail, take "
+            "easier tasks, more attempts (batch.group_size) or an environment with feedback; where all succeed, harder tasks."
+        )
+
+
+@dataclass(slots=True)
+class NoHint:
+    """SDPO learns from hints alone, unless it is blended."""
+
+    config: GuardsConfig
+    _num: int = 0
+
+    def look(self, metrics: Metrics) -> str | None:
+        self._num = self._num + 1 if metrics.get("hindsight", 0.0) == 0.0 else 0
+        if self._num < self.config.patience:
+            return None
+        return (
+            f"at most {self.config.patience - 1} steps in a row may pass without a hint for any attempt; it were {self._num}, "
+            f"with success at {metrics['success']:.0%}. SDPO needs solved siblings or feedback: take easier tasks, more attempts "
+            "(batch.group_size) or an environment with feedback, or set algorithm.routing=by_hint."
+        )
+
+
+@dataclass(slots=True)
+class Credit:
+    """Credit is log q(y) - log π(y). Where failures have more of it than successes, the student moves towards failing."""
+
+    config: GuardsConfig
+    _gaps: list[float] = field(default_factory=list)
+
+    def look(self, metrics: Metrics) -> str | None:
+        if not metrics.keys() >= {"credit/solved", "credit/failed"}:
+            return None
+        gap = metrics["credit/solved"] - metrics["credit/failed"]
+        if not math.isfinite(gap):
+            return None
+        self._gaps = [*self._gaps, gap][-self.config.window :]
+        if len(self._gaps) < self.config.window:
+            return None
+        mean, noise = statistics.fmean(self._gaps), statistics.stdev(self._gaps) / math.sqrt(len(self._gaps))
+        if mean + self.config.num_se * noise >= 0.0:
+            return None
+        return (
+            "hindsight should find what solved a task more probable than what failed; over the last "
+            f"{self.config.window} steps that had both it gave solved attempts {-mean:.3f} ± {noise:.3f} nats a token less. "
+            "The teacher misleads: try algorithm.hindsight.choice=demonstration_only, a larger model, or a policy gradient."
+        )
+
+
+@dataclass(slots=True)
+class Lift:
+    """A self-teacher that hindsight makes no better has nothing to teach."""
+
+    config: GuardsConfig
+
+    def look(self, metrics: Metrics) -> str | None:
+        lift, noise = metrics.get("lift"), metrics.get("lift/se", 0.0)
+        if lift is None or not lift + self.config.num_se * noise < self.config.min_lift:
+            return None
+        return (
+            f"hindsight should lift the teacher's success by at least {self.config.min_lift:+.1%}; it changes it by {lift:+.1%} "
+            f"± {noise:.1%}. The model cannot use its hints yet: warm it up, take a larger one, or blend in a policy gradient."
+        )
+
+
+@dataclass(slots=True)
+class Mismatch:
+    """The engine samples from other weights, or other arithmetic, than the learner scores with."""
+
+    config: GuardsConfig
+    _last: list[float] = field(default_factory=list)
+
+    def look(self, metrics: Metrics) -> str | None:
+        value = metrics.get("mismatch")
+        if value is None or not math.isfinite(value):
+            return None
+        self._last = [*self._last, value][-self.config.recent :]
+        recent = statistics.median(self._last)
+        if len(self._last) < self.config.recent or recent <= self.config.max_mismatch:
+            return None
+        return (
+            f"learner and engine should agree to {self.config.max_mismatch:g} nats a token; they are {recent:.3f} apart. Set "
+            "rollout.dtype to learner.dtype, take fewer updates a step (batch.tasks_per_update) or a lower learner.lr."
+        )
