@@ -12,18 +12,12 @@ from sdpo.config.algorithm import (
     Divergence,
     Granularity,
     GRPOConfig,
-    HindsightConfig,
-    HintChoice,
-    LossMean,
     Normalisation,
-    PolicyGradientConfig,
-    RatioLevel,
+    QuestionWeight,
     Routing,
     SDPOConfig,
     SupportConfig,
     SupportKind,
-    TeacherConfig,
-    TeacherKind,
 )
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
 from sdpo.config.machines import (
@@ -37,6 +31,7 @@ from sdpo.config.machines import (
     SandboxIsolation,
     TrackingConfig,
 )
+from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
 from sdpo.config.run import (
     BatchConfig,
     CheckpointConfig,
@@ -47,6 +42,7 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
+from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
 
 __all__ = [
     "AlgorithmConfig",
@@ -72,6 +68,7 @@ __all__ = [
     "Normalisation",
     "Offload",
     "PolicyGradientConfig",
+    "QuestionWeight",
     "RatioLevel",
     "ReplayConfig",
     "Resume",
