@@ -5,6 +5,7 @@ Shapes: P tasks a step, G attempts a task.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sdpo.batching import pack
@@ -12,9 +13,10 @@ from sdpo.config import Config, SDPOConfig
 from sdpo.conversation import attempts
 from sdpo.evaluation import evaluate, refuse_broken_environment
 from sdpo.grouping import asked, grouped
-from sdpo.hindsight import choose_hints
+from sdpo.hindsight import choose_hints, no_reference
 from sdpo.lessons import lessons
 from sdpo.protocols import Engine, Learner, Renderer, Report, Verifier
+from sdpo.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
 from sdpo.task_stream import TaskStream
 from sdpo.types import Group, Hint, Sampling, Task
 
@@ -29,6 +31,8 @@ def train(
     learner: Learner,
     report: Report,
     checkpoints: Path,
+    references: Callable[[Task], str | None] = no_reference,
+    successes: SuccessBuffer = NOTHING_REMEMBERED,
 ) -> None:
     """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
     or the feedback, scores each answer again; the student moves towards it. The teacher never samples."""
@@ -56,7 +60,8 @@ def train(
 
             # 2. Hindsight: what would have helped? No solved sibling and no feedback means no lesson.
             log.phase("hindsight")
-            hints_P_G = [_hints(group, run, step) for group in groups_P]
+            hints_P_G = [_hints(group, run, step, references, successes) for group in groups_P]
+            successes.remember(groups_P)
             log.groups(groups_P, hints_P_G)
             samples = lessons(groups_P, hints_P_G, renderer, run.algorithm, run.sampling.max_response_tokens)
             updates = pack(samples, run.batch, learner.ranks, run.algorithm)
@@ -85,11 +90,14 @@ def train(
             return
 
 
-def _hints(group: Group, run: Config, step: int) -> tuple[Hint | None, ...]:
+def _hints(
+    group: Group, run: Config, step: int, references: Callable[[Task], str | None], successes: SuccessBuffer
+) -> tuple[Hint | None, ...]:
     """GRPO learns without hindsight."""
     if not isinstance(run.algorithm, SDPOConfig):
         return (None,) * len(group.attempts)
-    return choose_hints(group, run.algorithm.hindsight, f"{run.seed}/{step}")
+    reference, remembered = references(group.task), successes.of(group.task.id)
+    return choose_hints(group, run.algorithm.hindsight, f"{run.seed}/{step}", reference=reference, remembered=remembered)
 
 
 def _look(

@@ -394,12 +394,11 @@ def test_a_clamp_over_the_whole_vocabulary_is_refused(support):
 
 def test_an_unsure_teacher_teaches_less_and_a_sure_one_as_much_as_ever():
     """Two tokens, seen alike by the student; the one teacher is certain, the other has no idea."""
-    student = torch.zeros(2, 8, dtype=torch.float64)
+    student = torch.tensor([[1.0, *[0.0] * 7]] * 2, dtype=torch.float64)
     teacher = torch.tensor([[50.0, *[0.0] * 7], [0.0] * 8], dtype=torch.float64)
-    weighed = [told(student + 0.1, teacher, SDPOConfig(support=SupportConfig(num_ids=3), entropy_weight=b)) for b in (0.0, 1.0)]
-    student[:, 0] = 1.0
-    weighed = [dataclasses.replace(case, hidden=student) for case in weighed]
-    plain, suppressed = (fused(case) for case in weighed)
+    plain, suppressed = (
+        fused(told(student, teacher, SDPOConfig(support=SupportConfig(num_ids=3), entropy_weight=beta))) for beta in (0.0, 1.0)
+    )
     torch.testing.assert_close(suppressed.of_hidden[0], plain.of_hidden[0])
     buckets = torch.tensor([1 / 8, 1 / 8, 1 / 8, 5 / 8], dtype=torch.float64)
     torch.testing.assert_close(suppressed.of_hidden[1], plain.of_hidden[1] * (buckets * buckets.log()).sum().exp())
