@@ -54,11 +54,11 @@ from rich.table import Table
 from torch import Tensor
 
 from sdpo.config import Divergence, SupportConfig, SupportKind
+from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.divergence import divergence
 from sdpo.objectives.fused import fused_loss
 from sdpo.objectives.logits import HEAD_ROWS, Budget, Logits
 from sdpo.objectives.scores import TokenScores
-from sdpo.objectives.visit import Comparison
 
 HIDDEN = {49_152: 576, 151_936: 1_024}
 """Hidden sizes that go with a vocabulary: SmolLM2-135M and Qwen3-0.6B."""

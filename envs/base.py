@@ -51,9 +51,11 @@ class Conversational(Protocol):
 
 @runtime_checkable
 class HasReference(Protocol):
-    """What an environment may offer besides: a right answer to each of its tasks. Training never asks for it.
+    """What an environment may offer besides: a right answer to each of its tasks.
 
-    ``sdpo envs check`` does: verify must give it the reward 1, and it must not stand in the feedback to wrong answers.
+    ``sdpo envs check`` asks for it: verify must give it the reward 1, and it must not stand in the feedback to wrong answers.
+    Training asks for it only where its config says so, and of training tasks only: the teacher is shown it with
+    ``algorithm.hindsight.choice=reference``, and a warm-up learns to write it.
     """
 
     def reference(self, task: Task) -> str:

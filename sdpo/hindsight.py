@@ -1,6 +1,8 @@
 """Which attempts get a hint, and in which words is it put to the teacher? (arXiv 2601.20802, section 2 and appendix)
 
-Pure: no torch, no tokenizer. A demonstration is a solved *sibling*, never the attempt itself; which one is a seeded draw.
+Pure: no torch, no tokenizer. A demonstration is a solved *sibling*, never the attempt itself; which one is a seeded draw. Where
+nobody solved the task it can be an earlier step's (``success_buffer``); or it is the environment's own answer throughout
+(``choice: reference``), which the caller looks up.
 Thinking is removed, since it is not part of the answer. The attempt itself is left out of the teacher's prompt: the teacher
 scores it as the response.
 """
@@ -9,34 +11,57 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdpo.config import HindsightConfig, HintChoice
-from sdpo.types import Attempt, Completion, Group, Hint, Message, Role
+from sdpo.types import Attempt, Group, Hint, Message, Role, Task
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 CLOSING = "Now solve the original problem. Give only the answer in the requested form."
 
 
-def choose_hints(group: Group, config: HindsightConfig, seed: str) -> tuple[Hint | None, ...]:
-    """[G] what would have helped each attempt; None where nothing would."""
-    return tuple(_hint(group, index, config, seed) for index in range(len(group.attempts)))
+def choose_hints(
+    group: Group, config: HindsightConfig, seed: str, *, reference: str | None = None, remembered: Sequence[str] = ()
+) -> tuple[Hint | None, ...]:
+    """[G] what would have helped each attempt; None where nothing would.
+
+    ``reference`` is the environment's own answer, ``remembered`` what demonstrated the task in earlier steps: which of these is
+    shown is drawn once for the group, as its order of preference is.
+    """
+    if config.choice is HintChoice.reference:
+        return tuple(_referred(attempt, config, reference) for attempt in group.attempts)
+    recalled = random.Random(f"{seed}/{group.task.id}/remembered").choice(remembered) if remembered else None
+    return tuple(_hint(group, index, config, seed, recalled) for index in range(len(group.attempts)))
 
 
-def _hint(group: Group, index: int, config: HindsightConfig, seed: str) -> Hint | None:
+def no_reference(task: Task) -> None:
+    """The answer that is looked up where no hint shows one."""
+
+
+def _referred(attempt: Attempt, config: HindsightConfig, reference: str | None) -> Hint | None:
+    is_shown = config.solved_get_hints or not attempt.verdict.is_solved
+    return Hint(demonstration=reference, feedback=None) if is_shown and reference and reference.strip() else None
+
+
+def _hint(group: Group, index: int, config: HindsightConfig, seed: str, recalled: str | None) -> Hint | None:
     attempt = group.attempts[index]
     if config.choice is HintChoice.none:
         return None
     if attempt.verdict.is_solved and not config.solved_get_hints:
         return None
-    demonstration = None if config.choice is HintChoice.feedback_only else _demonstration(group, index, config, seed)
+    shows_siblings = config.choice is not HintChoice.feedback_only
+    demonstration = _demonstration(group, index, config, seed) if shows_siblings else None
+    is_remembered = shows_siblings and demonstration is None and recalled is not None
+    if is_remembered:
+        demonstration = recalled
     is_told = config.choice is not HintChoice.demonstration_only and not attempt.verdict.is_solved
     feedback = attempt.verdict.feedback if is_told and (attempt.verdict.feedback or "").strip() else None
     if demonstration is not None and config.choice is HintChoice.demonstration_first:
         feedback = None
     if demonstration is None and feedback is None:
         return None
-    return Hint(demonstration=demonstration, feedback=feedback)
+    return Hint(demonstration=demonstration, feedback=feedback, is_remembered=is_remembered)
 
 
 def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str) -> str | None:
@@ -45,21 +70,19 @@ def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str)
     random.Random(f"{seed}/{group.task.id}").shuffle(order)
     for other in order:
         attempt = group.attempts[other]
-        if other != index and _demonstrates(attempt, config) and (text := _demonstrated(attempt.completion)):
-            return text
+        if other != index and attempt.verdict.reward >= config.demonstration_reward:
+            text = demonstrated(attempt.completion.text, attempt.completion.transcript)
+            if text:
+                return text
     return None
 
 
-def _demonstrated(completion: Completion) -> str:
-    """What a sibling did: its answer, or the whole conversation where there were several turns."""
-    if len(completion.transcript) == 1:
-        return without_thinking(completion.text)
+def demonstrated(answer: str, transcript: Sequence[Message]) -> str:
+    """What an attempt shows: its answer, or the whole conversation where there were several turns; "" where it only thought."""
+    if len(transcript) == 1:
+        return without_thinking(answer)
     speakers = {Role.assistant: "", Role.user: "[the reply] "}
-    return "\n\n".join(f"{speakers[said.role]}{without_thinking(said.content)}" for said in completion.transcript)
-
-
-def _demonstrates(attempt: Attempt, config: HindsightConfig) -> bool:
-    return attempt.verdict.reward >= config.demonstration_reward
+    return "\n\n".join(f"{speakers[said.role]}{without_thinking(said.content)}" for said in transcript)
 
 
 def without_thinking(text: str) -> str:

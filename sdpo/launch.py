@@ -32,6 +32,7 @@ from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import RunFolder, plain, records
 from sdpo.run_report import EvaluationLog, RunReport, StopRequest
+from sdpo.success_buffer import remembered
 from sdpo.task_stream import TaskStream
 from sdpo.terminal import Terminal
 from sdpo.tracking import Tracker
@@ -92,6 +93,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
     terminal = Terminal(screen, f"sdpo · {config.name}", config.num_steps, quiet=config.tracking.quiet)
     stop = StopRequest()
     guards = folded(config, records(folder.metrics), records(folder.evaluations))
+    successes = remembered(config.algorithm, folder.rollouts_up_to(first_step))
     with connected(config.cluster), terminal, _stopping(stop, terminal):
         terminal.say(f"{folder.path}: " + (f"continuing after step {first_step}" if last else "a new run"))
         shares = gpu_shares(config.learner.num_ranks, config.rollout.num_engines, config.rollout.tensor_parallel_size)
@@ -138,6 +140,8 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
                 RunReport(terminal, tracker, stop, guards),
                 folder.checkpoints,
                 guards,
+                references=ready.references,
+                successes=successes,
             )
         finally:
             tracker.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from sdpo.config import AlgorithmConfig, HintChoice, PolicyGradientConfig, Routing, SDPOConfig
+from sdpo.config import AlgorithmConfig, HintChoice, PolicyGradientConfig, QuestionWeight, Routing, SDPOConfig
 from sdpo.objectives.advantage import group_advantages
 from sdpo.protocols import Renderer
 from sdpo.types import Attempt, Group, Hint, Sample
@@ -47,6 +49,8 @@ def lessons(
                     is_solved=attempt.verdict.is_solved,
                 )
             )
+    if isinstance(algorithm, SDPOConfig) and algorithm.question_weight is QuestionWeight.uncertainty:
+        return _weighed_by_uncertainty(samples, groups_P)
     return tuple(samples)
 
 
@@ -56,6 +60,24 @@ def shaped_reward(attempt: Attempt, config: PolicyGradientConfig, max_response_t
         return attempt.verdict.reward
     over = len(attempt.completion.token_ids) - (max_response_tokens - config.overlong_tokens)
     return attempt.verdict.reward - min(max(over, 0) / config.overlong_tokens, 1.0)
+
+
+def _weighed_by_uncertainty(samples: Sequence[Sample], groups_P: Sequence[Group]) -> tuple[Sample, ...]:
+    """The distillation of each task times √(p(1-p)), over the mean of that among the tasks that are distilled after all: with a
+    hint and more than 0. So the loss, which is divided by what is distilled, keeps its scale (SC-SDPO, arXiv 2605.27765)."""
+    weights_P = [_uncertainty(group) for group in groups_P]
+    distilled = {sample.task_index for sample in samples if sample.is_distilled and weights_P[sample.task_index] > 0.0}
+    mean = sum(weights_P[index] for index in sorted(distilled)) / max(len(distilled), 1) or 1.0
+    return tuple(
+        replace(sample, distillation_weight=sample.distillation_weight * weights_P[sample.task_index] / mean)
+        for sample in samples
+    )
+
+
+def _uncertainty(group: Group) -> float:
+    """The standard deviation of being solved among its attempts; exactly 0 where all were or none."""
+    solved = sum(attempt.verdict.is_solved for attempt in group.attempts) / max(len(group.attempts), 1)
+    return math.sqrt(solved * (1.0 - solved))
 
 
 def _route(algorithm: AlgorithmConfig, is_solved: bool, has_hint: bool) -> tuple[float, float]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer
 
-from sdpo.config import Config, EnvConfig, ModelConfig, SamplingConfig, SDPOConfig, SupportKind
+from sdpo.config import AlgorithmConfig, Config, EnvConfig, HintChoice, ModelConfig, SamplingConfig, SDPOConfig, SupportKind
 from sdpo.envs import registry
-from sdpo.envs.base import Conversational, Environment
+from sdpo.envs.base import Conversational, Environment, HasReference
 from sdpo.errors import UserError
+from sdpo.hindsight import no_reference
 from sdpo.models import resolve
 from sdpo.rendering import ChatRenderer
 from sdpo.types import Hint, Task, Tasks
@@ -32,6 +33,8 @@ class Ready:
     train: Tasks
     heldout: tuple[Task, ...]
     renderer: ChatRenderer
+    references: Callable[[Task], str | None]
+    """The environment's own answers, where hindsight shows them; elsewhere none."""
 
 
 def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -> Ready:
@@ -45,6 +48,9 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         if config.algorithm.teacher.path is not None:
             teacher_path = _external_teacher(config.algorithm.teacher.path, model_path, say)
     _check_heads(config, model_path)
+    references = references_of(environment, config.algorithm)
+    for task in train:
+        references(task)
     for task in (*train, *heldout):
         renderer.prompt(task)
         if isinstance(config.algorithm, SDPOConfig):
@@ -57,6 +63,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         train=train,
         heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
         renderer=renderer,
+        references=references,
     )
 
 
@@ -64,6 +71,7 @@ def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
     """The environment with its training and held-out tasks, which share none."""
     environment = make_environment(config.env)
     refuse_silence(environment, config.sampling.max_turns)
+    references_of(environment, config.algorithm)
     train = tasks_of(environment, config.env.train_split, config.seed)
     heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
     refuse_overlap(environment, train, heldout)
@@ -85,6 +93,29 @@ def refuse_silence(environment: Environment, max_turns: int) -> None:
             f"sampling.max_turns above 1 needs an environment that replies between turns; {environment.name!r} has no method "
             f"reply(task, transcript), and max_turns is {max_turns}. Set it to 1 or add the method (docs/environments.md)."
         )
+
+
+def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Callable[[Task], str | None]:
+    """What an environment says is right, if hindsight shows that. Raises UserError, at once or of a task, where it cannot say."""
+    if not isinstance(algorithm, SDPOConfig) or algorithm.hindsight.choice is not HintChoice.reference:
+        return no_reference
+    if not isinstance(environment, HasReference):
+        raise UserError(
+            f"algorithm.hindsight.choice=reference shows the environment's own answers; {environment.name!r} has no method "
+            "reference(task). Add it (docs/environments.md), or set choice=demonstration_first."
+        )
+    answers: HasReference = environment
+
+    def reference(task: Task) -> str | None:
+        try:
+            return answers.reference(task)
+        except Exception as failure:  # an environment may raise anything; every training task is asked before the run begins
+            raise UserError(
+                f"algorithm.hindsight.choice=reference needs an answer to every training task; reference() of task {task.id!r} "
+                f"raised {type(failure).__name__}: {failure}. Mend the environment, or set choice=demonstration_first."
+            ) from failure
+
+    return reference
 
 
 def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
@@ -152,6 +183,12 @@ def _check_support(algorithm: SDPOConfig, model_path: str) -> None:
         raise UserError(
             f"algorithm.support.num_ids (K) must not exceed the vocabulary; got {algorithm.support.num_ids}, and the model has "
             f"{vocabulary} tokens. Lower it, or set algorithm.support.kind=full."
+        )
+    if algorithm.pointwise_clip is not None and algorithm.support.num_ids == vocabulary:
+        raise UserError(
+            "algorithm.pointwise_clip needs a support that leaves something out (the gradient over the whole vocabulary is "
+            f"written out without a clamp); got algorithm.support.num_ids={algorithm.support.num_ids}, the model's vocabulary. "
+            "Lower it."
         )
 
 

@@ -84,6 +84,10 @@ class RunFolder:
     def rollouts_of(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.jsonl"
 
+    def rollouts_up_to(self, step: int) -> tuple[Path, ...]:
+        """Of the steps 1 to ``step``, in order."""
+        return tuple(self.rollouts_of(number) for number in range(1, step + 1))
+
     def claim(self, config: Config) -> None:
         """Make the folder this run's, or find that it is. Raises UserError where it belongs to another config or process."""
         self.check(config)

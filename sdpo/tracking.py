@@ -84,6 +84,7 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
             "feedback": attempt.verdict.feedback,
             "hint": None if hint is None else hint.source.value,
             "demonstration": None if hint is None else hint.demonstration,
+            "is_remembered": hint is not None and hint.is_remembered,
         }
         for attempt, hint in zip(group.attempts, hints_G, strict=True)
     ]

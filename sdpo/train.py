@@ -5,6 +5,7 @@ Shapes: P tasks a step, G attempts a task.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sdpo.batching import pack
@@ -14,10 +15,11 @@ from sdpo.errors import UserError
 from sdpo.evaluation import evaluate, refuse_broken_environment
 from sdpo.grouping import asked, grouped
 from sdpo.guards.fold import Guards
-from sdpo.hindsight import choose_hints
+from sdpo.hindsight import choose_hints, no_reference
 from sdpo.lessons import lessons
 from sdpo.lift import low_lift, teacher_lift
 from sdpo.protocols import Engine, Learner, Renderer, Report, StepLog, Verifier
+from sdpo.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
 from sdpo.task_stream import TaskStream
 from sdpo.types import Evaluation, Group, Hint, Lift, Sampling, Task
 
@@ -33,6 +35,8 @@ def train(
     report: Report,
     checkpoints: Path,
     guards: Guards,
+    references: Callable[[Task], str | None] = no_reference,
+    successes: SuccessBuffer = NOTHING_REMEMBERED,
 ) -> None:
     """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
     or the feedback, scores each answer again; the student moves towards it. What is learned from, the student samples."""
@@ -60,7 +64,8 @@ def train(
 
             # 2. Hindsight: what would have helped? No solved sibling and no feedback means no lesson.
             log.phase("hindsight")
-            hints_P_G = [_hints(group, run, step) for group in groups_P]
+            hints_P_G = [_hints(group, run, step, references, successes) for group in groups_P]
+            successes.remember(groups_P)
             log.groups(groups_P, hints_P_G)
             algorithm = guards.algorithm  # the run's; an alarm may have raised its share of policy gradient
             samples = lessons(groups_P, hints_P_G, renderer, algorithm, run.sampling.max_response_tokens)
@@ -92,11 +97,14 @@ def train(
             return
 
 
-def _hints(group: Group, run: Config, step: int) -> tuple[Hint | None, ...]:
+def _hints(
+    group: Group, run: Config, step: int, references: Callable[[Task], str | None], successes: SuccessBuffer
+) -> tuple[Hint | None, ...]:
     """GRPO learns without hindsight."""
     if not isinstance(run.algorithm, SDPOConfig):
         return (None,) * len(group.attempts)
-    return choose_hints(group, run.algorithm.hindsight, f"{run.seed}/{step}")
+    reference, remembered = references(group.task), successes.of(group.task.id)
+    return choose_hints(group, run.algorithm.hindsight, f"{run.seed}/{step}", reference=reference, remembered=remembered)
 
 
 def _look(

@@ -172,9 +172,11 @@ class Hint:
     """What would have helped with one attempt: at least one of the two texts."""
 
     demonstration: str | None
-    """A solved sibling's completion, thinking removed."""
+    """A solved sibling's completion, thinking removed; or what stands in for it, a remembered one or the environment's answer."""
     feedback: str | None
     """What the environment said of this attempt."""
+    is_remembered: bool = False
+    """Whether the demonstration is of an earlier step."""
 
     def __post_init__(self) -> None:
         if not self.demonstration and not self.feedback:

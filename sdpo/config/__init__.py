@@ -12,19 +12,13 @@ from sdpo.config.algorithm import (
     Divergence,
     Granularity,
     GRPOConfig,
-    HindsightConfig,
-    HintChoice,
-    LossMean,
     Normalisation,
     OnLowLift,
-    PolicyGradientConfig,
-    RatioLevel,
+    QuestionWeight,
     Routing,
     SDPOConfig,
     SupportConfig,
     SupportKind,
-    TeacherConfig,
-    TeacherKind,
 )
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
@@ -40,6 +34,7 @@ from sdpo.config.machines import (
     SandboxIsolation,
     TrackingConfig,
 )
+from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
 from sdpo.config.run import (
     BatchConfig,
     CheckpointConfig,
@@ -49,6 +44,7 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
+from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
 
 __all__ = [
     "AlgorithmConfig",
@@ -78,6 +74,7 @@ __all__ = [
     "Offload",
     "OnLowLift",
     "PolicyGradientConfig",
+    "QuestionWeight",
     "RatioLevel",
     "ReplayConfig",
     "Response",

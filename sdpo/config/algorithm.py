@@ -7,7 +7,9 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from sdpo.config.rules import at_least, between
+from sdpo.config.policy_gradient import PolicyGradientConfig, RatioLevel
+from sdpo.config.rules import at_least, between, positive
+from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
 
 
 class Divergence(Enum):
@@ -40,43 +42,6 @@ class SupportKind(Enum):
     full = "full"
 
 
-class TeacherKind(Enum):
-    """Which weights the teacher has."""
-
-    live = "live"
-    """The policy's own, now."""
-    frozen = "frozen"
-    """The policy's at the start."""
-    ema = "ema"
-    """An exponential moving average of the policy's, kept in fp32."""
-    on_gain = "on_gain"
-    """A copy of the policy's in fp32, made anew only when success has risen and responses have not grown (Consolidation-Gated
-    Teacher Refresh, arXiv 2606.03532)."""
-    trust_region = "trust_region"
-    """The policy's at the start and now: their logits are mixed, so that the teacher never strays far."""
-    external = "external"
-    """Another model's, with the same vocabulary."""
-
-
-class RatioLevel(Enum):
-    """Over what the policy gradient's importance ratio is taken."""
-
-    token = "token"
-    sequence = "sequence"
-    """GSPO (arXiv 2507.18071): the geometric mean over the response."""
-
-
-class LossMean(Enum):
-    """What the policy gradient's sum over tokens is divided by."""
-
-    token = "token"
-    """All response tokens of the update (DAPO, arXiv 2503.14476)."""
-    sequence = "sequence"
-    """Each response's length, then the number of responses (the original GRPO, arXiv 2402.03300)."""
-    constant = "constant"
-    """Responses times the longest possible one (Dr.GRPO, arXiv 2503.20783)."""
-
-
 class Routing(Enum):
     """Which attempts are distilled and which get a policy gradient, where both are at hand."""
 
@@ -86,6 +51,16 @@ class Routing(Enum):
     """Solved attempts the policy gradient, failed ones the distillation."""
     by_hint = "by_hint"
     """Attempts with a hint the distillation, those without the policy gradient."""
+
+
+class QuestionWeight(Enum):
+    """How much the distillation of a task's attempts counts beside that of the step's other tasks."""
+
+    none = "none"
+    """All the same."""
+    uncertainty = "uncertainty"
+    """√(p(1-p)), p the share of its attempts that solved it, over the mean of that (SC-SDPO, arXiv 2605.27765): what GRPO's
+    advantages weigh a task with. Tasks that all attempts or none solved are not distilled."""
 
 
 class Normalisation(Enum):
@@ -106,18 +81,6 @@ class OnLowLift(Enum):
     ignore = "ignore"
 
 
-class HintChoice(Enum):
-    """Which hint an attempt gets when both kinds are at hand."""
-
-    demonstration_first = "demonstration_first"
-    """Feedback only where no sibling solved the task."""
-    both = "both"
-    demonstration_only = "demonstration_only"
-    feedback_only = "feedback_only"
-    none = "none"
-    """The teacher sees the student's prompt: with an external teacher, generalised knowledge distillation (arXiv 2306.13649)."""
-
-
 @dataclass
 class SupportConfig:
     """The token ids at a position over which the two distributions are compared."""
@@ -135,90 +98,6 @@ class SupportConfig:
                 "algorithm.support.num_ids must be at least 2 without a tail (one renormalised id has probability 1 in both, so "
                 "there is nothing to learn); got 1. Raise it, or set algorithm.support.tail=true."
             )
-
-
-@dataclass
-class TeacherConfig:
-    """The self-teacher."""
-
-    kind: TeacherKind = TeacherKind.ema
-    ema_rate: float = 0.05
-    """Share of the policy mixed in once a step. The paper: 0.05 without environment feedback, 0.01 with."""
-    live_weight: float = 0.05
-    """Of the policy's logits in a trust region's mixture; the start's have the rest."""
-    min_gain: float = 0.02
-    """Success that ``on_gain`` asks for beyond that of the last refresh."""
-    max_length_growth: float = 0.1
-    """Share by which the mean response may have grown since the last refresh, for ``on_gain`` to refresh."""
-    gain_window: int = 8
-    """Steps whose training success ``on_gain`` compares, where evaluation.every is 0; else it compares held-out success."""
-    path: str | None = None
-    """The external teacher: a folder, a hub id, or ``package:NAME``."""
-    offload: bool = False
-    """Keep the average in the host's memory instead of the GPU's."""
-
-    @property
-    def keeps_average(self) -> bool:
-        """Whether the teacher has fp32 weights of its own, which follow the policy's or are set to them."""
-        return self.kind in (TeacherKind.ema, TeacherKind.on_gain)
-
-    def __post_init__(self) -> None:
-        between("algorithm.teacher.ema_rate", self.ema_rate, 0.0, 1.0)
-        between("algorithm.teacher.live_weight", self.live_weight, 0.0, 1.0)
-        between("algorithm.teacher.min_gain", self.min_gain, 0.0, 1.0)
-        at_least("algorithm.teacher.max_length_growth", self.max_length_growth, 0.0, "equal length has grown by 0")
-        at_least("algorithm.teacher.gain_window", self.gain_window, 1, "it counts steps")
-        if (self.path is not None) != (self.kind is TeacherKind.external):
-            raise ValueError(
-                "algorithm.teacher.path names the external teacher, so it goes with algorithm.teacher.kind=external alone; "
-                f"got path={self.path} and kind={self.kind.value}. Give both or neither."
-            )
-
-
-@dataclass
-class HindsightConfig:
-    """Which attempts get a hint, and how it is put to the teacher."""
-
-    choice: HintChoice = HintChoice.demonstration_first
-    solved_get_hints: bool = True
-    """A solved attempt is shown a solved sibling too, and so reinforced where they agree."""
-    max_prompt_tokens: int = 1024
-    """Of the hindsight prompt. Over it the feedback and then the demonstration are cut, never the question."""
-    demonstration_reward: float = 1.0
-    """A sibling demonstrates from this reward on."""
-
-    def __post_init__(self) -> None:
-        at_least("algorithm.hindsight.max_prompt_tokens", self.max_prompt_tokens, 1, "the question alone needs some")
-        if not 0.0 < self.demonstration_reward <= 1.0:
-            raise ValueError(
-                "algorithm.hindsight.demonstration_reward must lie in (0, 1] (a worthless answer demonstrates nothing); got "
-                f"{self.demonstration_reward}."
-            )
-
-
-@dataclass
-class PolicyGradientConfig:
-    """GRPO's loss (arXiv 2402.03300) with the switches of its descendants."""
-
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    """Asymmetric, "clip higher" (DAPO)."""
-    divide_by_std: bool = False
-    """Divide the mean-centred rewards by their standard deviation, as the original does; Dr.GRPO does not."""
-    ratio: RatioLevel = RatioLevel.token
-    mean: LossMean = LossMean.token
-    drop_uniform_groups: bool = False
-    """Leave groups whose rewards do not differ out of the counts the loss is divided by (DAPO, which then samples others)."""
-    overlong_tokens: int = 0
-    """The last so many tokens before the length limit cost reward, linearly up to 1 (DAPO's overlong shaping); 0: none do."""
-    rollout_clip: float = 2.0
-    """Truncation of the detached weight π_learner/π_engine that corrects for the engine's arithmetic."""
-
-    def __post_init__(self) -> None:
-        between("algorithm.policy_gradient.clip_low", self.clip_low, 0.0, 1.0)
-        at_least("algorithm.policy_gradient.clip_high", self.clip_high, 0.0, "it is a distance from 1")
-        at_least("algorithm.policy_gradient.overlong_tokens", self.overlong_tokens, 0, "it counts tokens")
-        at_least("algorithm.policy_gradient.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
 
 
 @dataclass
@@ -270,6 +149,16 @@ class SDPOConfig(AlgorithmConfig):
     rollout_clip: float = 2.0
     """Truncation from above of the detached token-level weight π_old/π_rollout."""
     normalisation: Normalisation = Normalisation.distilled
+    entropy_weight: float = 0.0
+    """β: a token's distillation counts exp(-β·H), H the nats of the teacher's entropy over the support's buckets, so that an
+    unsure teacher teaches less (SRPO, arXiv 2604.02288, beside ``routing: by_success``). 0: all tokens count the same."""
+    question_weight: QuestionWeight = QuestionWeight.none
+    pointwise_clip: float | None = None
+    """c: each bucket's term of the divergence is clamped to [-c, c], and a clamped one has no gradient of its own, so that a few
+    pivot tokens do not dominate (OPSD, arXiv 2601.18734, whose authors clamp from above alone). None: no clamp."""
+    future_credit: float = 0.0
+    """γ: what the policy says at a token also answers for the divergence at later tokens of its response, each γ times less than
+    the one before (DistIL, arXiv 2606.05152). With 1 the gradient is that of the expected sum; 0: each token for itself."""
     routing: Routing = Routing.blend
     policy_gradient_share: float = 0.0
     """λ in λ·GRPO + (1-λ)·SDPO, for ``routing: blend``."""
@@ -283,9 +172,12 @@ class SDPOConfig(AlgorithmConfig):
     @property
     def needs_whole_rows(self) -> bool:
         """Likewise."""
-        return self.granularity is Granularity.sequence or (
-            self.has_policy_gradient and self.policy_gradient.ratio is RatioLevel.sequence
-        )
+        return self.distils_whole_rows or (self.has_policy_gradient and self.policy_gradient.ratio is RatioLevel.sequence)
+
+    @property
+    def distils_whole_rows(self) -> bool:
+        """Whether the distillation of a token depends on the other tokens of its response."""
+        return self.granularity is Granularity.sequence or self.future_credit > 0.0
 
     @property
     def has_policy_gradient(self) -> bool:
@@ -305,6 +197,7 @@ class SDPOConfig(AlgorithmConfig):
                 f"algorithm.jsd_beta must lie strictly between 0 and 1 (at its ends the divergence is 0 everywhere); got "
                 f"{self.jsd_beta}. For a KL set algorithm.divergence=reverse_kl or forward_kl."
             )
+        self._check_weights_of_tokens()
         at_least("algorithm.importance_clip", self.importance_clip, 1.0, "it clamps a ratio around 1 from above")
         at_least("algorithm.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
         between("algorithm.policy_gradient_share", self.policy_gradient_share, 0.0, 1.0)
@@ -318,4 +211,28 @@ class SDPOConfig(AlgorithmConfig):
             raise ValueError(
                 "algorithm.hindsight.choice=none needs algorithm.teacher.kind=external (a self-teacher without a hint says what "
                 f"the student says); got {self.teacher.kind.value}."
+            )
+
+    def _check_weights_of_tokens(self) -> None:
+        at_least("algorithm.entropy_weight", self.entropy_weight, 0.0, "it weighs unsure teachers down")
+        between("algorithm.future_credit", self.future_credit, 0.0, 1.0)
+        if self.granularity is Granularity.sequence and (self.entropy_weight > 0.0 or self.future_credit > 0.0):
+            raise ValueError(
+                "algorithm.entropy_weight and algorithm.future_credit need algorithm.granularity=logits or token (a response "
+                f"that is compared as a whole has one scalar, for all its tokens); got entropy_weight={self.entropy_weight} and "
+                f"future_credit={self.future_credit} with granularity=sequence. Set them to 0."
+            )
+        if self.pointwise_clip is None:
+            return
+        positive("algorithm.pointwise_clip", self.pointwise_clip)
+        if self.granularity is not Granularity.logits:
+            raise ValueError(
+                "algorithm.pointwise_clip needs algorithm.granularity=logits (it clamps each bucket's term, and the sampled "
+                f"token is a single one); got {self.pointwise_clip} with granularity={self.granularity.value}."
+            )
+        if self.support.kind is SupportKind.full:
+            raise ValueError(
+                "algorithm.pointwise_clip needs algorithm.support.kind=student or teacher (over the whole vocabulary the "
+                "gradient is written out by hand, and a clamp would take it more passes over the logits); got "
+                f"{self.pointwise_clip} with kind=full. Set algorithm.support.kind=teacher: the terms outside its ids are small."
             )

@@ -8,10 +8,11 @@ from enum import Enum
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from sdpo.config.algorithm import GRPOConfig, HindsightConfig, HintChoice, SDPOConfig
+from sdpo.config.algorithm import GRPOConfig, SDPOConfig
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
+from sdpo.config.teacher import HindsightConfig, HintChoice
 
 
 class ExportedWeights(Enum):

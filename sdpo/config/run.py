@@ -8,11 +8,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sdpo.config.algorithm import AlgorithmConfig, HindsightConfig, HintChoice, OnLowLift, SDPOConfig
+from sdpo.config.algorithm import AlgorithmConfig, OnLowLift, QuestionWeight, SDPOConfig
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import GuardsConfig, refuse_senseless_response
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least
+from sdpo.config.teacher import HindsightConfig, HintChoice
 
 
 class Resume(Enum):
@@ -177,7 +178,12 @@ class Config:
                     "batch.group_size must be at least 2 with a policy gradient (a lone attempt's advantage is "
                     f"always 0); got {self.batch.group_size}."
                 )
-            if self.algorithm.hindsight.choice is HintChoice.demonstration_only:
+            if self.algorithm.question_weight is QuestionWeight.uncertainty:
+                raise ValueError(
+                    "batch.group_size must be at least 2 with algorithm.question_weight=uncertainty (a lone attempt solves all "
+                    f"or nothing of its task, which weighs 0 either way); got {self.batch.group_size}."
+                )
+            if self.algorithm.hindsight.choice is HintChoice.demonstration_only and not self.algorithm.hindsight.success_buffer:
                 raise ValueError(
                     "batch.group_size must be at least 2 with algorithm.hindsight.choice=demonstration_only (a lone attempt "
                     f"has no sibling to learn from); got {self.batch.group_size}."
@@ -219,8 +225,13 @@ class Config:
         if self.learner.sequence_parallel > 1 and self.algorithm.needs_whole_rows:
             raise ValueError(
                 "learner.sequence_parallel must be 1 with a loss over whole responses (algorithm.policy_gradient.ratio=sequence, "
-                "algorithm.granularity=sequence), because no rank sees one; got "
+                "algorithm.granularity=sequence, algorithm.future_credit above 0), because no rank sees one; got "
                 f"{self.learner.sequence_parallel}."
+            )
+        if isinstance(self.algorithm, SDPOConfig) and self.algorithm.hindsight.success_buffer > 0 and not self.tracking.rollouts:
+            raise ValueError(
+                "algorithm.hindsight.success_buffer above 0 needs tracking.rollouts=true (a continued run reads the successes it "
+                f"remembers from there); got success_buffer={self.algorithm.hindsight.success_buffer} and rollouts=false."
             )
         if self.learner.zero_stage == 0 and self.learner.dtype is Dtype.bfloat16:
             raise ValueError(

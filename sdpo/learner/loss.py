@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdpo.config import AlgorithmConfig, Granularity, RatioLevel, SDPOConfig
+from sdpo.config import AlgorithmConfig, RatioLevel, SDPOConfig
+from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.fused import fused_loss
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss, reference_kl
 from sdpo.objectives.scores import TokenScores
-from sdpo.objectives.visit import Comparison
 from sdpo.types import MicroBatch, Update
 
 SUMS = (
@@ -89,6 +89,7 @@ def micro_batch_loss(
             support=algorithm.support,
             divergence=algorithm.divergence,
             jsd_beta=algorithm.jsd_beta,
+            pointwise_clip=algorithm.pointwise_clip,
         )
         part, of_part = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
         loss, sums = loss + part, sums + of_part
@@ -210,7 +211,7 @@ class _Objective:
         self._tokens, self._algorithm, self._is_distilled = tokens, algorithm, is_distilled
         self._is_graded = bool((tokens.policy_gradient_n != 0.0).any())
         self.is_pointwise = not (
-            (is_distilled and isinstance(algorithm, SDPOConfig) and algorithm.granularity is Granularity.sequence)
+            (is_distilled and isinstance(algorithm, SDPOConfig) and algorithm.distils_whole_rows)
             or (self._is_graded and algorithm.policy_gradient.ratio is RatioLevel.sequence)
         )
         self.distillation: Tensor | float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sdpo.config import Granularity, SDPOConfig
-from sdpo.objectives.rows import sum_by_row
+from sdpo.objectives.rows import future_by_row, sum_by_row
 from sdpo.objectives.scores import TokenScores
 
 
@@ -15,11 +15,27 @@ def distillation_loss(
     """[N] loss of each token; its sum over the update, over the update's count of such tokens, is minimised.
 
     ``old_N`` is log π_old(y_t) of the learner before the step's first update, ``sampled_N`` the engine's: both only enter
-    detached weights, clamped from above. ``rows_N`` says which row a token belongs to.
+    detached weights, clamped from above. ``rows_N`` says which row a token belongs to; a row's tokens stand in their order.
     """
     importance_N = (scores.student_N.detach() - old_N).exp().clamp(max=objective.importance_clip)
     rollout_N = (old_N - sampled_N).exp().clamp(max=objective.rollout_clip)
-    return weights_N * importance_N * rollout_N * _comparison(scores, rows_N, objective.granularity)
+    if objective.entropy_weight > 0.0:
+        weights_N = weights_N * (-objective.entropy_weight * scores.teacher_entropy_N).exp()
+    losses_N = weights_N * importance_N * rollout_N * _comparison(scores, rows_N, objective.granularity)
+    if objective.future_credit > 0.0:
+        losses_N = losses_N + importance_N * rollout_N * _future(scores, weights_N, rows_N, objective)
+    return losses_N
+
+
+def _future(scores: TokenScores, weights_N: Tensor, rows_N: Tensor, objective: SDPOConfig) -> Tensor:
+    """[N] of value 0, with the gradient by which a token answers for what its row's later tokens will differ in: of the weighted
+    divergences w_s D_s, ∇ E[Σ_s w_s D_s] = E[Σ_t (w_t ∇ D_t + (Σ_{s>t} w_s D_s) ∇ log π(y_t))] (DistIL, arXiv 2606.05152).
+
+    Where D_s is the sampled token's log-ratio, its own gradient already has the form of the second term.
+    """
+    differs_N = scores.divergence_N if objective.granularity is Granularity.logits else scores.student_N - scores.teacher_N
+    credit_N = future_by_row((weights_N * differs_N).detach(), rows_N, objective.future_credit)
+    return credit_N * (scores.student_N - scores.student_N.detach())
 
 
 def _comparison(scores: TokenScores, rows_N: Tensor, granularity: Granularity) -> Tensor:

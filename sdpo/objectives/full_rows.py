@@ -55,7 +55,11 @@ class FullRows:
         logits_nV.sub_(logits_nV.amax(-1, keepdim=True))
         return logits_nV.sub_(soften(logits_nV, self._weights[: len(logits_nV)])[:, None])
 
-    def read(self, ids_n1: Tensor) -> FullReading:
+    def entropy(self, logprobs_nV: Tensor) -> Tensor:
+        """[n] nats, of what was settled last."""
+        return -row_dots(self._weights[: len(logprobs_nV)], logprobs_nV)
+
+    def read(self, ids_n1: Tensor, teacher_entropy_n: Tensor) -> FullReading:
         """Of the teacher and the student, both settled, the student last. The teacher's buffer then holds the inner term of the
         gradient: s - t, s - m, or exp t."""
         num = len(ids_n1)
@@ -66,7 +70,11 @@ class FullRows:
             rows = slice(first, min(first + SCRATCH_ROWS, num))
             divergence_n[rows], mean_n[rows] = self._compare(student_nV[rows], teacher_nV[rows], p_nV[rows])
         scores = TokenScores(
-            student_N=student_n, entropy_N=-row_dots(p_nV, student_nV), teacher_N=teacher_n, divergence_N=divergence_n
+            student_N=student_n,
+            entropy_N=-row_dots(p_nV, student_nV),
+            teacher_N=teacher_n,
+            teacher_entropy_N=teacher_entropy_n,
+            divergence_N=divergence_n,
         )
         return FullReading(scores=scores, mean_n=mean_n)
 

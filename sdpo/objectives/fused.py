@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.logits import HEAD_ROWS, Budget, wide
 from sdpo.objectives.scores import TokenLoss, TokenScores
-from sdpo.objectives.visit import Comparison, Visit
+from sdpo.objectives.visit import Visit
 
 
 def fused_loss(

@@ -18,6 +18,8 @@ class TokenScores:
     """[N] of the student's distribution, nats"""
     teacher_N: Tensor
     """[N] log q(y_t); 0 without a teacher. No objective differentiates it."""
+    teacher_entropy_N: Tensor
+    """[N] of the teacher's distribution over the support's buckets, nats; 0 without a teacher. No objective differentiates it."""
     divergence_N: Tensor
     """[N] between student and teacher over the support, nats; 0 without a teacher."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,9 +35,7 @@ def slopes_of(scores: TokenScores, tokens: slice, loss: TokenLoss) -> tuple[Tens
     with torch.enable_grad():
         leaves = [part.detach().requires_grad_() for part in (scores.student_N, scores.entropy_N, scores.divergence_N)]
         student, entropy, divergence_ = leaves
-        total = loss(
-            TokenScores(student_N=student, entropy_N=entropy, teacher_N=scores.teacher_N, divergence_N=divergence_), tokens
-        ).sum()
+        total = loss(replace(scores, student_N=student, entropy_N=entropy, divergence_N=divergence_), tokens).sum()
         found = torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else (None, None, None)
     filled = [torch.zeros_like(leaf) if slope is None else slope for leaf, slope in zip(leaves, found, strict=True)]
     return total.detach(), Slopes(

@@ -9,26 +9,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sdpo.config import Divergence, SupportConfig, SupportKind
+from sdpo.config import SupportKind
 from sdpo.objectives import triton_rows
-from sdpo.objectives.divergence import divergence
+from sdpo.objectives.comparison import Comparison, check
+from sdpo.objectives.divergence import divergence, entropy
 from sdpo.objectives.full_rows import FullReading, FullRows
 from sdpo.objectives.logits import Budget, Logits, wide, wide_product
 from sdpo.objectives.scores import TokenLoss, TokenScores
 from sdpo.objectives.slopes import Slopes, slopes_of
 from sdpo.objectives.support import Buckets
 from sdpo.objectives.torch_rows import RowGradient, Rows, TorchRows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """How student and teacher are compared."""
-
-    teacher: tuple[Logits, ...]
-    """The teacher's logits are the sum of these: one model's, or a trust region's mixture of two."""
-    support: SupportConfig
-    divergence: Divergence
-    jsd_beta: float
 
 
 class Gradient(Protocol):
@@ -45,7 +35,7 @@ class Visit:
     """One walk over the chunks; ``seen`` holds the scores afterwards."""
 
     def __init__(self, hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None, budget: Budget) -> None:
-        _check(hidden_NH, head_VH, ids_N, comparison)
+        check(hidden_NH, head_VH, ids_N, comparison)
         self._student = Logits(hidden_NH=hidden_NH.detach(), head_VH=head_VH.detach())
         self._ids_N = ids_N
         self._comparison = comparison
@@ -58,10 +48,8 @@ class Visit:
 
     def _buffers(self, comparison: Comparison | None) -> Rows | FullRows:
         shape_CV = (self._chunk, self._vocabulary)
-        if comparison is not None:
-            support = comparison.support
-            if support.kind is SupportKind.full or support.num_ids >= self._vocabulary:
-                return FullRows(shape_CV, self._hidden_NH, self._temperature, comparison.divergence, comparison.jsd_beta)
+        if comparison is not None and comparison.is_whole(self._vocabulary):
+            return FullRows(shape_CV, self._hidden_NH, self._temperature, comparison.divergence, comparison.jsd_beta)
         if triton_rows.can_run(self._hidden_NH):
             return triton_rows.TritonRows(shape_CV, self._hidden_NH, self._temperature)
         return TorchRows(shape_CV, self._hidden_NH, self._temperature)
@@ -110,6 +98,7 @@ class Visit:
                 student_N=student.sampled_n - student.buckets.lse_N,
                 entropy_N=student.entropy_n(),
                 teacher_N=zeros_n,
+                teacher_entropy_N=zeros_n,
                 divergence_N=zeros_n,
             )
             return _Look(scores=scores, compared=None, full=None)
@@ -127,15 +116,17 @@ class Visit:
         student = rows.read(student_nV, ids_n1, support_nK, keep=True)
         if kind is SupportKind.student:
             teacher = rows.read(self._make_teacher(comparison, tokens), ids_n1, support_nK, keep=False)
+        taught_nK = teacher.buckets.logprobs(tail=comparison.support.tail)
         with torch.enable_grad():
             buckets_nK = student.buckets.logprobs(tail=comparison.support.tail).detach().requires_grad_()
             divergence_n = divergence(
-                buckets_nK, teacher.buckets.logprobs(tail=comparison.support.tail), comparison.divergence, comparison.jsd_beta
+                buckets_nK, taught_nK, comparison.divergence, comparison.jsd_beta, clip=comparison.pointwise_clip
             )
         scores = TokenScores(
             student_N=student.sampled_n - student.buckets.lse_N,
             entropy_N=student.entropy_n(),
             teacher_N=teacher.sampled_n - teacher.buckets.lse_N,
+            teacher_entropy_N=entropy(taught_nK),
             divergence_N=divergence_n.detach(),
         )
         return _Look(
@@ -147,9 +138,9 @@ class Visit:
     def _look_at_all(self, tokens: slice, rows: FullRows) -> _Look:
         """The support is the vocabulary. The student last: its softmax stays where the teacher's was."""
         assert self._comparison is not None
-        self._make_teacher(self._comparison, tokens)
+        entropy_n = rows.entropy(self._make_teacher(self._comparison, tokens))
         self._make_student(tokens)
-        full = rows.read(self._ids_N[tokens, None])
+        full = rows.read(self._ids_N[tokens, None], entropy_n)
         return _Look(scores=full.scores, compared=None, full=full)
 
     def _descend(self, look: _Look, slopes: Slopes, tokens: slice, gradients: Gradient) -> None:
@@ -238,31 +229,14 @@ def _row_gradient(look: _Look, slopes: Slopes, ids_n1: Tensor) -> RowGradient:
     )
 
 
-def _check(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None) -> None:
-    """What would otherwise give numbers, and wrong ones."""
-    if len(hidden_NH) != len(ids_N):
-        raise ValueError(f"each hidden state predicts one token; got {len(hidden_NH)} and {len(ids_N)}")
-    if hidden_NH.dtype != head_VH.dtype:
-        raise ValueError(f"hidden states and head must be of one type; got {hidden_NH.dtype} and {head_VH.dtype}")
-    if comparison is None:
-        return
-    if not comparison.teacher:
-        raise ValueError("a comparison needs a teacher; got none")
-    for part in comparison.teacher:
-        if len(part.head_VH) < len(head_VH) or len(part.hidden_NH) != len(hidden_NH):
-            raise ValueError(
-                "the teacher scores every token of the student's vocabulary at every position; got "
-                f"{len(part.hidden_NH)} x {len(part.head_VH)} of {len(hidden_NH)} x {len(head_VH)}"
-            )
-
-
 def _joined(parts: Sequence[TokenScores], like: Tensor) -> TokenScores:
     if not parts:
         empty = torch.zeros(0, dtype=like.dtype, device=like.device)
-        return TokenScores(student_N=empty, entropy_N=empty, teacher_N=empty, divergence_N=empty)
+        return TokenScores(student_N=empty, entropy_N=empty, teacher_N=empty, teacher_entropy_N=empty, divergence_N=empty)
     return TokenScores(
         student_N=torch.cat([part.student_N for part in parts]),
         entropy_N=torch.cat([part.entropy_N for part in parts]),
         teacher_N=torch.cat([part.teacher_N for part in parts]),
+        teacher_entropy_N=torch.cat([part.teacher_entropy_N for part in parts]),
         divergence_N=torch.cat([part.divergence_N for part in parts]),
     )

@@ -145,10 +145,16 @@ def loss(
             assert teacher is not None
             assert s.teacher_prompt_ids is not None
             theirs = teacher.logprobs(model, s.teacher_prompt_ids, s.response_ids, temperature)
-            apart = _apart(every[mask], theirs[mask], own, theirs[at][mask], algorithm)
+            sides = _sides(every[mask], theirs[mask], algorithm)
+            each = s.distillation_weight * factors * (-algorithm.entropy_weight * _entropy(sides[1])).exp()
+            apart = _apart(*sides, own, theirs[at][mask], algorithm)
+            later = torch.stack(
+                [_discounted((each * apart).detach()[place + 1 :], algorithm.future_credit) for place in range(len(own))]
+            )
             importance = (own.detach() - before.detach()).exp().clamp(max=algorithm.importance_clip)
             rollout = (before.detach() - sampled).exp().clamp(max=algorithm.rollout_clip)
-            total = total + (s.distillation_weight * factors * importance * rollout * apart).sum() / num_distilled_tokens
+            learned = each * apart + later * (own - own.detach())
+            total = total + (importance * rollout * learned).sum() / num_distilled_tokens
         if s.policy_gradient_weight != 0.0:
             log_ratio = own - before.detach()
             ratio = (log_ratio.mean().expand(len(own)) if pg.ratio is RatioLevel.sequence else log_ratio).exp()
@@ -171,26 +177,42 @@ def loss(
     return total
 
 
+def _sides(student: Tensor, teacher: Tensor, algorithm: SDPOConfig) -> tuple[Tensor, Tensor]:
+    """Student's and teacher's log-probabilities over the support's buckets, of [r, V] over the vocabulary."""
+    support = algorithm.support
+    if support.kind is SupportKind.full:
+        return student, teacher
+    chooser = student if support.kind is SupportKind.student else teacher
+    ids = chooser.detach().topk(support.num_ids, dim=-1).indices
+    return _buckets(student.gather(-1, ids), tail=support.tail), _buckets(teacher.gather(-1, ids), tail=support.tail)
+
+
+def _entropy(logprobs: Tensor) -> Tensor:
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def _discounted(values: Tensor, discount: float) -> Tensor:
+    """The first times ``discount``, the second times its square, and so on."""
+    return sum((discount ** (1 + place) * value for place, value in enumerate(values)), start=values.new_zeros(()))
+
+
 def _apart(student: Tensor, teacher: Tensor, own: Tensor, theirs: Tensor, algorithm: SDPOConfig) -> Tensor:
-    """[r] what is compared of student and teacher, [r, V] log-probabilities; ``own`` and ``theirs`` are the sampled tokens'."""
+    """[r] what is compared of student and teacher over their buckets; ``own`` and ``theirs`` are the sampled tokens'."""
     if algorithm.granularity is not Granularity.logits:
         ratio = (own - theirs).detach()
         ratio = ratio.sum().expand(len(ratio)) if algorithm.granularity is Granularity.sequence else ratio
         return ratio * own - (ratio * own).detach() + ratio
-    support = algorithm.support
-    if support.kind is not SupportKind.full:
-        chooser = student if support.kind is SupportKind.student else teacher
-        ids = chooser.detach().topk(support.num_ids, dim=-1).indices
-        student, teacher = (_buckets(side.gather(-1, ids), tail=support.tail) for side in (student, teacher))
     match algorithm.divergence:
         case Divergence.reverse_kl:
-            return _kl(student, teacher)
+            terms = _kl(student, teacher)
         case Divergence.forward_kl:
-            return _kl(teacher, student)
+            terms = _kl(teacher, student)
         case Divergence.jsd:
             beta = algorithm.jsd_beta
             mixture = ((1.0 - beta) * student.exp() + beta * teacher.exp()).log()
-            return (1.0 - beta) * _kl(student, mixture) + beta * _kl(teacher, mixture)
+            terms = (1.0 - beta) * _kl(student, mixture) + beta * _kl(teacher, mixture)
+    clip = math.inf if algorithm.pointwise_clip is None else algorithm.pointwise_clip
+    return terms.clamp(-clip, clip).sum(-1)
 
 
 def _buckets(inside: Tensor, *, tail: bool) -> Tensor:
@@ -200,7 +222,8 @@ def _buckets(inside: Tensor, *, tail: bool) -> Tensor:
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
-    return (p.exp() * (p - q)).sum(-1)
+    """What each bucket adds to it."""
+    return p.exp() * (p - q)
 
 
 class AdamW:

@@ -196,6 +196,7 @@ ALGORITHMS: Mapping[str, AlgorithmConfig] = {
     "full support": sdpo(TeacherKind.live, support=SupportConfig(kind=SupportKind.full), entropy_bonus=0.05),
     "token": sdpo(TeacherKind.frozen, granularity=Granularity.token, policy_gradient_share=0.0),
     "sequence": sdpo(TeacherKind.frozen, granularity=Granularity.sequence),
+    "all weights of tokens": sdpo(TeacherKind.frozen, entropy_weight=0.3, future_credit=0.9, pointwise_clip=0.05),
     "clamps that bite": sdpo(TeacherKind.ema, importance_clip=1.0, rollout_clip=1.0),
     "GRPO": GRPOConfig(),
     "GRPO with all its terms": GRPOConfig(

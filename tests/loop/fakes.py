@@ -147,6 +147,7 @@ class FakeReport:
     """Of the evaluations."""
     warnings: list[str] = field(default_factory=list)
     groups_seen: list[tuple[Group, ...]] = field(default_factory=list)
+    hints_seen: list[Sequence[Sequence[Hint | None]]] = field(default_factory=list)
 
     @property
     def should_stop(self) -> bool:
@@ -181,6 +182,7 @@ class FakeReport:
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         self.groups_seen.append(tuple(groups_P))
+        self.hints_seen.append(hints_P_G)
 
     def update(self, metrics: Metrics) -> None:
         """Not looked at."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from sdpo.config import (
     EnvConfig,
     EvaluationConfig,
     GRPOConfig,
+    HindsightConfig,
+    HintChoice,
     LiftSchedule,
     ModelConfig,
     OnLowLift,
@@ -21,12 +23,17 @@ from sdpo.config import (
     RolloutConfig,
     SamplingConfig,
     SDPOConfig,
+    TrackingConfig,
 )
 from sdpo.errors import UserError
 from sdpo.guards.fold import Guards
+from sdpo.hindsight import no_reference
+from sdpo.run_folder import RunFolder
+from sdpo.success_buffer import NOTHING_REMEMBERED, SuccessBuffer, remembered
 from sdpo.task_stream import TaskStream
+from sdpo.tracking import Tracker
 from sdpo.train import train
-from sdpo.types import Completion, Prompt, Ranks, Sampling, Task
+from sdpo.types import Attempt, Completion, Prompt, Ranks, Sampling, SetAside, Task, Verdict
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeReport, FakeVerifier, task
 
 TASKS = tuple(task(f"task {index}") for index in range(6))
@@ -47,6 +54,9 @@ class Run:
         num_ranks: int = 1,
         teacher: object | None = None,
         events: list[str] | None = None,
+        verifier: type[FakeVerifier] = FakeVerifier,
+        references: Callable[[Task], str | None] = no_reference,
+        successes: SuccessBuffer = NOTHING_REMEMBERED,
         **changes: object,
     ) -> None:
         """``events`` is a list to be filled, for one that outlives a failure."""
@@ -70,12 +80,14 @@ class Run:
             TaskStream(tasks=TASKS, seed=0),
             heldout,
             self.engine,
-            FakeVerifier(broken),
+            verifier(broken),
             FakeRenderer(),
             self.learner,
             self.report,
             Path("checkpoints"),
             Guards(self.config),
+            references=references,
+            successes=successes,
         )
 
     def training_prompts(self) -> list[Prompt]:
@@ -234,3 +246,41 @@ def test_a_run_without_lift_is_warned_of_refused_or_begun() -> None:
     with pytest.raises(UserError, match=r"lift is -100\.0%"):
         Run(algorithm=SDPOConfig(on_low_lift=OnLowLift.refuse), events=events)
     assert events == ["load 0", "sample", "sample", "evaluation 0"], "what was found is kept, and nothing is learned"
+
+
+def test_the_environments_answer_to_the_attempted_task_is_what_the_teacher_is_shown() -> None:
+    asking = SDPOConfig(hindsight=HindsightConfig(choice=HintChoice.reference))
+    run = Run(algorithm=asking, references=lambda task: f"the answer to {task.id}")
+    for groups, hints_P_G in zip(run.report.groups_seen, run.report.hints_seen, strict=True):
+        for group, hints in zip(groups, hints_P_G, strict=True):
+            assert {hint and hint.demonstration for hint in hints} == {f"the answer to {group.task.id}"}
+
+
+class Forgetful(FakeVerifier):
+    """Calls everything wrong after the first epoch's three steps."""
+
+    def verify(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        for prompt, outcome in super().verify(tasks_P, completions):
+            if isinstance(outcome, Attempt) and outcome.completion.weights_version >= 3:
+                outcome = replace(outcome, verdict=Verdict(reward=0.0))
+            yield prompt, outcome
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 4])
+def test_a_resumed_run_shows_the_same_remembered_successes(killed_after: int, tmp_path: Path) -> None:
+    algorithm = SDPOConfig(hindsight=HindsightConfig(success_buffer=2))
+    settings = {"num_steps": 6, "algorithm": algorithm, "verifier": Forgetful}
+    whole = Run(successes=remembered(algorithm, ()), **settings)  # type: ignore[arg-type]
+    hints = [[hint for of_group in hints_P_G for hint in of_group] for hints_P_G in whole.report.hints_seen]
+    assert [all(hint is not None and hint.is_remembered for hint in of_step) for of_step in hints] == [False] * 3 + [True] * 3
+
+    folder = RunFolder(tmp_path)
+    folder.rollouts.mkdir()
+    tracker = Tracker(folder, TrackingConfig(tensorboard=False), first_step=1)
+    for step in range(killed_after):
+        tracker.rollouts(step + 1, whole.report.groups_seen[step], whole.report.hints_seen[step])
+    recalled = remembered(algorithm, folder.rollouts_up_to(killed_after))
+    rest = Run(first_step=killed_after, successes=recalled, **settings)  # type: ignore[arg-type]
+    assert rest.report.hints_seen == whole.report.hints_seen[killed_after:]

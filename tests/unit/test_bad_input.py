@@ -79,6 +79,40 @@ def test_a_support_larger_than_the_vocabulary_is_refused(refusal: Refusal) -> No
     assert "got 100000" in error
 
 
+def test_a_clamp_over_the_whole_vocabulary_is_refused(refusal: Refusal) -> None:
+    error = refusal("algorithm.pointwise_clip=0.1", "algorithm.support.num_ids=320")
+    assert "algorithm.pointwise_clip needs a support that leaves something out" in error
+    assert "got algorithm.support.num_ids=320" in error
+
+
+def test_an_environment_without_answers_cannot_show_them(refusal: Refusal) -> None:
+    error = refusal("algorithm.hindsight.choice=reference")
+    assert "'letters' has no method reference(task)" in error
+    assert "set choice=demonstration_first" in error
+
+
+ANSWERING = """
+from tests.tiny import Letters
+
+class Answering(Letters):
+    def reference(self, task):
+        return {answer}
+"""
+
+
+def test_an_environment_that_fails_to_answer_a_training_task_is_refused_before_the_run(
+    refusal: Refusal, words: list[str], tmp_path: Path
+) -> None:
+    broken, sound = tmp_path / "broken.py", tmp_path / "sound.py"
+    broken.write_text(ANSWERING.format(answer="{}[task.id]"))
+    sound.write_text(ANSWERING.format(answer="task.messages[-1].content"))
+    asking = "algorithm.hindsight.choice=reference"
+    error = refusal(asking, f"env.name={broken}:Answering", without="env.name")
+    assert "reference() of task 'letters/" in error
+    assert "raised KeyError" in error
+    assert main([*(word for word in words if not word.startswith("env.name")), asking, f"env.name={sound}:Answering"]) == 0
+
+
 def test_lengths_beyond_the_models_context_are_refused(refusal: Refusal) -> None:
     error = refusal("sampling.max_response_tokens=1000")
     assert "must fit into the model's context" in error

@@ -29,6 +29,7 @@ from sdpo.config import (
     Offload,
     OnLowLift,
     PolicyGradientConfig,
+    QuestionWeight,
     RatioLevel,
     ReplayConfig,
     RolloutConfig,
@@ -39,6 +40,7 @@ from sdpo.config import (
     SupportKind,
     TeacherConfig,
     TeacherKind,
+    TrackingConfig,
 )
 
 
@@ -53,6 +55,10 @@ RANGES = [
     ("algorithm.teacher.ema_rate", lambda x: TeacherConfig(ema_rate=x), 1.5, 1.0),
     ("algorithm.teacher.ema_rate", lambda x: TeacherConfig(ema_rate=x), -0.1, 0.0),
     ("algorithm.hindsight.max_prompt_tokens", lambda x: HindsightConfig(max_prompt_tokens=x), 0, 1),
+    ("algorithm.hindsight.success_buffer", lambda x: HindsightConfig(success_buffer=x), -1, 0),
+    ("algorithm.entropy_weight", lambda x: SDPOConfig(entropy_weight=x), -0.1, 0.0),
+    ("algorithm.future_credit", lambda x: SDPOConfig(future_credit=x), 1.1, 1.0),
+    ("algorithm.pointwise_clip", lambda x: SDPOConfig(pointwise_clip=x), 0.0, 1e-9),
     ("algorithm.hindsight.demonstration_reward", lambda x: HindsightConfig(demonstration_reward=x), 1.1, 1.0),
     ("algorithm.policy_gradient.clip_low", lambda x: PolicyGradientConfig(clip_low=x), 1.1, 1.0),
     ("algorithm.policy_gradient.clip_high", lambda x: PolicyGradientConfig(clip_high=x), -0.1, 0.0),
@@ -141,6 +147,9 @@ def test_a_value_out_of_range_is_refused_by_name_and_the_edge_of_the_range_is_no
         lambda: TeacherConfig(live_weight=math.nan),
         lambda: GRPOConfig(entropy_bonus=math.nan),
         lambda: SDPOConfig(reference_kl=math.nan),
+        lambda: SDPOConfig(entropy_weight=math.nan),
+        lambda: SDPOConfig(pointwise_clip=math.nan),
+        lambda: SDPOConfig(future_credit=math.nan),
     ],
     ids=[
         "importance_clip",
@@ -156,6 +165,9 @@ def test_a_value_out_of_range_is_refused_by_name_and_the_edge_of_the_range_is_no
         "live_weight",
         "entropy_bonus",
         "reference_kl",
+        "entropy_weight",
+        "pointwise_clip",
+        "future_credit",
     ],
 )
 def test_nan_is_out_of_every_range(build):
@@ -171,6 +183,43 @@ def test_sampled_tokens_alone_go_with_the_reverse_kl_only(granularity, divergenc
     assert "Set algorithm.granularity=logits or algorithm.divergence=reverse_kl" in sentence
     SDPOConfig(granularity=granularity, divergence=Divergence.reverse_kl)
     SDPOConfig(granularity=Granularity.logits, divergence=divergence)
+
+
+def test_a_clamp_of_each_bucket_needs_buckets_that_leave_something_out():
+    sentence = refusal(lambda: SDPOConfig(pointwise_clip=0.1, support=SupportConfig(kind=SupportKind.full)))
+    assert sentence.startswith("algorithm.pointwise_clip needs algorithm.support.kind=student or teacher")
+    assert "got 0.1 with kind=full. Set algorithm.support.kind=" in sentence
+    for granularity in (Granularity.token, Granularity.sequence):
+        sentence = refusal(lambda granularity=granularity: SDPOConfig(pointwise_clip=0.1, granularity=granularity))
+        assert sentence.startswith("algorithm.pointwise_clip needs algorithm.granularity=logits")
+        assert f"got 0.1 with granularity={granularity.value}" in sentence
+
+
+@pytest.mark.parametrize("weights", [{"entropy_weight": 0.5}, {"future_credit": 0.5}], ids=str)
+def test_weights_of_tokens_need_tokens_that_are_compared(weights):
+    sentence = refusal(lambda: SDPOConfig(granularity=Granularity.sequence, **weights))
+    assert "need algorithm.granularity=logits or token" in sentence
+    assert "=0.5" in sentence
+    SDPOConfig(granularity=Granularity.token, **weights)
+
+
+@pytest.mark.parametrize("choice", list(HintChoice), ids=lambda choice: choice.value)
+def test_successes_are_remembered_only_where_they_would_be_shown(choice):
+    if choice in (HintChoice.demonstration_first, HintChoice.both, HintChoice.demonstration_only):
+        HindsightConfig(choice=choice, success_buffer=3)
+    else:
+        sentence = refusal(lambda: HindsightConfig(choice=choice, success_buffer=3))
+        assert sentence.startswith("algorithm.hindsight.success_buffer stands in for a solved sibling")
+        assert f"got 3 with choice={choice.value}" in sentence
+
+
+def test_remembered_successes_need_the_rollouts_that_they_are_read_from():
+    algorithm = SDPOConfig(hindsight=HindsightConfig(success_buffer=3))
+    sentence = refusal(lambda: Config(algorithm=algorithm, tracking=TrackingConfig(rollouts=False)))
+    assert sentence.startswith("algorithm.hindsight.success_buffer above 0 needs tracking.rollouts=true")
+    assert "got success_buffer=3 and rollouts=false" in sentence
+    Config(algorithm=algorithm)
+    Config(algorithm=SDPOConfig(), tracking=TrackingConfig(rollouts=False))
 
 
 def test_updates_learn_from_equally_many_tasks():
@@ -190,11 +239,12 @@ DEMONSTRATIONS_ONLY = SDPOConfig(hindsight=HindsightConfig(choice=HintChoice.dem
     [
         (GRPOConfig(), "algorithm=grpo"),
         (DEMONSTRATIONS_ONLY, "algorithm.hindsight.choice=demonstration_only"),
+        (SDPOConfig(question_weight=QuestionWeight.uncertainty), "algorithm.question_weight=uncertainty"),
         (SDPOConfig(policy_gradient_share=0.1), "with a policy gradient"),
         (SDPOConfig(routing=Routing.by_success), "with a policy gradient"),
         (SDPOConfig(routing=Routing.by_hint), "with a policy gradient"),
     ],
-    ids=["grpo", "demonstrations only", "blend", "by success", "by hint"],
+    ids=["grpo", "demonstrations only", "uncertainty", "blend", "by success", "by hint"],
 )
 def test_a_lone_attempt_is_refused_where_only_siblings_could_teach(algorithm: AlgorithmConfig, named):
     sentence = refusal(lambda: Config(algorithm=algorithm, batch=BatchConfig(group_size=1)))
@@ -206,6 +256,11 @@ def test_a_lone_attempt_is_refused_where_only_siblings_could_teach(algorithm: Al
 
 def test_a_lone_attempt_may_learn_from_its_feedback():
     assert Config(algorithm=SDPOConfig(), batch=BatchConfig(group_size=1)).batch.group_size == 1
+
+
+def test_a_lone_attempt_may_learn_from_a_success_of_its_task_that_is_remembered():
+    recalling = HindsightConfig(choice=HintChoice.demonstration_only, success_buffer=1)
+    Config(algorithm=SDPOConfig(hindsight=recalling), batch=BatchConfig(group_size=1))
 
 
 def test_the_hindsight_prompt_has_room_for_the_question():
@@ -267,10 +322,11 @@ GSPO = PolicyGradientConfig(ratio=RatioLevel.sequence)
     [
         GRPOConfig(policy_gradient=GSPO),
         SDPOConfig(granularity=Granularity.sequence),
+        SDPOConfig(future_credit=0.5),
         SDPOConfig(policy_gradient=GSPO, policy_gradient_share=0.5),
         SDPOConfig(policy_gradient=GSPO, routing=Routing.by_hint),
     ],
-    ids=["gspo", "sequence granularity", "blended gspo", "routed gspo"],
+    ids=["gspo", "sequence granularity", "future credit", "blended gspo", "routed gspo"],
 )
 def test_a_loss_over_whole_responses_needs_a_rank_that_has_them(algorithm):
     sentence = refusal(lambda: Config(algorithm=algorithm, learner=TEAM))

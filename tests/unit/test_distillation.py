@@ -1,13 +1,16 @@
 """The distillation loss: its sampled forms estimate the gradient they stand for, and its weights are clamped and detached."""
 
+import dataclasses
 import itertools
 import math
 
 import pytest
 import torch
 
-from sdpo.config import Granularity, SDPOConfig
+from sdpo.config import Divergence, Granularity, SDPOConfig
 from sdpo.objectives.distillation import distillation_loss
+from sdpo.objectives.divergence import divergence as divergence_of
+from sdpo.objectives.rows import future_by_row
 from sdpo.objectives.scores import TokenScores
 
 LOGITS = SDPOConfig(granularity=Granularity.logits)
@@ -21,7 +24,13 @@ def doubles(*values: float) -> torch.Tensor:
 
 def scored(student: torch.Tensor, teacher: torch.Tensor, apart: torch.Tensor | None = None) -> TokenScores:
     zeros = torch.zeros_like(student.detach())
-    return TokenScores(student_N=student, entropy_N=zeros, teacher_N=teacher, divergence_N=zeros if apart is None else apart)
+    return TokenScores(
+        student_N=student,
+        entropy_N=zeros,
+        teacher_N=teacher,
+        teacher_entropy_N=zeros,
+        divergence_N=zeros if apart is None else apart,
+    )
 
 
 def on_policy(scores: TokenScores, objective: SDPOConfig, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -64,6 +73,68 @@ def test_sequence_granularity_averages_to_the_gradient_of_the_sequences_reverse_
     exact = torch.autograd.grad((joint.exp() * (joint - joint_teacher)).sum(), (first, second))
     for ours_part, exact_part in zip(ours, exact, strict=True):
         torch.testing.assert_close(ours_part, exact_part)
+
+
+@pytest.mark.parametrize("divergence", list(Divergence), ids=lambda divergence: divergence.value)
+@pytest.mark.parametrize("granularity", [Granularity.logits, Granularity.token], ids=lambda granularity: granularity.value)
+def test_future_credit_of_one_averages_to_the_gradient_of_the_expected_sum_of_divergences(granularity, divergence):
+    """Two dependent tokens of a vocabulary of three, all nine responses weighted by their probabilities. What the first token
+    changes is also which divergence comes second, and that without the credit no gradient sees."""
+    if granularity is Granularity.token and divergence is not Divergence.reverse_kl:
+        return
+    generator = torch.Generator().manual_seed(1)
+    first = torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_()
+    second = torch.randn(3, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    teachers = torch.randn(4, 3, generator=generator, dtype=torch.float64).log_softmax(-1)
+    log_first, log_second = first.log_softmax(-1), second.log_softmax(-1)
+    apart = divergence_of(torch.cat([log_first[None], log_second]), teachers, divergence, 0.3)
+    expected = apart[0] + (log_first.exp() * apart[1:]).sum()
+
+    responses = list(itertools.product(range(3), repeat=2))
+    student = torch.stack([part for a, b in responses for part in (log_first[a], log_second[a, b])])
+    teacher = torch.stack([part for a, b in responses for part in (teachers[0, a], teachers[1 + a, b])])
+    places = torch.tensor([place for a, b in responses for place in (0, 1 + a)])
+    weights = (student.view(9, 2).sum(1)).detach().exp()
+    for credit, is_exact in ((1.0, True), (0.5, False), (0.0, False)):
+        objective = SDPOConfig(granularity=granularity, divergence=divergence, future_credit=credit)
+        scores = scored(student, teacher, apart[places])
+        losses = on_policy(scores, objective, torch.arange(9).repeat_interleave(2)).view(9, 2).sum(1)
+        torch.testing.assert_close((weights * losses).sum(), expected)
+        ours = torch.autograd.grad((weights * losses).sum(), (first, second), retain_graph=True)
+        exact = torch.autograd.grad(expected, (first, second), retain_graph=True)
+        assert torch.allclose(ours[0], exact[0]) is is_exact
+        assert torch.allclose(ours[1], exact[1])
+
+
+def test_future_credit_does_not_depend_on_how_rows_are_mixed():
+    """Each row's tokens in their order, but not next to each other; the weights of later tokens belong to them."""
+    student = doubles(-1.0, -2.0, -3.0, -0.5, -0.7).requires_grad_()
+    apart = doubles(1.0, 2.0, 3.0, 4.0, 5.0)
+    objective = SDPOConfig(future_credit=0.5)
+    weights, old = doubles(1.0, 1.0, 2.0, 1.0, 3.0), student.detach()
+    losses = distillation_loss(scored(student, old, apart), old, old, weights, torch.tensor([4, 0, 4, 0, 4]), objective)
+    losses.sum().backward()
+    assert losses.tolist() == [1.0, 2.0, 6.0, 4.0, 15.0]
+    assert student.grad.tolist() == [0.5 * 6.0 + 0.25 * 15.0, 0.5 * 4.0, 0.5 * 15.0, 0.0, 0.0]
+
+
+def test_a_long_rows_credit_is_summed_without_losing_its_end():
+    values = torch.ones(3000)
+    rows = torch.zeros(3000, dtype=torch.int64)
+    whole = future_by_row(values, rows, 1.0)
+    assert (whole[0].item(), whole[-2].item(), whole[-1].item()) == (2999.0, 1.0, 0.0)
+    assert future_by_row(values, rows, 0.5)[0].item() == pytest.approx(1.0)
+    assert future_by_row(values[:0], rows[:0], 0.5).shape == (0,)
+    assert torch.equal(future_by_row(values[:3], torch.tensor([2, 1, 0]), 1.0), torch.zeros(3))
+
+
+def test_weight_of_the_teachers_entropy_is_its_exponential_and_carries_no_gradient():
+    student, apart = doubles(-1.0, -1.0).requires_grad_(), doubles(1.0, 1.0).requires_grad_()
+    unsure = doubles(0.0, 2.0).requires_grad_()
+    scores = dataclasses.replace(scored(student, student.detach(), apart), teacher_entropy_N=unsure)
+    losses = on_policy(scores, SDPOConfig(entropy_weight=0.7))
+    assert losses.tolist() == pytest.approx([1.0, math.exp(-1.4)])
+    assert on_policy(scores, LOGITS).tolist() == [1.0, 1.0]
 
 
 def test_token_granularity_weighs_each_token_with_its_own_log_ratio():

@@ -22,12 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from sdpo.config import Divergence, Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
+from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.fused import fused_loss, score_tokens
 from sdpo.objectives.logits import HEAD_ROWS, Budget, Logits
 from sdpo.objectives.policy_gradient import policy_gradient_loss
 from sdpo.objectives.scores import TokenScores
-from sdpo.objectives.visit import Comparison
 
 WIDTH, VOCABULARY = 16, 61
 ROW_LENGTHS = (9, 1, 5, 7)
@@ -74,7 +74,7 @@ class Objective:
 
     @property
     def is_pointwise(self) -> bool:
-        return self.sdpo.granularity is not Granularity.sequence and self.sdpo.policy_gradient.ratio is RatioLevel.token
+        return not self.sdpo.distils_whole_rows and self.sdpo.policy_gradient.ratio is RatioLevel.token
 
     def __call__(self, scores: TokenScores, tokens: slice) -> Tensor:
         old, sampled, rows = self.old[tokens], self.sampled[tokens], self.rows[tokens]
@@ -174,7 +174,13 @@ def budget_for(case: Problem, chunk: int) -> Budget:
 
 def comparison_of(case: Problem) -> Comparison:
     sdpo = case.objective.sdpo
-    return Comparison(teacher=case.teacher, support=sdpo.support, divergence=sdpo.divergence, jsd_beta=sdpo.jsd_beta)
+    return Comparison(
+        teacher=case.teacher,
+        support=sdpo.support,
+        divergence=sdpo.divergence,
+        jsd_beta=sdpo.jsd_beta,
+        pointwise_clip=sdpo.pointwise_clip,
+    )
 
 
 def run(case: Problem, hidden: Tensor, head: Tensor, *, chunk: int = 5, with_teacher: bool = True) -> tuple[Tensor, TokenScores]:
@@ -214,11 +220,13 @@ def brute_run(case: Problem, hidden: Tensor, head: Tensor) -> tuple[Tensor, Tens
     ]
     teacher_NV = plain_log_softmax(sum(parts[1:], start=parts[0]).detach() / case.temperature)
     sdpo, every = case.objective.sdpo, torch.arange(len(hidden))
+    student_NK, teacher_NK = brute_buckets(student_NV, teacher_NV, sdpo.support)
     scores = TokenScores(
         student_N=student_NV[every, case.ids],
         teacher_N=teacher_NV[every, case.ids],
         entropy_N=-(student_NV.exp() * student_NV).sum(-1),
-        divergence_N=brute_divergence(*brute_buckets(student_NV, teacher_NV, sdpo.support), sdpo.divergence, sdpo.jsd_beta),
+        teacher_entropy_N=-(teacher_NK.exp() * teacher_NK).sum(-1),
+        divergence_N=brute_divergence(student_NK, teacher_NK, sdpo.divergence, sdpo.jsd_beta, sdpo.pointwise_clip),
     )
     return *brute_losses(scores, case.objective), scores
 
@@ -246,15 +254,18 @@ def brute_buckets(student_NV: Tensor, teacher_NV: Tensor, support: SupportConfig
     return side(student_NV), side(teacher_NV)
 
 
-def brute_divergence(s: Tensor, t: Tensor, kind: Divergence, beta: float) -> Tensor:
+def brute_divergence(s: Tensor, t: Tensor, kind: Divergence, beta: float, clip: float | None = None) -> Tensor:
     match kind:
         case Divergence.reverse_kl:
-            return (s.exp() * (s - t)).sum(-1)
+            terms = s.exp() * (s - t)
         case Divergence.forward_kl:
-            return (t.exp() * (t - s)).sum(-1)
+            terms = t.exp() * (t - s)
         case Divergence.jsd:
             m = torch.logaddexp(s + math.log(1 - beta), t + math.log(beta))
-            return (1 - beta) * (s.exp() * (s - m)).sum(-1) + beta * (t.exp() * (t - m)).sum(-1)
+            terms = (1 - beta) * s.exp() * (s - m) + beta * t.exp() * (t - m)
+    if clip is not None:
+        terms = torch.where(terms > clip, clip, torch.where(terms < -clip, -clip, terms))
+    return terms.sum(-1)
 
 
 def brute_losses(scores: TokenScores, objective: Objective) -> tuple[Tensor, Tensor]:
@@ -275,12 +286,18 @@ def brute_losses(scores: TokenScores, objective: Objective) -> tuple[Tensor, Ten
             log_ratio = torch.where(mine, log_ratio[mine].mean(), log_ratio)
     value, minimised = (apart, apart * student) if sdpo.granularity is not Granularity.logits else (scores.divergence_N,) * 2
     importance = (student.detach().exp() / old.exp()).clamp(max=sdpo.importance_clip)
-    outer = (1 - objective.share) * weights * importance * rollout.clamp(max=sdpo.rollout_clip)
+    outer = (1 - objective.share) * importance * rollout.clamp(max=sdpo.rollout_clip)
+    each = weights * (-sdpo.entropy_weight * scores.teacher_entropy_N).exp()
+    later = torch.zeros_like(student)
+    for now, then in itertools.combinations(range(len(rows)), 2):
+        if rows[now] == rows[then]:
+            distance = int((rows[now:then] == rows[then]).sum())
+            later[now] += sdpo.future_credit**distance * (each * value)[then].detach()
 
     ratio = log_ratio.exp()
     gain = torch.minimum(ratio * advantages, ratio.clamp(1 - policy.clip_low, 1 + policy.clip_high) * advantages)
     rest = -objective.share * weights * rollout.clamp(max=policy.rollout_clip) * gain - objective.entropy * scores.entropy_N
-    return outer * value + rest, outer * minimised + rest
+    return outer * each * value + rest, outer * (each * minimised + later * student) + rest
 
 
 # How far apart they are.
@@ -295,7 +312,7 @@ def apart(ours: Tensor, exact: Tensor, *, floor: float = 0.0) -> float:
 def value_errors(ours: Outcome, exact: Outcome) -> dict[str, float]:
     """Of the loss and of each score. Logarithms of about 0 are right when they are so by a small part of a nat."""
     nat = len(exact.scores.student_N) ** 0.5
-    floors = {"student_N": nat, "teacher_N": nat, "entropy_N": nat, "divergence_N": 0.0}
+    floors = {"student_N": nat, "teacher_N": nat, "entropy_N": nat, "teacher_entropy_N": nat, "divergence_N": 0.0}
     loss = abs(ours.loss.item() - exact.loss.item()) / exact.size if exact.size else abs(ours.loss.item())
     return {"loss": loss} | {
         name: apart(getattr(ours.scores, name), getattr(exact.scores, name), floor=floor) for name, floor in floors.items()
@@ -338,6 +355,55 @@ def test_nine_errors_of_ten_in_fp32_are_below_a_millionth():
     assert all(statistics.quantiles([errors[name] for errors in found], n=10)[-1] < 1e-6 for name in found[0])
 
 
+WEIGHTED = {
+    "entropy weight": {"entropy_weight": 0.8},
+    "future credit": {"future_credit": 0.6},
+    "both": {"entropy_weight": 0.8, "future_credit": 1.0},
+}
+
+
+@every_dtype
+@every_divergence
+@pytest.mark.parametrize("weights", list(WEIGHTED))
+def test_weights_by_the_teachers_entropy_and_credit_for_the_future_are_their_formulas(weights, kind, dtype):
+    """Over student's and teacher's support with and without a tail, and over the vocabulary."""
+    for index, support in enumerate((SUPPORTS[1], SUPPORTS[2], SUPPORTS[7], SUPPORTS[8], SUPPORTS[-1])):
+        sdpo = SDPOConfig(divergence=kind, jsd_beta=0.3, support=support, **WEIGHTED[weights])
+        assert_exact(problem(dtype, sdpo=sdpo, seed=10 * index, temperature=0.7), chunks=(5,))
+
+
+@every_divergence
+@pytest.mark.parametrize("support", [SUPPORTS[1], SUPPORTS[2], SUPPORTS[7], SUPPORTS[8]], ids=name_of)
+def test_a_clamp_of_each_buckets_term_is_the_formula_and_its_gradient(support, kind):
+    """Some of the terms are beyond it on either side, and some are not, or nothing would be tested."""
+    for seed in range(3):
+        sdpo = SDPOConfig(divergence=kind, jsd_beta=0.3, support=support, pointwise_clip=0.05)
+        case = problem(sdpo=sdpo, seed=seed)
+        unclipped = dataclasses.replace(case.objective, sdpo=dataclasses.replace(sdpo, pointwise_clip=None))
+        assert apart(fused(case).of_hidden, fused(dataclasses.replace(case, objective=unclipped)).of_hidden) > 0.01
+        assert_exact(case, chunks=(5,))
+
+
+@pytest.mark.parametrize("support", [SUPPORTS[4], SUPPORTS[-1]], ids=name_of)
+def test_a_clamp_over_the_whole_vocabulary_is_refused(support):
+    case = problem()
+    comparison = dataclasses.replace(comparison_of(case), support=support, pointwise_clip=0.05)
+    with pytest.raises(ValueError, match="needs a support that leaves something out"):
+        fused_loss(case.hidden, case.head, case.ids, case.objective, comparison=comparison, budget=budget_for(case, 5))
+
+
+def test_an_unsure_teacher_teaches_less_and_a_sure_one_as_much_as_ever():
+    """Two tokens, seen alike by the student; the one teacher is certain, the other has no idea."""
+    student = torch.tensor([[1.0, *[0.0] * 7]] * 2, dtype=torch.float64)
+    teacher = torch.tensor([[50.0, *[0.0] * 7], [0.0] * 8], dtype=torch.float64)
+    plain, suppressed = (
+        fused(told(student, teacher, SDPOConfig(support=SupportConfig(num_ids=3), entropy_weight=beta))) for beta in (0.0, 1.0)
+    )
+    torch.testing.assert_close(suppressed.of_hidden[0], plain.of_hidden[0])
+    buckets = torch.tensor([1 / 8, 1 / 8, 1 / 8, 5 / 8], dtype=torch.float64)
+    torch.testing.assert_close(suppressed.of_hidden[1], plain.of_hidden[1] * (buckets * buckets.log()).sum().exp())
+
+
 BLENDS = {
     f"{granularity.value}-{ratio.value}-{share}-{entropy}-{name_of(support)}": (
         SDPOConfig(granularity=granularity, support=support, policy_gradient=PolicyGradientConfig(ratio=ratio)),
@@ -365,6 +431,8 @@ def problems(draw: st.DrawFn) -> Problem:
     granularity = draw(st.sampled_from(list(Granularity)))
     divergences = list(Divergence) if granularity is Granularity.logits else [Divergence.reverse_kl]
     num_ids = draw(st.integers(1, vocabulary + 2))
+    is_sequence = granularity is Granularity.sequence
+    can_clip = granularity is Granularity.logits and kind is not SupportKind.full and num_ids < vocabulary
     sdpo = SDPOConfig(
         divergence=draw(st.sampled_from(divergences)),
         jsd_beta=draw(st.floats(0.05, 0.95)),
@@ -372,6 +440,9 @@ def problems(draw: st.DrawFn) -> Problem:
         support=SupportConfig(kind=kind, num_ids=num_ids, tail=num_ids == 1 or draw(st.booleans())),
         importance_clip=draw(st.floats(1.0, 3.0)),
         rollout_clip=draw(st.floats(1.0, 3.0)),
+        entropy_weight=0.0 if is_sequence else draw(st.sampled_from([0.0, 0.5, 2.0])),
+        pointwise_clip=draw(st.sampled_from([None, 0.02, 0.3])) if can_clip else None,
+        future_credit=0.0 if is_sequence else draw(st.sampled_from([0.0, 0.7, 1.0])),
         policy_gradient=PolicyGradientConfig(ratio=draw(st.sampled_from(list(RatioLevel)))),
     )
     return problem(

@@ -139,6 +139,51 @@ def test_the_next_in_order_demonstrates_where_the_first_only_thought():
         assert shown[6] is None
 
 
+REFERRED = HindsightConfig(choice=HintChoice.reference)
+
+
+def test_the_environments_answer_stands_in_for_siblings_and_feedback_alike():
+    given = choose_hints(MIXED, REFERRED, "0/0", reference="2 + 2 is 4", remembered=("four!",))
+    assert given == (Hint(demonstration="2 + 2 is 4", feedback=None),) * 3
+    unsolved = dataclasses.replace(REFERRED, solved_get_hints=False)
+    assert [hint is not None for hint in choose_hints(MIXED, unsolved, "0/0", reference="4")] == [True, False, True]
+
+
+@pytest.mark.parametrize("reference", [None, "", " \n"])
+def test_without_the_environments_answer_there_is_no_hint_also_where_a_sibling_solved_it(reference):
+    assert choose_hints(MIXED, REFERRED, "0/0", reference=reference) == (None, None, None)
+
+
+def test_the_environments_answer_is_shown_to_nobody_who_did_not_ask_for_it():
+    for choice in set(HintChoice) - {HintChoice.reference}:
+        config = HindsightConfig(choice=choice)
+        assert choose_hints(MIXED, config, "0/0", reference="2 + 2 is 4") == choose_hints(MIXED, config, "0/0")
+
+
+FAILURES = group(attempt("five", 0.0, "off by one"), attempt("six", 0.0))
+
+
+def test_a_remembered_success_is_shown_where_no_sibling_solved_the_task():
+    config = HindsightConfig(success_buffer=1)
+    recalled = Hint(demonstration="four!", feedback=None, is_remembered=True)
+    assert choose_hints(FAILURES, config, "0/0", remembered=("four!",)) == (recalled, recalled)
+    of_sibling = Hint(demonstration="four", feedback=None)
+    assert choose_hints(MIXED, config, "0/0", remembered=("four!",)) == (of_sibling, recalled, of_sibling)
+
+
+def test_both_also_tell_what_was_wrong_beside_a_remembered_success():
+    both = choose_hints(FAILURES, HindsightConfig(choice=HintChoice.both, success_buffer=1), "0/0", remembered=("four!",))
+    assert [(hint.demonstration, hint.feedback) for hint in both] == [("four!", "off by one"), ("four!", None)]
+
+
+def test_a_group_is_shown_one_remembered_success_and_each_sometimes():
+    config, texts = HindsightConfig(success_buffer=3), ("four", "4", "2 + 2")
+    shown = [{hint.demonstration for hint in choose_hints(FAILURES, config, str(n), remembered=texts)} for n in range(40)]
+    assert all(len(of_group) == 1 for of_group in shown)
+    assert set.union(*shown) == set(texts)
+    assert choose_hints(FAILURES, config, "3", remembered=texts) == choose_hints(FAILURES, config, "3", remembered=texts)
+
+
 def test_without_hindsight_nobody_gets_a_hint():
     assert hints(MIXED, choice=HintChoice.none) == (None, None, None)
 

@@ -12,6 +12,7 @@ from sdpo.config import (
     HindsightConfig,
     HintChoice,
     PolicyGradientConfig,
+    QuestionWeight,
     Routing,
     SDPOConfig,
     TeacherConfig,
@@ -257,3 +258,55 @@ def test_tokens_that_the_environment_wrote_carry_no_loss_and_stay_in_the_row() -
     assert first.response_ids == (1, 2, 3, 4)
     assert first.loss_mask == (True, False, False, True)
     assert second.loss_mask == (True,)
+
+
+# Weights of questions.
+
+WEIGHED = SDPOConfig(question_weight=QuestionWeight.uncertainty)
+COURSE = (
+    group("half", attempt(0.0, 1), attempt(1.0, 2)),
+    group("never", attempt(0.0, 3), attempt(0.9, 4)),
+    group("always", attempt(1.0, 5), attempt(1.0, 6)),
+    group("a quarter", attempt(0.0, 7), attempt(0.0, 8), attempt(0.0, 9), attempt(1.0, 10)),
+    group("unhinted", attempt(0.0, 11), attempt(1.0, 12)),
+)
+COURSE_HINTS = ((HINT, None), (HINT, HINT), (HINT, HINT), (HINT,) * 4, (None, None))
+
+
+def distillation_of(samples: tuple[Sample, ...]) -> dict[int, float]:
+    """Each task's weight, which all of its attempts have."""
+    found = {sample.task_index: sample.distillation_weight for sample in samples}
+    assert all(sample.distillation_weight == found[sample.task_index] for sample in samples)
+    return found
+
+
+def test_a_task_counts_by_the_deviation_of_being_solved():
+    weights = distillation_of(lessons(COURSE, COURSE_HINTS, WordCounts(), WEIGHED, 64))
+    assert weights[0] / weights[3] == pytest.approx((0.5 * 0.5) ** 0.5 / (0.25 * 0.75) ** 0.5)
+    assert (weights[1], weights[2]) == (0.0, 0.0)
+
+
+def test_the_mean_weight_of_the_tasks_that_are_distilled_is_one():
+    """Those without a hint have no part in it, however uncertain they are."""
+    samples = lessons(COURSE, COURSE_HINTS, WordCounts(), WEIGHED, 64)
+    distilled = {sample.task_index for sample in samples if sample.is_distilled}
+    weights = distillation_of(samples)
+    assert distilled == {0, 3}
+    assert sum(weights[index] for index in distilled) / len(distilled) == pytest.approx(1.0)
+    blended = lessons(COURSE, COURSE_HINTS, WordCounts(), dataclasses.replace(WEIGHED, policy_gradient_share=0.5), 64)
+    assert distillation_of(blended) == pytest.approx({index: 0.5 * weight for index, weight in weights.items()})
+    assert weights_of(blended) == [0.5] * len(blended)
+
+
+def test_a_step_of_certain_tasks_distils_nothing():
+    samples = lessons(COURSE[1:3], COURSE_HINTS[1:3], WordCounts(), WEIGHED, 64)
+    assert not any(sample.is_distilled for sample in samples)
+    (update,) = pack(samples, BatchConfig(num_tasks=2), Ranks(num=1, pairs_per_token=100.0), WEIGHED)
+    assert (update.num_distilled_tokens, update.num_learned_rows) == (0, 0)
+
+
+def test_tasks_that_are_equally_uncertain_count_as_they_would_without_weights():
+    halves = (COURSE[0], COURSE[0])
+    assert lessons(halves, (COURSE_HINTS[0],) * 2, WordCounts(), WEIGHED, 64) == lessons(
+        halves, (COURSE_HINTS[0],) * 2, WordCounts(), SDPOConfig(), 64
+    )

@@ -25,13 +25,14 @@ def group(*attempts: Attempt, num_set_aside: int = 0) -> Group:
 
 
 SHOWN, TOLD = Hint(demonstration="four", feedback=None), Hint(demonstration=None, feedback="off by one")
+RECALLED = Hint(demonstration="four", feedback=None, is_remembered=True)
 GROUPS = (
     group(attempt(1.0, 2, format_ok=1.0), attempt(0.5, 6, Finish.length, format_ok=0.0), num_set_aside=1),
     group(attempt(0.0, 4, loads_ok=0.25), attempt(0.0, 4)),
     group(attempt(1.0, 4), attempt(1.0, 4)),
     group(num_set_aside=2),
 )
-HINTS = ((None, SHOWN), (TOLD, TOLD), (SHOWN, Hint(demonstration="four", feedback="neat")), ())
+HINTS = ((None, SHOWN), (TOLD, TOLD), (RECALLED, Hint(demonstration="four", feedback="neat")), ())
 
 
 def test_numbers_of_a_step_are_those_by_hand():
@@ -41,6 +42,7 @@ def test_numbers_of_a_step_are_those_by_hand():
             "reward": 3.5 / 6,
             "hindsight": 5 / 6,
             "hindsight/demonstration": 3 / 6,
+            "hindsight/remembered": 1 / 6,
             "hindsight/feedback": 3 / 6,
             "groups/all_failed": 1 / 3,
             "groups/all_solved": 1 / 3,

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from sdpo.config import Divergence, SupportConfig, SupportKind
 from sdpo.objectives import triton_rows
+from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.fused import fused_loss
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.objectives.scores import TokenScores
-from sdpo.objectives.visit import Comparison
 
 triton = pytest.importorskip("triton", reason="triton is not installed: it comes with torch for CUDA, not with torch for the CPU")
 

@@ -1,0 +1,112 @@
+"""Who teaches, and what the teacher is shown that the student is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from sdpo.config.rules import at_least, between
+
+
+class TeacherKind(Enum):
+    """Which weights the teacher has."""
+
+    live = "live"
+    """The policy's own, now."""
+    frozen = "frozen"
+    """The policy's at the start."""
+    ema = "ema"
+    """An exponential moving average of the policy's, kept in fp32."""
+    on_gain = "on_gain"
+    """A copy of the policy's in fp32, made anew only when success has risen and responses have not grown (Consolidation-Gated
+    Teacher Refresh, arXiv 2606.03532)."""
+    trust_region = "trust_region"
+    """The policy's at the start and now: their logits are mixed, so that the teacher never strays far."""
+    external = "external"
+    """Another model's, with the same vocabulary."""
+
+
+class HintChoice(Enum):
+    """Which hint an attempt gets when both kinds are at hand."""
+
+    demonstration_first = "demonstration_first"
+    """Feedback only where no sibling solved the task."""
+    both = "both"
+    demonstration_only = "demonstration_only"
+    feedback_only = "feedback_only"
+    reference = "reference"
+    """The environment's own right answer in place of a sibling's, and nothing else (OPSD, arXiv 2601.18734)."""
+    none = "none"
+    """The teacher sees the student's prompt: with an external teacher, generalised knowledge distillation (arXiv 2306.13649)."""
+
+
+_WITHOUT_SIBLINGS = (HintChoice.feedback_only, HintChoice.reference, HintChoice.none)
+"""Choices that show nobody's demonstration."""
+
+
+@dataclass
+class TeacherConfig:
+    """The self-teacher."""
+
+    kind: TeacherKind = TeacherKind.ema
+    ema_rate: float = 0.05
+    """Share of the policy mixed in once a step. The paper: 0.05 without environment feedback, 0.01 with."""
+    live_weight: float = 0.05
+    """Of the policy's logits in a trust region's mixture; the start's have the rest."""
+    min_gain: float = 0.02
+    """Success that ``on_gain`` asks for beyond that of the last refresh."""
+    max_length_growth: float = 0.1
+    """Share by which the mean response may have grown since the last refresh, for ``on_gain`` to refresh."""
+    gain_window: int = 8
+    """Steps whose training success ``on_gain`` compares, where evaluation.every is 0; else it compares held-out success."""
+    path: str | None = None
+    """The external teacher: a folder, a hub id, or ``package:NAME``."""
+    offload: bool = False
+    """Keep the average in the host's memory instead of the GPU's."""
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether the teacher has fp32 weights of its own, which follow the policy's or are set to them."""
+        return self.kind in (TeacherKind.ema, TeacherKind.on_gain)
+
+    def __post_init__(self) -> None:
+        between("algorithm.teacher.ema_rate", self.ema_rate, 0.0, 1.0)
+        between("algorithm.teacher.live_weight", self.live_weight, 0.0, 1.0)
+        between("algorithm.teacher.min_gain", self.min_gain, 0.0, 1.0)
+        at_least("algorithm.teacher.max_length_growth", self.max_length_growth, 0.0, "equal length has grown by 0")
+        at_least("algorithm.teacher.gain_window", self.gain_window, 1, "it counts steps")
+        if (self.path is not None) != (self.kind is TeacherKind.external):
+            raise ValueError(
+                "algorithm.teacher.path names the external teacher, so it goes with algorithm.teacher.kind=external alone; "
+                f"got path={self.path} and kind={self.kind.value}. Give both or neither."
+            )
+
+
+@dataclass
+class HindsightConfig:
+    """Which attempts get a hint, and how it is put to the teacher."""
+
+    choice: HintChoice = HintChoice.demonstration_first
+    solved_get_hints: bool = True
+    """A solved attempt is shown a solved sibling too, and so reinforced where they agree."""
+    max_prompt_tokens: int = 1024
+    """Of the hindsight prompt. Over it the feedback and then the demonstration are cut, never the question."""
+    demonstration_reward: float = 1.0
+    """A sibling demonstrates from this reward on."""
+    success_buffer: int = 0
+    """So many of a task's latest demonstrations are remembered over steps, and one is shown where no sibling of the present group
+    demonstrates (DRIFT, arXiv 2606.30345). 0: none."""
+
+    def __post_init__(self) -> None:
+        at_least("algorithm.hindsight.max_prompt_tokens", self.max_prompt_tokens, 1, "the question alone needs some")
+        if not 0.0 < self.demonstration_reward <= 1.0:
+            raise ValueError(
+                "algorithm.hindsight.demonstration_reward must lie in (0, 1] (a worthless answer demonstrates nothing); got "
+                f"{self.demonstration_reward}."
+            )
+        at_least("algorithm.hindsight.success_buffer", self.success_buffer, 0, "it counts demonstrations")
+        if self.success_buffer > 0 and self.choice in _WITHOUT_SIBLINGS:
+            raise ValueError(
+                "algorithm.hindsight.success_buffer stands in for a solved sibling, so it needs a choice that shows one "
+                f"(demonstration_first, both or demonstration_only); got {self.success_buffer} with choice={self.choice.value}."
+            )

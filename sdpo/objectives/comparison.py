@@ -1,0 +1,49 @@
+"""Who is compared with whom, over what, and by which divergence?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sdpo.config import Divergence, SupportConfig, SupportKind
+from sdpo.objectives.logits import Logits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """How student and teacher are compared."""
+
+    teacher: tuple[Logits, ...]
+    """The teacher's logits are the sum of these: one model's, or a trust region's mixture of two."""
+    support: SupportConfig
+    divergence: Divergence
+    jsd_beta: float
+    pointwise_clip: float | None = None
+
+    def is_whole(self, vocabulary: int) -> bool:
+        """Whether the support leaves nothing out."""
+        return self.support.kind is SupportKind.full or self.support.num_ids >= vocabulary
+
+
+def check(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None) -> None:
+    """What would otherwise give numbers, and wrong ones."""
+    if len(hidden_NH) != len(ids_N):
+        raise ValueError(f"each hidden state predicts one token; got {len(hidden_NH)} and {len(ids_N)}")
+    if hidden_NH.dtype != head_VH.dtype:
+        raise ValueError(f"hidden states and head must be of one type; got {hidden_NH.dtype} and {head_VH.dtype}")
+    if comparison is None:
+        return
+    if comparison.pointwise_clip is not None and comparison.is_whole(len(head_VH)):
+        raise ValueError(
+            "a pointwise clip needs a support that leaves something out (the gradient over the whole vocabulary is written out "
+            f"without one); got {comparison.support.num_ids} ids of {len(head_VH)}"
+        )
+    if not comparison.teacher:
+        raise ValueError("a comparison needs a teacher; got none")
+    for part in comparison.teacher:
+        if len(part.head_VH) < len(head_VH) or len(part.hidden_NH) != len(hidden_NH):
+            raise ValueError(
+                "the teacher scores every token of the student's vocabulary at every position; got "
+                f"{len(part.hidden_NH)} x {len(part.head_VH)} of {len(hidden_NH)} x {len(head_VH)}"
+            )
