@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sdpo.config.algorithm import AlgorithmConfig, Routing, SDPOConfig
+from sdpo.config.algorithm import AlgorithmConfig, RatioLevel, Routing, SDPOConfig
 from sdpo.config.rules import at_least, between
 
 
@@ -131,6 +131,7 @@ def refuse_senseless_response(
     keep_best: int,
     evaluate_every: int,
     save_every: int,
+    sequence_parallel: int,
 ) -> None:
     """Raises ValueError where the response has nothing to act on. A run that only warns is never refused."""
     teacher = algorithm.teacher if isinstance(algorithm, SDPOConfig) else None
@@ -141,14 +142,14 @@ def refuse_senseless_response(
                 f"weights of their own); got {'no teacher' if teacher is None else teacher.kind.value}. Change one of the two."
             )
         case Response.raise_policy_gradient:
-            _refuse_raise(guards, algorithm, group_size)
+            _refuse_raise(guards, algorithm, group_size, sequence_parallel)
         case Response.stop_at_best:
             _refuse_best(keep_best, evaluate_every, save_every)
         case _:
             pass
 
 
-def _refuse_raise(guards: GuardsConfig, algorithm: AlgorithmConfig, group_size: int) -> None:
+def _refuse_raise(guards: GuardsConfig, algorithm: AlgorithmConfig, group_size: int, sequence_parallel: int) -> None:
     if not isinstance(algorithm, SDPOConfig) or algorithm.routing is not Routing.blend:
         found = f"algorithm.routing={algorithm.routing.value}" if isinstance(algorithm, SDPOConfig) else "a pure policy gradient"
         raise ValueError(
@@ -160,6 +161,11 @@ def _refuse_raise(guards: GuardsConfig, algorithm: AlgorithmConfig, group_size: 
         raise ValueError(
             "batch.group_size must be at least 2 with guards.response=raise_policy_gradient (a lone attempt's advantage is "
             f"always 0); got {group_size}."
+        )
+    if algorithm.policy_gradient.ratio is RatioLevel.sequence and sequence_parallel > 1:
+        raise ValueError(
+            "guards.response=raise_policy_gradient with algorithm.policy_gradient.ratio=sequence needs "
+            f"learner.sequence_parallel=1 (the ratio is over whole responses, and no rank sees one); got {sequence_parallel}."
         )
     if algorithm.policy_gradient_share >= guards.max_policy_gradient_share:
         raise ValueError(

@@ -200,6 +200,7 @@ class Config:
             keep_best=self.checkpoint.keep_best,
             evaluate_every=self.evaluation.every,
             save_every=self.checkpoint.every,
+            sequence_parallel=self.learner.sequence_parallel,
         )
         if self.checkpoint.keep_best > 0 and self.evaluation.num_tasks == 0:
             raise ValueError(

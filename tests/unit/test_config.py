@@ -19,6 +19,7 @@ from sdpo.config import (
     ExportConfig,
     Granularity,
     GRPOConfig,
+    GuardsConfig,
     HindsightConfig,
     HintChoice,
     LearnerConfig,
@@ -32,6 +33,7 @@ from sdpo.config import (
     QuestionWeight,
     RatioLevel,
     ReplayConfig,
+    Response,
     RolloutConfig,
     Routing,
     SamplingConfig,
@@ -115,6 +117,28 @@ RANGES = [
     ("rollout.num_verifiers", lambda x: RolloutConfig(num_verifiers=x), 0, 1),
     ("rollout.max_num_seqs", lambda x: RolloutConfig(max_num_seqs=x), 0, 1),
     ("rollout.max_set_aside_share", lambda x: RolloutConfig(max_set_aside_share=x), 1.1, 1.0),
+    ("algorithm.teacher.min_gain", lambda x: TeacherConfig(min_gain=x), -0.1, 0.0),
+    ("algorithm.teacher.max_length_growth", lambda x: TeacherConfig(max_length_growth=x), -0.1, 0.0),
+    ("algorithm.teacher.gain_window", lambda x: TeacherConfig(gain_window=x), 0, 1),
+    ("guards.repeat_after", lambda x: GuardsConfig(repeat_after=x), 0, 1),
+    ("guards.early", lambda x: GuardsConfig(early=x), 0, 1),
+    ("guards.recent", lambda x: GuardsConfig(recent=x), 0, 1),
+    ("guards.patience", lambda x: GuardsConfig(patience=x), 0, 1),
+    ("guards.window", lambda x: GuardsConfig(window=x), 1, 2),
+    ("guards.num_se", lambda x: GuardsConfig(num_se=x), -0.1, 0.0),
+    ("guards.num_heldout_se", lambda x: GuardsConfig(num_heldout_se=x), -0.1, 0.0),
+    ("guards.num_success_se", lambda x: GuardsConfig(num_success_se=x), math.nan, 0.0),
+    ("guards.min_length_factor", lambda x: GuardsConfig(min_length_factor=x), 1.1, 1.0),
+    ("guards.max_length_factor", lambda x: GuardsConfig(max_length_factor=x), 0.9, 1.0),
+    ("guards.min_entropy_factor", lambda x: GuardsConfig(min_entropy_factor=x), 1.1, 1.0),
+    ("guards.min_entropy", lambda x: GuardsConfig(min_entropy=x), -0.1, 0.0),
+    ("guards.max_divergence_factor", lambda x: GuardsConfig(max_divergence_factor=x), 0.9, 1.0),
+    ("guards.min_success_factor", lambda x: GuardsConfig(min_success_factor=x), 1.1, 1.0),
+    ("guards.min_heldout_factor", lambda x: GuardsConfig(min_heldout_factor=x), -0.1, 0.0),
+    ("guards.min_lift", lambda x: GuardsConfig(min_lift=x), -1.1, -1.0),
+    ("guards.max_mismatch", lambda x: GuardsConfig(max_mismatch=x), -0.1, 0.0),
+    ("guards.policy_gradient_step", lambda x: GuardsConfig(policy_gradient_step=x), 1.1, 1.0),
+    ("guards.max_policy_gradient_share", lambda x: GuardsConfig(max_policy_gradient_share=x), 1.1, 1.0),
     ("num_steps", lambda x: Config(algorithm=SDPOConfig(), num_steps=x), 0, 1),
     ("k", lambda x: EvaluateConfig(k=x), 0, 1),
     ("num_tasks", lambda x: EvaluateConfig(num_tasks=x), 0, 1),
@@ -509,3 +533,72 @@ def test_an_algorithm_composed_by_omegaconf_is_built_and_checked():
     assert (algorithm.divergence, algorithm.support.num_ids) == (Divergence.jsd, 20)
     wrong = OmegaConf.merge(composed, {"granularity": "token"})
     assert "algorithm.granularity=token" in refusal(lambda: OmegaConf.to_object(wrong))
+
+
+TEACHERS = [kind for kind in TeacherKind if kind is not TeacherKind.external]
+
+
+@pytest.mark.parametrize("response", [Response.refresh_teacher, Response.freeze_teacher], ids=lambda response: response.value)
+@pytest.mark.parametrize("kind", TEACHERS, ids=lambda kind: kind.value)
+def test_only_a_teacher_with_weights_of_its_own_is_refreshed_or_frozen(response, kind):
+    def build(algorithm):
+        return Config(algorithm=algorithm, guards=GuardsConfig(response=response))
+
+    teacher = TeacherConfig(kind=kind)
+    if teacher.keeps_average:
+        build(SDPOConfig(teacher=teacher))
+    else:
+        sentence = refusal(lambda: build(SDPOConfig(teacher=teacher)))
+        assert f"guards.response={response.value} needs algorithm.teacher.kind=ema or on_gain" in sentence
+        assert f"got {kind.value}" in sentence
+    assert "got no teacher" in refusal(lambda: build(GRPOConfig()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"algorithm": SDPOConfig(routing=Routing.by_success)}, "needs algorithm.routing=blend"),
+        ({"algorithm": SDPOConfig(routing=Routing.by_hint)}, "got algorithm.routing=by_hint"),
+        ({"algorithm": GRPOConfig()}, "got a pure policy gradient"),
+        ({"batch": BatchConfig(group_size=1)}, "batch.group_size must be at least 2"),
+        ({"algorithm": SDPOConfig(policy_gradient_share=0.75)}, "got 0.75 and 0.75"),
+        (
+            {
+                "algorithm": SDPOConfig(policy_gradient=PolicyGradientConfig(ratio=RatioLevel.sequence)),
+                "learner": LearnerConfig(num_ranks=2, sequence_parallel=2),
+            },
+            "learner.sequence_parallel=1",
+        ),
+    ],
+    ids=["by success", "by hint", "grpo", "lone", "at its end", "ulysses"],
+)
+def test_the_policy_gradients_share_can_be_raised_where_there_is_one(changes, said):
+    guards = GuardsConfig(response=Response.raise_policy_gradient)
+    assert said in refusal(lambda: Config(**{"algorithm": SDPOConfig(), "guards": guards, **changes}))
+    Config(algorithm=SDPOConfig(), guards=guards)
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "look", "save", "said"),
+    [(0, 1, 1, "checkpoint.keep_best of at least 1"), (1, 0, 1, "got 0 and 1"), (1, 3, 2, "got 3 and 2")],
+)
+def test_a_run_stops_at_its_best_only_if_that_is_known_and_kept(keep_best, look, save, said):
+    def build(keep_best, look, save):
+        return Config(
+            algorithm=GRPOConfig(),
+            guards=GuardsConfig(response=Response.stop_at_best),
+            evaluation=EvaluationConfig(every=look),
+            checkpoint=CheckpointConfig(keep_best=keep_best, every=save),
+        )
+
+    assert said in refusal(lambda: build(keep_best, look, save))
+    build(1, 4, 2)
+
+
+def test_a_run_that_only_warns_is_never_refused_for_its_guards():
+    for algorithm in (
+        GRPOConfig(),
+        SDPOConfig(routing=Routing.by_hint),
+        SDPOConfig(teacher=TeacherConfig(kind=TeacherKind.live)),
+    ):
+        assert Config(algorithm=algorithm).guards.response is Response.warn

@@ -7,6 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
+from sdpo.config import Guard
+from sdpo.guards.alarms import Alarm
 from sdpo.terminal import Terminal, before_and_after, sample_attempt, sparkline
 
 ROW = {
@@ -107,6 +109,21 @@ def test_a_step_without_a_lesson_is_said() -> None:
     with Terminal(screen, "sdpo", 3) as terminal:
         terminal.step_ends(1, {**ROW, "updates": 0.0})
     assert "nothing to learn from" in shown(screen)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_an_alarm_is_said_at_once_and_stays_in_the_live_view(quiet: bool) -> None:
+    alarm = Alarm(guard=Guard.heldout, step=3, sentence="held-out success [should] stay.\x1b[2J")
+    screen = console(is_terminal=not quiet)
+    plain = console(is_terminal=False)
+    with Terminal(screen, "sdpo", 3, quiet=quiet) as terminal:
+        terminal.restore([], [Alarm(guard=Guard.length, step=1, sentence="")])
+        terminal.alarm(alarm)
+        plain.print(terminal._view())
+    assert "ALARM after step 3 · heldout: held-out success [should] stay." in shown(screen)
+    assert "\x1b[2J" not in shown(screen)
+    assert "alarm, step 1" in shown(plain)
+    assert "alarm, step 3" in shown(plain)
 
 
 def test_model_text_is_shown_as_text_and_control_characters_are_dropped() -> None:
