@@ -34,6 +34,7 @@ LAYERS = [
     },
     {
         "sdpo.evaluation",
+        "sdpo.local",
         "sdpo.run_report",
         "sdpo.outcome",
         "sdpo.preflight",

@@ -69,6 +69,11 @@ class TeacherConfig:
         """Whether the teacher has fp32 weights of its own, which follow the policy's or are set to them."""
         return self.kind in (TeacherKind.ema, TeacherKind.on_gain)
 
+    @property
+    def is_another_self(self) -> bool:
+        """Whether the teacher is one model, the policy's earlier self, which an engine could sample from."""
+        return self.keeps_average or self.kind is TeacherKind.frozen
+
     def __post_init__(self) -> None:
         between("algorithm.teacher.ema_rate", self.ema_rate, 0.0, 1.0)
         between("algorithm.teacher.live_weight", self.live_weight, 0.0, 1.0)

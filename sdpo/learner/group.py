@@ -11,7 +11,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from transformers import AutoConfig, PretrainedConfig
 
 from sdpo.actors import start, threads_each
-from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig, TeacherKind
+from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
 from sdpo.errors import MachineError, UserError
 from sdpo.learner import checkpoint, policy_folder, update_file
 from sdpo.learner.checkpoint import Counters
@@ -105,8 +105,7 @@ class LearnerGroup:
         self._config = config
         self._checkpoints = checkpoints
         self._skipped, self._num_skipped = skipped, 0
-        kind = algorithm.teacher.kind if isinstance(algorithm, SDPOConfig) else TeacherKind.live
-        self._teacher_differs = kind in (TeacherKind.ema, TeacherKind.frozen)
+        self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
         self._anchors_always = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
         threads = config.num_threads or threads_each(config.num_ranks)

@@ -1,0 +1,100 @@
+"""Everything in one process: engine, verifier and learner as the loop asks for them, without Ray.
+
+For a notebook, for experiments on small models, and wherever starting actors would cost more than the work itself. The very
+classes that the actors wrap; what is lost is what actors are for: a second machine, a time limit on a verdict, a crash that
+takes nobody along. So only for environments that are trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from sdpo.config import AlgorithmConfig, SDPOConfig
+from sdpo.envs.base import Environment
+from sdpo.errors import MachineError
+from sdpo.learner.engine import DeepSpeedLearner
+from sdpo.learner.group import pairs_per_token
+from sdpo.rollout.engine import VllmEngine
+from sdpo.rollout.verify import judge, reply
+from sdpo.types import Attempt, Completion, Metrics, Prompt, Ranks, Reply, Sampling, SetAside, Task, Update
+from sdpo.weights import PackedWeights, packed
+
+
+class LocalEngine:
+    """The Engine of the loop."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self._engine = engine
+
+    def load(self, weights: object, *, version: int) -> None:
+        assert isinstance(weights, PackedWeights)
+        self._engine.load(weights, version=version)
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
+        for ended in self._engine.sample(prompts, sampling):
+            yield from ended
+
+
+class LocalVerifier:
+    """The Verifier of the loop, one completion after the other."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    def verify(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        for prompt, completion in completions:
+            yield prompt, judge(self._environment, tasks_P[prompt.task_index], completion)
+
+    def reply(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Reply | SetAside]]:
+        for prompt, completion in completions:
+            yield prompt, reply(self._environment, tasks_P[prompt.task_index], completion)
+
+
+class LocalLearner:
+    """The Learner of the loop, on one rank. It keeps no checkpoints."""
+
+    def __init__(
+        self, learner: DeepSpeedLearner, model_path: str, algorithm: AlgorithmConfig, *, max_skipped_updates: int
+    ) -> None:
+        """``algorithm`` is what ``learner`` was made for."""
+        self._learner = learner
+        self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
+        self.ranks = Ranks(num=1, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
+        self._max_skipped, self._num_skipped = max_skipped_updates, 0
+
+    @property
+    def step(self) -> int:
+        return self._learner.step
+
+    def weights(self) -> PackedWeights:
+        return packed(self._learner.state_dict())
+
+    def teacher_weights(self) -> PackedWeights | None:
+        return packed(self._learner.teacher_state_dict()) if self._teacher_differs and self.step > 0 else None
+
+    def anchor(self, updates: Sequence[Update]) -> None:
+        self._learner.anchor(updates)
+
+    def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
+        """Raises MachineError after too many in a row whose loss or gradient was not finite."""
+        metrics = self._learner.update(update, algorithm)
+        self._num_skipped = self._num_skipped + 1 if metrics["updates_skipped"] else 0
+        if self._num_skipped >= self._max_skipped:
+            raise MachineError(f"{self._num_skipped} updates in a row had a loss or gradient that is not finite")
+        return metrics
+
+    def finish_step(self, *, follow: bool = True) -> None:
+        self._learner.finish_step(follow=follow)
+
+    def refresh_teacher(self) -> None:
+        self._learner.refresh_teacher()
+
+    def save(self, path: Path, *, score: float | None) -> None:
+        """Nothing: a run in one process begins anew."""

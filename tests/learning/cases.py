@@ -1,0 +1,81 @@
+"""What the gym runs: algorithms over base success, answer length and learning rate, and SDPO with one thing changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.learning.runs import Case
+
+RATES = ("3e-4", "1e-3", "3e-3")
+TUNING_SEED = 100
+"""Rates are chosen on seeds that nothing else uses."""
+CURVE_SUCCESS = (0.001, 0.003, 0.01, 0.05, 0.3)
+CURVE_LENGTH = 9
+OTHER_LENGTHS = (5, 15)
+LENGTHS_SUCCESS = 0.003
+STEPS = 48
+ABLATION_STEPS = 24
+ABLATION_SUCCESS = 0.01
+
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "as it is (reverse KL, K 20, tail, EMA 0.05, demonstration first)": (),
+    "forward KL": ("algorithm.divergence=forward_kl",),
+    "JSD": ("algorithm.divergence=jsd",),
+    "K 5": ("algorithm.support.num_ids=5",),
+    "K 100": ("algorithm.support.num_ids=100",),
+    "whole vocabulary": ("algorithm.support.kind=full",),
+    "without tail": ("algorithm.support.tail=false",),
+    "support of the teacher": ("algorithm.support.kind=teacher",),
+    "sampled token alone": ("algorithm.granularity=token",),
+    "whole response": ("algorithm.granularity=sequence",),
+    "teacher live": ("algorithm.teacher.kind=live",),
+    "teacher frozen": ("algorithm.teacher.kind=frozen",),
+    "teacher trust region": ("algorithm.teacher.kind=trust_region",),
+    "teacher EMA 0.01": ("algorithm.teacher.ema_rate=0.01",),
+    "teacher EMA 0.5": ("algorithm.teacher.ema_rate=0.5",),
+    "demonstration only": ("algorithm.hindsight.choice=demonstration_only",),
+    "feedback only": ("algorithm.hindsight.choice=feedback_only",),
+    "demonstration and feedback": ("algorithm.hindsight.choice=both",),
+    "four updates a step": ("batch.tasks_per_update=4",),
+    "routed: solved to GRPO, failed to SDPO": ("algorithm.routing=by_success",),
+    "blend with GRPO, half and half": ("algorithm.policy_gradient_share=0.5",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """Runs that differ in their seeds alone."""
+
+    name: str
+    words: tuple[str, ...]
+
+    def cases(self, seeds: range) -> list[Case]:
+        return [Case(name=self.name, words=self.words, seed=seed) for seed in seeds]
+
+
+def cell(algorithm: str, length: int, success: float, rate: str, *words: str, label: str = "", steps: int = STEPS) -> Cell:
+    """``algorithm`` is ``sdpo`` or ``grpo``, ``rate`` its learning rate; ``label`` tells variants apart."""
+    return Cell(
+        name="-".join(filter(None, [algorithm, f"l{length}", f"p{success:g}", f"lr{rate}", label])),
+        words=(
+            f"experiment=gym_{algorithm}",
+            f"env.options.length={length}",
+            f"env.options.base_success={success}",
+            f"learner.lr={rate}",
+            f"num_steps={steps}",
+            *words,
+        ),
+    )
+
+
+def ablation(index: int, rate: str) -> Cell:
+    """The index-th of ``ABLATIONS``."""
+    return cell(
+        "sdpo",
+        CURVE_LENGTH,
+        ABLATION_SUCCESS,
+        rate,
+        *list(ABLATIONS.values())[index],
+        label=f"ablation{index}",
+        steps=ABLATION_STEPS,
+    )
