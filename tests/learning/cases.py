@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from tests.learning.runs import Case
 
 RATES = ("3e-4", "1e-3", "3e-3")
-TUNING_SEED = 100
+TUNING_SEEDS = range(100, 101)
 """Rates are chosen on seeds that nothing else uses."""
+TUNING_SUCCESS = (0.003, 0.05)
+ATTEMPTS_PER_STEP = 64
+"""As the experiments gym_sdpo and gym_grpo say."""
 CURVE_SUCCESS = (0.001, 0.003, 0.01, 0.05, 0.3)
 CURVE_LENGTH = 9
 OTHER_LENGTHS = (5, 15)
 LENGTHS_SUCCESS = 0.003
-STEPS = 48
-ABLATION_STEPS = 24
+STEPS = 128
+ABLATION_STEPS = 32
 ABLATION_SUCCESS = 0.01
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -79,3 +82,8 @@ def ablation(index: int, rate: str) -> Cell:
         label=f"ablation{index}",
         steps=ABLATION_STEPS,
     )
+
+
+def grpo_beside_ablations(rate: str) -> Cell:
+    """GRPO with as many generations as the ablations have."""
+    return cell("grpo", CURVE_LENGTH, ABLATION_SUCCESS, rate, label="ablation", steps=ABLATION_STEPS)

@@ -1,0 +1,1 @@
+"""Pictures of runs; reads records, imports no engine."""

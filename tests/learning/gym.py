@@ -1,0 +1,203 @@
+"""``make gym``: is SDPO better than GRPO, where, by how much, and what of it matters?
+
+Trains the gym's model, tunes both algorithms' learning rates on the same grid, compares them over base success and over answer
+length with several seeds, and changes one thing of SDPO at a time. Prints tables, writes curves as SVG, and ends in a line of
+JSON. An interrupted gym goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sdpo.models import cache_folder
+from sdpo.report.chart import Series, line_chart
+from tests.learning import cases
+from tests.learning.comparison import Comparison, Spread, generations_to, spread
+from tests.learning.pool import Pool
+from tests.learning.pretrain import Recipe, gym_model
+from tests.learning.runs import Curve
+
+ALGORITHMS = ("sdpo", "grpo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is run."""
+
+    num_seeds: int = 5
+    num_length_seeds: int = 3
+    num_ablation_seeds: int = 2
+
+
+class Report:
+    """Where tables and pictures go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._screen = Console(width=110)
+
+    def say(self, sentence: str) -> None:
+        self._screen.print(sentence, highlight=False)
+
+    def table(self, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        table = Table(title=title)
+        for index, head in enumerate(heads):
+            table.add_column(head, justify="left" if index == 0 else "right")
+        for row in rows:
+            table.add_row(*row)
+        self._screen.print(table)
+
+    def chart(self, name: str, title: str, series: Sequence[Series], *, x_label: str, y_label: str) -> None:
+        (self.folder / f"{name}.svg").write_text(line_chart(title, series, x_label=x_label, y_label=y_label))
+
+
+def tuned(pool: Pool, report: Report) -> dict[str, str]:
+    """Each algorithm's learning rate: the best of one grid by mean held-out success over the run, on a seed of its own."""
+    rates: dict[str, str] = {}
+    rows = []
+    for algorithm in ALGORITHMS:
+        scores: dict[str, float] = {}
+        for rate in cases.RATES:
+            cells = [cases.cell(algorithm, cases.CURVE_LENGTH, success, rate) for success in cases.TUNING_SUCCESS]
+            curves = [curve for one in cells for curve in pool.curves("learning rates", one.cases(cases.TUNING_SEEDS))]
+            scores[rate] = sum(area(curve) for curve in curves) / len(curves)
+        rates[algorithm] = max(scores, key=lambda rate: scores[rate])
+        rows.append([algorithm, *(f"{scores[rate]:.3f}" for rate in cases.RATES), rates[algorithm]])
+    report.table("Learning rates: mean held-out success over the run", ["", *cases.RATES, "chosen"], rows)
+    return rates
+
+
+def area(curve: Curve) -> float:
+    """Mean success over the generations of the budget; a run that ended solved stays where it was."""
+    budget = cases.STEPS * cases.ATTEMPTS_PER_STEP
+    points = [*zip(curve.generations, curve.success, strict=True), (budget, curve.success[-1])]
+    total = sum((after[0] - before[0]) * (before[1] + after[1]) / 2 for before, after in pairwise(points))
+    return total / budget
+
+
+def compared(
+    pool: Pool, report: Report, what: str, levels: Sequence[tuple[int, float]], rates: dict[str, str], seeds: range
+) -> list[Comparison]:
+    """SDPO against GRPO at each (length, base success)."""
+    found = []
+    for length, success in levels:
+        curves = {
+            algorithm: pool.curves(what, cases.cell(algorithm, length, success, rates[algorithm]).cases(seeds))
+            for algorithm in ALGORITHMS
+        }
+        one = Comparison(length=length, base_success=success, sdpo=curves["sdpo"], grpo=curves["grpo"])
+        found.append(one)
+        report.chart(
+            f"success-l{length}-p{success:g}",
+            f"Held-out success, {length} digits, base success {success:.1%}",
+            [Series.of_runs(name, [(c.generations, c.success) for c in runs]) for name, runs in curves.items()],
+            x_label="generations",
+            y_label="held-out success",
+        )
+    report.table(
+        f"SDPO against GRPO, over {what}: what SDPO needs to reach GRPO's final success, over what GRPO needs",
+        ["digits, base success", "SDPO ends at", "GRPO ends at", "generations", "tokens", "seconds", "seeds"],
+        [one.row() for one in found],
+    )
+    return found
+
+
+def ablated(pool: Pool, report: Report, rates: dict[str, str], seeds: range) -> None:
+    """SDPO with one thing changed."""
+    rows = []
+    for index, name in enumerate(cases.ABLATIONS):
+        curves = pool.curves("ablations", cases.ablation(index, rates["sdpo"]).cases(seeds))
+        reached = spread([generations_to(curve, 0.5) or float("inf") for curve in curves])
+        rows.append(
+            [
+                name,
+                str(spread([curve.success[-1] for curve in curves])),
+                str(reached) if reached.mean != float("inf") else "not by all",
+                f"{sum(curve.credit for curve in curves) / len(curves):+.2f}",
+            ]
+        )
+    plain = pool.curves("ablations", cases.grpo_beside_ablations(rates["grpo"]).cases(seeds))
+    reached = spread([generations_to(curve, 0.5) or float("inf") for curve in plain])
+    rows.append(
+        [
+            "GRPO",
+            str(spread([curve.success[-1] for curve in plain])),
+            str(reached) if reached.mean != float("inf") else "not by all",
+            "",
+        ]
+    )
+    report.table(
+        f"SDPO with one thing changed ({cases.CURVE_LENGTH} digits, base success {cases.ABLATION_SUCCESS:.1%}, "
+        f"{cases.ABLATION_STEPS * cases.ATTEMPTS_PER_STEP} generations)",
+        ["", "ends at", "generations to 50 %", "credit, nats"],
+        rows,
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.learning.gym", description=__doc__)
+    parser.add_argument("what", choices=["all", "model"], nargs="?", default="all", help="model: make it and print its folder")
+    parser.add_argument("--folder", type=Path, default=Path("runs/gym"), help="records, curves and pictures")
+    parser.add_argument("--seeds", type=int, default=Size.num_seeds, help="of the comparison over base success")
+    arguments = parser.parse_args(words)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    report = Report(arguments.folder)
+    model = gym_model(cache_folder() / "models", Recipe(), lambda sentence: print(sentence, file=sys.stderr))
+    if arguments.what == "model":
+        print(model)
+        return 0
+    size = Size(num_seeds=arguments.seeds)
+    with Pool(model, arguments.folder) as pool:
+        rates = tuned(pool, report)
+        over_success = compared(
+            pool,
+            report,
+            "base success",
+            [(cases.CURVE_LENGTH, success) for success in cases.CURVE_SUCCESS],
+            rates,
+            range(size.num_seeds),
+        )
+        compared(
+            pool,
+            report,
+            "answer length",
+            [(length, cases.LENGTHS_SUCCESS) for length in cases.OTHER_LENGTHS],
+            rates,
+            range(size.num_length_seeds),
+        )
+        ablated(pool, report, rates, range(size.num_ablation_seeds))
+    print(json.dumps(summary(over_success, rates)))
+    return 0
+
+
+def summary(over_success: Sequence[Comparison], rates: dict[str, str]) -> dict[str, object]:
+    """The line of JSON."""
+    below = [ratio for one in over_success if one.base_success < 0.01 for ratio in one.ratios("generations")]
+    figure: Spread = spread(below)
+    return {
+        "generations_vs_grpo": round(figure.mean, 4),
+        "standard_error": round(figure.error, 4),
+        "runs": len(below),
+        "by_base_success": {
+            f"{one.base_success:g}": {
+                "generations_vs_grpo": round(spread(one.ratios("generations")).mean, 4),
+                "standard_error": round(spread(one.ratios("generations")).error, 4),
+                "bounds": one.bounds(),
+            }
+            for one in over_success
+        },
+        "learning_rates": rates,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
