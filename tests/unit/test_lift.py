@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from sdpo.config import HindsightConfig, HintChoice
+from sdpo.config import EvaluateConfig, HindsightConfig, HintChoice
 from sdpo.errors import UserError
 from sdpo.hindsight import choose_hints
 from sdpo.lift import cross_fitted_hints, lift_metrics, low_lift, teacher_lift
+from sdpo.look import look
 from sdpo.metrics import METRICS, lift_in_words
 from sdpo.types import (
     Attempt,
@@ -343,3 +344,34 @@ def test_training_hints_come_from_all_siblings_and_measured_ones_from_half_of_th
     hint = cross_fitted_hints(tried, FAILURES_ONLY, "seed")[1]
     assert hint is not None
     assert hint.demonstration is None
+
+
+class Plain(Rendered):
+    """Every task's own prompt is the same."""
+
+    def prompt(self, task: Task) -> tuple[int, ...]:
+        return (1,)
+
+
+class OneSolves(Knows):
+    """The first of a task's attempts is right, the second is told that it is wrong, and whoever is told so knows better."""
+
+    def verify(
+        self, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        for prompt, completion in completions:
+            is_solved = prompt.attempt_index == 0 or prompt.token_ids[0] == 50
+            verdict = Verdict(reward=float(is_solved), feedback=None if is_solved else "wrong 1")
+            yield prompt, Attempt(completion=completion, verdict=verdict)
+
+
+def test_sdpo_evaluate_measures_lift_where_it_is_asked_for() -> None:
+    tasks = [of_task.task for of_task in GROUPS]
+    for is_asked in (False, True):
+        config = EvaluateConfig(k=2, lift=is_asked)
+        engine = Model()
+        evaluation, lift = look(config, engine, OneSolves(), Plain(), tasks, Quiet())
+        assert evaluation.metrics["heldout/success"] == 0.5
+        assert len(engine.asked) == (3 * 2 + 3 if is_asked else 3 * 2)
+        assert lift == ({"lift": 0.0, "lift/se": 0.0, "lift/plain": 1.0, "lift/hindsight": 1.0, "lift/feedback": 0.0,
+                         "lift/share": 0.5} if is_asked else {})  # fmt: skip
