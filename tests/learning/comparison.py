@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tests.learning.runs import SOLVED, Curve
 
 TAKEN_OFF = 0.2
-"""Held-out success under which GRPO counts as not having begun to learn: what it ended at is then no goal, anything reaches it."""
+"""Held-out success under which GRPO counts as not having begun to learn: what it ended at is then no goal."""
 GOAL_WITHOUT_GRPO = 0.5
 """What SDPO has to reach instead, in fewer generations than GRPO's whole budget."""
 
