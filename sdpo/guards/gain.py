@@ -47,7 +47,7 @@ class Gain:
 
     def evaluation(self, metrics: Metrics) -> bool:
         """Whether to refresh after this evaluation."""
-        if not self.by_evaluation:
+        if not self.by_evaluation or "heldout/success" not in metrics:
             return False
         now = _Standing(success=metrics["heldout/success"], response_tokens=metrics["heldout/response_tokens"])
         return self._is_gain(now)

@@ -53,6 +53,8 @@ class Heldout:
     _best_se: float = 0.0
 
     def look(self, metrics: Metrics) -> str | None:
+        if "heldout/success" not in metrics:
+            return None
         success, noise = metrics["heldout/success"], metrics["heldout/success_se"]
         if success > self._best:
             self._best, self._best_se = success, noise

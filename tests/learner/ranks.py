@@ -170,6 +170,55 @@ def take(learner: DeepSpeedLearner, updates: Sequence[Update], algorithm: Algori
     return metrics
 
 
+@dataclass(frozen=True, kw_only=True)
+class Steered:
+    """The teacher's average after each thing it was told, and a second learner that took over at the end."""
+
+    stayed: bool
+    """After a step that it should not follow."""
+    refreshed: bool
+    """After a refresh it is the policy's master weights."""
+    speaks: bool
+    """And what it speaks with are these, rounded."""
+    follows_after: bool
+    """Whether it moved in the step after the refresh."""
+    whole: State
+    """After another step."""
+    resumed: State
+    """Likewise, of a learner that was restored in between."""
+
+
+def steer(seat: Seat, setup: Setup, steps: Steps, folder: Path) -> Steered:
+    """Three steps: one not followed and then a refresh, one followed; a save; and one more, with and without a restart."""
+    learner = setup.learner(seat)
+    begins = state(learner)["average"]
+    for update in steps[0]:
+        learner.update(update, setup.algorithm)
+    learner.finish_step(follow=False)
+    stayed = state(learner)["average"]
+    learner.refresh_teacher()
+    refreshed = state(learner)
+    speaking = dict(zip(learner._policy.trained, twin(learner), strict=True))
+    take(learner, steps[1], setup.algorithm)
+    followed = state(learner)["average"]
+    save(seat, learner, folder)
+    second = setup.learner(seat)
+    second.restore(folder, step=learner.step, num_updates=learner.num_updates)
+    for one in (learner, second):
+        take(one, steps[2], setup.algorithm)
+    average, master = refreshed["average"], refreshed["master"]
+    return Steered(
+        stayed=all(torch.equal(begins[name], stayed[name]) for name in begins),
+        refreshed=all(
+            torch.equal(average[name], master[name]) and not torch.equal(average[name], begins[name]) for name in begins
+        ),
+        speaks=all(torch.equal(average[name].to(said.dtype), said.flatten()) for name, said in speaking.items()),
+        follows_after=any(not torch.equal(average[name], followed[name]) for name in begins),
+        whole=state(learner),
+        resumed=state(second),
+    )
+
+
 def save(seat: Seat, learner: DeepSpeedLearner, folder: Path) -> None:
     """Returns once every rank has."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -323,7 +323,7 @@ def course(
             norms.append(optimizer.step(trained, dict(zip(trained, found, strict=True))))
             losses.append(total.item())
         if isinstance(algorithm, SDPOConfig):
-            rate = algorithm.teacher.ema_rate
+            rate = 0.0 if algorithm.teacher.kind is TeacherKind.on_gain else algorithm.teacher.ema_rate
             average = {name: (1.0 - rate) * average[name] + rate * trained[name].detach() for name in trained}
     return Course(
         losses=losses,
@@ -344,7 +344,7 @@ def _teacher(algorithm: AlgorithmConfig, live: Weights, first: Weights, average:
             return Teacher(voices=((live, 1.0),))
         case TeacherKind.frozen:
             return Teacher(voices=((first, 1.0),))
-        case TeacherKind.ema:
+        case TeacherKind.ema | TeacherKind.on_gain:
             return Teacher(voices=((average, 1.0),))
         case TeacherKind.trust_region:
             return Teacher(voices=((first, 1.0 - share), (live, share)))

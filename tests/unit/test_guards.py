@@ -190,7 +190,7 @@ def test_an_alarm_is_not_raised_again_for_a_while() -> None:
 
 def test_numbers_that_are_missing_are_no_alarm() -> None:
     bare = [{"step": step, "success": 0.1, "response_tokens": 60.0, "updates": 1.0, "hindsight": 1.0} for step in range(1, 40)]
-    assert raised(bare) == []
+    assert raised(bare, [{"step": 10, "lift": 0.1}], on_gain()) == []
 
 
 # What an alarm does.
