@@ -33,9 +33,9 @@ LAYERS = [
         "sdpo.compose",
         "sdpo.export",
     },
-    {"sdpo.lift"},
+    {"sdpo.lift", "sdpo.foreground"},
     {"sdpo.train", "sdpo.replay"},
-    {"sdpo.launch"},
+    {"sdpo.launch", "sdpo.warmup"},
     {"sdpo.cli"},
 ]
 ROOMS = {

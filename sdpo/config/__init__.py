@@ -47,6 +47,7 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
+from sdpo.config.warmup import PairsConfig, WarmupConfig
 
 __all__ = [
     "AlgorithmConfig",
@@ -71,6 +72,7 @@ __all__ = [
     "ModelConfig",
     "Normalisation",
     "Offload",
+    "PairsConfig",
     "PolicyGradientConfig",
     "RatioLevel",
     "ReplayConfig",
@@ -86,5 +88,6 @@ __all__ = [
     "TeacherConfig",
     "TeacherKind",
     "TrackingConfig",
+    "WarmupConfig",
     "register",
 ]

@@ -12,6 +12,7 @@ from sdpo.config.algorithm import GRPOConfig, SDPOConfig
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
+from sdpo.config.warmup import WarmupConfig
 
 
 class ExportedWeights(Enum):
@@ -81,6 +82,7 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="replay_schema", node=ReplayConfig)
     store.store(name="export_schema", node=ExportConfig)
+    store.store(name="warmup_schema", node=WarmupConfig)
     groups: dict[str, dict[str, type]] = {
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
         "model": {"model_schema": ModelConfig},
