@@ -126,7 +126,7 @@ class Hanging(Letters):
 
 
 class Sums(Letters):
-    """Asks for a letter and a number, knows the right answer, and says which of the two is wrong. A random model never gets it."""
+    """Asks for a letter and a number, knows the right answer, and says which of the two is wrong; a random model never has it."""
 
     name = "sums"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
 
 _FIXED = r"```[^\n]*|</?[^\W\d][\w-]*>|\s+"
 _PIECES = re.compile(rf"{_FIXED}|[^\W\d]\w*|\d+|==|!=|<=|>=|//|\*\*|&&|\|\||.", re.DOTALL)
@@ -59,24 +59,25 @@ def _values(pieces: Sequence[str], places: Sequence[int], draw: random.Random) -
 
 
 def _words(pieces: Sequence[str], places: Sequence[int], draw: random.Random) -> Iterator[str]:
-    """Another word of the text in a word's place."""
+    """Another word of the text in a word's place; where there is no other, the word misspelt."""
     words = sorted({pieces[place] for place in places if pieces[place].isidentifier()})
     for place in places:
         others = [word for word in words if word != pieces[place]]
         if pieces[place] in words and others:
             yield _with(pieces, place, draw.choice(others))
+        elif pieces[place] in words:
+            word = pieces[place]
+            yield from (_with(pieces, place, word[:at] + word[at + 1 :]) for at in range(len(word)))
 
 
 def _order(pieces: Sequence[str], places: Sequence[int], draw: random.Random) -> Iterator[str]:
     """A token dropped, or two neighbours exchanged."""
-    for position, place in enumerate(places):
-        if draw.random() < 0.5 or position + 1 == len(places):
-            yield _with(pieces, place, "")
-        else:
-            following = places[position + 1]
-            swapped = list(pieces)
-            swapped[place], swapped[following] = pieces[following], pieces[place]
-            yield "".join(swapped)
+    for place in places:
+        yield _with(pieces, place, "")
+    for place, following in pairwise(places):
+        swapped = list(pieces)
+        swapped[place], swapped[following] = pieces[following], pieces[place]
+        yield "".join(swapped)
 
 
 def _with(pieces: Sequence[str], place: int, piece: str) -> str:

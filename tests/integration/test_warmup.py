@@ -22,7 +22,8 @@ def words(trainer: Trainer, *more: str) -> list[str]:
     return [
         *(word for word in trainer.words(env=SUMS) if word.startswith(shared)),
         f"to={trainer.runs / 'warm'}", f"logs_dir={trainer.runs / 'warmup' / 'logs'}", "num_updates=4", "lr=1e-2",
-        "sampling.max_response_tokens=12", "pairs_per_update=6", "plain_per_update=2", "pairs.num_tasks=8", "pairs.num_attempts=2",
+        "sampling.max_response_tokens=12", "pairs_per_update=6", "plain_per_update=2", "pairs.num_tasks=8",
+        "pairs.num_attempts=2",
         *more,
     ]  # fmt: skip
 
