@@ -26,7 +26,7 @@ from sdpo.run_report import EvaluationLog, StopRequest
 from sdpo.terminal import Terminal
 from sdpo.types import Sampling
 from sdpo.warmup.exploration import Explored, explore
-from sdpo.warmup.measurement import Examiner, Measured, table
+from sdpo.warmup.measurement import Examiner, Measured, in_words, table
 from sdpo.warmup.pairs import Pairs, counts, make_pairs
 from sdpo.warmup.preparation import Ready, prepare
 from sdpo.warmup.schedule import shares, updates
@@ -90,6 +90,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
             max_set_aside_share=config.rollout.max_set_aside_share,
         )
         before = examiner.measure(log)
+        terminal.say(f"before: {in_words(before)}")
         explored = _explored(config, ready, engine, verifier, log)
         terminal.phase("hindsight")
         pairs = make_pairs(explored, ready.renderer, str(config.seed))
@@ -98,6 +99,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
         terminal.phase("sync")
         engine.load(learner.weights(), version=learner.step)
         after = examiner.measure(log)
+        terminal.say(f"after: {in_words(after)}")
         outcome = Outcome(
             model=ready.model_path,
             env=ready.environment.name,

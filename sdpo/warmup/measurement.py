@@ -72,6 +72,14 @@ class Examiner:
         return found
 
 
+def in_words(measured: Measured) -> str:
+    """In a line, e.g. ``success 29.2% ± 4.5%, lift of demonstration +3.1% ± 4.0%, of feedback -1.0% ± 2.0%``."""
+    if not measured:
+        return "nothing is measured (evaluation.num_tasks=0)"
+    lifts = ", ".join(f"of {kind} {_cell(measured, f'{kind}/lift')}" for kind in KINDS)
+    return f"success {_cell(measured, 'plain')}, lift {lifts}"
+
+
 def table(before: Measured, after: Measured, num_attempts: int) -> Table:
     """Side by side, in per cent."""
     shown = Table(title=f"Held-out tasks, {num_attempts} attempts each")

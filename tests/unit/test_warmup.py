@@ -32,7 +32,7 @@ from sdpo.types import (
     Verdict,
 )
 from sdpo.warmup.exploration import Answer, Explored, Failure, explore
-from sdpo.warmup.measurement import table
+from sdpo.warmup.measurement import in_words, table
 from sdpo.warmup.pairs import Pair, Pairs, counts, make_pairs
 from sdpo.warmup.preparation import prepare
 from sdpo.warmup.schedule import shares, updates
@@ -356,6 +356,7 @@ def test_the_folder_must_be_named() -> None:
 
 def test_what_could_not_be_measured_is_a_dash_in_the_table() -> None:
     before = {"plain": 0.25, "plain/se": 0.05, "demonstration/lift": 0.1}
+    assert in_words(before) == "success 25.0% ± 5.0%, lift of demonstration +10.0%, of feedback -"
     rows = table(before, {"plain": 0.5, "plain/se": 0.05}, 4)
     cells = [list(column.cells) for column in rows.columns]
     assert cells[1] == ["25.0% ± 5.0%", "-", "+10.0%", "-", "-"]
