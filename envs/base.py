@@ -51,8 +51,8 @@ class Conversational(Protocol):
 
 @runtime_checkable
 class HasReference(Protocol):
-    """What an environment may offer besides: a right answer to each of its tasks. Training never asks for it, a warm-up for those of
-    training tasks (docs/warmup.md).
+    """What an environment may offer besides: a right answer to each of its tasks. Training never asks for it; a
+    warm-up asks for those of training tasks (docs/warmup.md).
 
     ``sdpo envs check`` does: verify must give it the reward 1, and it must not stand in the feedback to wrong answers.
     """
