@@ -132,7 +132,7 @@ OWN = {0: ["a = 6", "a = 5"], 2: ["x = 1", "c = 1"]}
 
 def test_every_answer_that_is_learned_is_right_and_ends_its_turn(pen: Writer, renderer: ChatRenderer) -> None:
     environment = Sums()
-    pairs = all_of(make_pairs(explored(environment, pen, renderer, OWN), renderer, "0"))
+    pairs = all_of(make_pairs(explored(environment, pen, renderer, OWN), renderer, 0))
     assert len(pairs) > 20
     task_of = {task.id: task for task in TASKS}
     for pair in pairs:
@@ -146,7 +146,7 @@ def test_feedback_is_what_the_environment_said_of_a_wrong_answer(pen: Writer, re
     """And the prompt that shows it is the one that training would show."""
     environment = Sums()
     found = explored(environment, pen, renderer, OWN)
-    pairs = make_pairs(found, renderer, "0")
+    pairs = make_pairs(found, renderer, 0)
     prompts = {pair.prompt_ids for pair in pairs[HintSource.feedback]}
     expected = set()
     for task in found:
@@ -163,7 +163,7 @@ def test_feedback_is_what_the_environment_said_of_a_wrong_answer(pen: Writer, re
 def test_everything_is_a_function_of_the_seed(what: str, pen: Writer, renderer: ChatRenderer) -> None:
     def made(seed: int) -> object:
         found = explored(Sums(), pen, renderer, OWN, seed=seed)
-        pairs = make_pairs(found, renderer, str(seed))
+        pairs = make_pairs(found, renderer, seed)
         if what == "pairs":
             return pairs
         config = composed(f"seed={seed}")
@@ -194,7 +194,7 @@ def test_a_demonstration_is_another_right_answer_where_there_is_one() -> None:
     def shown(*texts: str) -> set[tuple[str, str]]:
         answers = tuple(Answer(text=text, token_ids=tuple(map(ord, text)), is_own=text != "reference") for text in texts)
         group = Group(task=TASKS[0], prompt_ids=(1,), attempts=())
-        pairs = make_pairs([Explored(group=group, answers=answers, failures=())], Spells(), "0")  # type: ignore[arg-type]
+        pairs = make_pairs([Explored(group=group, answers=answers, failures=())], Spells(), 0)  # type: ignore[arg-type]
         spelled = [("".join(map(chr, pair.response_ids)), "".join(map(chr, pair.prompt_ids))) for pair in all_of(pairs)]
         assert len(spelled) == len(texts)
         return set(spelled)
@@ -211,7 +211,7 @@ def test_own_answers_that_were_cut_off_are_shown_and_not_learned(pen: Writer, re
 
     (found, *_) = explored(Knowing(), pen, renderer, {0: ["a cut one", "another a"]}, cut=True)
     assert [answer.token_ids is None for answer in found.answers] == [True, True, False]
-    pairs = all_of(make_pairs([found], renderer, "0"))
+    pairs = all_of(make_pairs([found], renderer, 0))
     assert {pair.origin for pair in pairs} == {"reference-own"}
 
 
@@ -234,7 +234,7 @@ def test_a_reference_that_the_environment_refuses_is_not_learned(pen: Writer, re
     found = explored(Confused(), pen, renderer)
     assert all(task.answers == () for task in found)
     with pytest.raises(UserError, match=r"needs right answers to learn; .* none of the model's own 12 attempts"):
-        make_pairs(found, renderer, "0")
+        make_pairs(found, renderer, 0)
 
 
 def test_an_environment_without_a_reference_gives_pairs_from_the_models_own_successes(
@@ -242,7 +242,7 @@ def test_an_environment_without_a_reference_gives_pairs_from_the_models_own_succ
 ) -> None:
     tasks = Letters().tasks("train", 0)[:2]
     found = explored(Letters(), pen, renderer, {0: ["a", "zzz"], 1: ["zzz", "xxx"]}, tasks=tasks)
-    pairs = make_pairs(found, renderer, "0")
+    pairs = make_pairs(found, renderer, 0)
     assert counts(pairs) == {"demonstration": {"own-itself": 1}, "feedback": {"own-own": 1}, "both": {"own-own": 1}}
     assert {pair.task_id for pair in all_of(pairs)} == {tasks[0].id}
 
