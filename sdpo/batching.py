@@ -55,6 +55,7 @@ def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
             [_weights(sample, sample.distillation_weight if sample.is_distilled else 0.0) for sample in samples], torch.float32
         ),
         policy_gradient_weights_N=_joined([_weights(sample, sample.policy_gradient_weight) for sample in samples], torch.float32),
+        supervised_weights_N=_joined([_weights(sample, sample.supervised_weight) for sample in samples], torch.float32),
     )
 
 
@@ -74,6 +75,7 @@ def _update(index: int, samples: Sequence[Sample], batch: BatchConfig, ranks: Ra
         num_loss_tokens=sum(sum(sample.loss_mask) for sample in graded),
         num_loss_rows=len(graded),
         num_distilled_tokens=sum(sum(sample.loss_mask) for sample in divided_by),
+        num_supervised_tokens=sum(sum(sample.loss_mask) for sample in samples if sample.supervised_weight != 0.0),
         num_scored_tokens=sum(sum(sample.loss_mask) for sample in rows),
         num_learned_rows=len(rows),
         num_learned_tokens=sum(one.num_tokens for of_rank in batches for one in of_rank),
@@ -82,7 +84,7 @@ def _update(index: int, samples: Sequence[Sample], batch: BatchConfig, ranks: Ra
 
 def _carries_gradient(sample: Sample, algorithm: AlgorithmConfig) -> bool:
     is_graded = sample.policy_gradient_weight != 0.0 and (sample.advantage != 0.0 or algorithm.has_terms_without_advantage)
-    return sample.is_distilled or is_graded
+    return sample.is_distilled or is_graded or sample.supervised_weight != 0.0
 
 
 FAIR_ENOUGH = 1.1

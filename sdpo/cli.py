@@ -1,4 +1,4 @@
-"""``sdpo train | evaluate | export | replay | envs | doctor``. An error of the user's is one paragraph and exit code 2."""
+"""``sdpo train | evaluate | warmup | export | replay | envs | doctor``. An error of the user's is a paragraph and exit code 2."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
       --quiet                           one line a step instead of the live view
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
       lift=true                         and how much better it answers when it is shown a hint
+  sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
   sdpo envs list                        the environments that are installed
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _failed(str(error), 2)
     except MachineError as error:
-        return _failed(f"{error}\nThe last checkpoint stands; the same command continues from it.", 1)
+        continues = "The last checkpoint stands; the same command continues from it."
+        return _failed(f"{error}\n{continues}" if command == "train" else str(error), 1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             2,
         )
     except KeyboardInterrupt:
-        return _failed("stopped at once; the last checkpoint stands", 130)
+        return _failed("stopped at once" + ("; the last checkpoint stands" if command == "train" else ""), 130)
 
 
 def _failed(sentence: str, code: int) -> int:
@@ -81,6 +83,13 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.launch import run_evaluation
 
             return run_evaluation(evaluation)
+        case "warmup", overrides:
+            from sdpo.compose import warmup_config
+
+            warmup = warmup_config(["quiet=true" if word == "--quiet" else word for word in overrides])
+            from sdpo.warmup.command import run_warmup
+
+            return run_warmup(warmup)
         case "export", overrides:
             from sdpo.compose import export_config
 

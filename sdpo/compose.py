@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sdpo.config import Config, EvaluateConfig, ExportConfig, GRPOConfig, ReplayConfig, SDPOConfig, register
+from sdpo.config import Config, EvaluateConfig, ExportConfig, GRPOConfig, ReplayConfig, SDPOConfig, WarmupConfig, register
 from sdpo.errors import UserError
 
 
@@ -42,6 +42,13 @@ def export_config(overrides: Sequence[str]) -> ExportConfig:
     """The config of ``sdpo export``. Raises UserError likewise."""
     config = _composed("export", overrides)
     assert isinstance(config, ExportConfig)
+    return config
+
+
+def warmup_config(overrides: Sequence[str]) -> WarmupConfig:
+    """The config of ``sdpo warmup``. Raises UserError likewise."""
+    config = _composed("warmup", overrides)
+    assert isinstance(config, WarmupConfig)
     return config
 
 
@@ -93,7 +100,7 @@ def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
         return f"a config key must exist; {key!r} does not. {hint} (sdpo/config/ has them all; --dry-run prints yours.)"
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    missing = re.search(r"Missing mandatory value: (\S+)", str(cause))
+    missing = re.search(r"[Mm]issing mandatory value: (\S+)", str(cause))
     if missing:
         return f"{missing.group(1)} must be given; add {missing.group(1)}=VALUE to the command."
     field = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 import yaml
 from rich.console import Console
@@ -18,11 +13,11 @@ from sdpo import outcome
 from sdpo.cluster import connected, gpu_shares
 from sdpo.config import Config, EvaluateConfig
 from sdpo.envs import registry
+from sdpo.foreground import chatter_into, stopping, user_screen
 from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
-from sdpo.logs import redirect_output
 from sdpo.look import look
 from sdpo.metrics import lift_in_words
 from sdpo.models import is_fetched
@@ -41,7 +36,7 @@ from sdpo.train import train
 
 def run_training(config: Config) -> int:
     """``sdpo train``. Returns the exit code: 0, or 128 + the signal that ended it early."""
-    screen = _screen()
+    screen = user_screen()
     config.env.name = registry.anywhere(config.env.name)
     folder = RunFolder(Path(config.runs_dir).absolute() / config.name)
     folder.check(config)
@@ -60,7 +55,7 @@ def run_training(config: Config) -> int:
         outcome.show(screen, folder)
         return 0
     folder.forget_after(first_step)
-    with _chatter_into(folder.logs / "driver.log", screen):
+    with chatter_into(folder.logs / "driver.log", screen):
         stopped_by = _train(config, folder, ready, screen, last, first_step)
     outcome.show(screen, folder)
     if outcome.ended_by_alarm(screen, folder, config):
@@ -94,7 +89,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
     stop = StopRequest()
     guards = folded(config, records(folder.metrics), records(folder.evaluations))
     successes = remembered(config.algorithm, folder.rollouts_up_to(first_step))
-    with connected(config.cluster), terminal, _stopping(stop, terminal):
+    with connected(config.cluster), terminal, stopping(stop, terminal):
         terminal.say(f"{folder.path}: " + (f"continuing after step {first_step}" if last else "a new run"))
         shares = gpu_shares(config.learner.num_ranks, config.rollout.num_engines, config.rollout.tensor_parallel_size)
         engine = EngineFleet(
@@ -150,7 +145,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
 
 def run_evaluation(config: EvaluateConfig) -> int:
     """``sdpo evaluate``: prints a table and one line of JSON."""
-    screen = _screen()
+    screen = user_screen()
     model = config.model
     if config.checkpoint is not None:
         checkpoint.counters_of(Path(config.checkpoint))
@@ -164,7 +159,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     )
     logs = Path(config.logs_dir).absolute()
     terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 1)
-    with _chatter_into(logs / "driver.log", screen), connected(config.cluster), terminal:
+    with chatter_into(logs / "driver.log", screen), connected(config.cluster), terminal:
         engine = EngineFleet(
             model_path,
             max_model_tokens=max(config.sampling.max_prompt_tokens, config.hindsight_tokens)
@@ -186,43 +181,3 @@ def run_evaluation(config: EvaluateConfig) -> int:
     found = {"model": model_path, "env": environment.name, "tasks": len(tasks_P), "k": config.k, **evaluation.metrics, **lift}
     screen.print(json.dumps(found), highlight=False, markup=False, soft_wrap=True)
     return 0
-
-
-def _screen() -> Console:
-    """On a descriptor of its own, so that it stays the user's when this process's output is sent to a file."""
-    return Console(file=os.fdopen(os.dup(1), "w", buffering=1), soft_wrap=False)
-
-
-@contextmanager
-def _chatter_into(log: Path, screen: Console) -> Iterator[None]:
-    """Send everything but the screen into ``log`` for the length of the block."""
-    saved = os.dup(1), os.dup(2)
-    redirect_output(log)
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # the log's disk may be full
-                stream.flush()
-        for descriptor, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
-
-
-@contextmanager
-def _stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
-    """SIGINT, SIGTERM and a closed terminal ask for an end after the step; a second one, or one before the first step, ends at
-    once."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set or not stop.can_wait:
-            raise KeyboardInterrupt
-        stop.is_set, stop.signal_number = True, number
-        terminal.stop_was_asked()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

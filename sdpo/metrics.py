@@ -48,6 +48,9 @@ METRICS: Mapping[str, Metric] = {
     "loss": Metric(unit="nats", reduction=Reduction.mean, meaning="what was minimised, over the update's loss tokens"),
     "loss/distillation": Metric(unit="nats", reduction=Reduction.mean, meaning="the distillation part of it"),
     "loss/policy_gradient": Metric(unit="1", reduction=Reduction.mean, meaning="the policy-gradient part of it"),
+    "loss/supervised": Metric(
+        unit="nats", reduction=Reduction.mean, meaning="the cross-entropy part of it, per supervised token (`sdpo warmup`)"
+    ),
     "divergence": Metric(unit="nats", reduction=Reduction.mean, meaning="student to teacher per distilled token, unweighted"),
     "credit": Metric(
         unit="nats",
@@ -64,7 +67,7 @@ METRICS: Mapping[str, Metric] = {
     "mismatch": Metric(
         unit="nats",
         reduction=Reduction.mean,
-        meaning="mean ratio - log ratio - 1 between learner and engine, per token",
+        meaning="mean ratio - log ratio - 1 between learner and engine, per sampled token",
     ),
     "grad_norm": Metric(unit="1", reduction=Reduction.mean, meaning="norm of the gradient before clipping"),
     "lr": Metric(unit="1", meaning="learning rate of the last update"),

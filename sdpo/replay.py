@@ -87,7 +87,7 @@ def _table(sums: list[dict[str, float]]) -> Table:
             of_batch["divergence"] / distilled,
             of_batch["credit"] / distilled,
             of_batch["entropy"] / tokens,
-            of_batch["mismatch"] / tokens,
+            of_batch["mismatch"] / max(of_batch["sampled"], 1.0),
         ]
         style = None if all(map(math.isfinite, (of_batch[name] for name in SUMS))) else "red"
         table.add_row(str(index), f"{of_batch['learned']:.0f}", *(f"{value:.4g}" for value in values), style=style)

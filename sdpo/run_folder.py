@@ -19,7 +19,7 @@ from typing import TextIO
 
 import yaml
 
-from sdpo.config import Config, Resume
+from sdpo.config import Config, Resume, WarmupConfig
 from sdpo.errors import UserError
 
 _MAY_DIFFER = (
@@ -140,7 +140,7 @@ def records(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 
 
-def plain(config: Config) -> dict[str, object]:
+def plain(config: Config | WarmupConfig) -> dict[str, object]:
     """The config as nested dicts of plain values, for YAML and comparison."""
     converted = _plain(dataclasses.asdict(config))
     assert isinstance(converted, dict)

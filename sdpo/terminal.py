@@ -37,6 +37,7 @@ _SHOWN = (
     ("divergence", "student–teacher divergence", "{:.4f} nats"),
     ("entropy", "entropy", "{:.3f} nats"),
     ("loss", "loss", "{:+.4f}"),
+    ("loss/supervised", "cross-entropy", "{:.4f} nats"),
     ("tokens_per_s", "generation", "{:.0f} tokens/s"),
 )
 STOPPING = "stopping after this step, with a checkpoint; once more to stop at once"
@@ -132,6 +133,18 @@ class Terminal:
                 f"step {step}/{self._num_steps}  success {row['success']:.1%}  reward {row['reward']:.3f}  hindsight "
                 f"{row['hindsight']:.1%}  response {row['response_tokens']:.0f} tokens  {row['tokens_per_s']:.0f} tokens/s  "
                 f"step {row['time/step_s']:.0f} s  ETA {_duration(self._eta_s())}"
+            )
+
+    def update_ends(self, update: int, row: Mapping[str, float]) -> None:
+        """Of a command whose steps are single updates, with nothing sampled in between."""
+        self._steps_s.append(row["time/step_s"])
+        self._step_since = None
+        self._remember(row)
+        if self._live is None:
+            self.say(
+                f"update {update}/{self._num_steps}  cross-entropy {row['loss/supervised']:.3f}  divergence from the base "
+                f"{row.get('divergence', 0.0):.4f}  gradient {row['grad_norm']:.2f}  {row['time/step_s']:.1f} s  "
+                f"ETA {_duration(self._eta_s())}"
             )
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:

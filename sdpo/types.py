@@ -209,8 +209,11 @@ class Sample:
     """Factor of the row's distillation loss; 0: none."""
     policy_gradient_weight: float = 0.0
     """Factor of the row's policy-gradient loss; 0: none."""
+    supervised_weight: float = 0.0
+    """Factor of the row's cross-entropy -log π(y_t); 0: none. No engine sampled such a row, so it carries no other loss of a
+    token, and its ``sampled_logprobs`` are not looked at."""
     token_weights: tuple[float, ...] | None = None
-    """[R] factors of both losses; None: 1 throughout."""
+    """[R] factors of all losses; None: 1 throughout."""
     task_index: int = 0
     """Position of the task in the step's batch: rows of one task stay in one update."""
     is_solved: bool = False
@@ -228,6 +231,12 @@ class Sample:
         if not self.response_ids or not self.prompt_ids or self.teacher_prompt_ids == ():
             raise ValueError(
                 "a sample needs at least one prompt token and one response token, and a hindsight prompt is None or not empty"
+            )
+        if self.supervised_weight != 0.0 and (self.is_distilled or self.policy_gradient_weight != 0.0 or self.token_weights):
+            raise ValueError(
+                "a supervised sample carries no distillation, policy gradient or token weights (no engine sampled it, so it has "
+                f"no log-probabilities to weigh them by); got a supervised weight of {self.supervised_weight} beside one of "
+                "them. Make two samples of it."
             )
 
     @property
@@ -295,6 +304,8 @@ class MicroBatch:
     """[N] float32, 0 where the row is not distilled."""
     policy_gradient_weights_N: Tensor
     """[N] float32, 0 where the row has no policy-gradient loss."""
+    supervised_weights_N: Tensor
+    """[N] float32, 0 where the row is not supervised, and so was sampled by an engine."""
 
     @property
     def num_tokens(self) -> int:
@@ -326,6 +337,8 @@ class Update:
     """Those rows."""
     num_distilled_tokens: int
     """Response tokens that the sum of the distillation losses is divided by, likewise."""
+    num_supervised_tokens: int
+    """Response tokens of supervised rows, likewise."""
     num_scored_tokens: int
     """Response tokens of the rows in the micro-batches."""
     num_learned_rows: int

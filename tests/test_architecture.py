@@ -43,9 +43,9 @@ LAYERS = [
         "sdpo.compose",
         "sdpo.export",
     },
-    {"sdpo.lift"},
-    {"sdpo.train", "sdpo.replay", "sdpo.look"},
-    {"sdpo.launch"},
+    {"sdpo.lift", "sdpo.foreground"},
+    {"sdpo.train", "sdpo.replay", "sdpo.look", "sdpo.report"},
+    {"sdpo.launch", "sdpo.warmup"},
     {"sdpo.cli"},
 ]
 ROOMS = {

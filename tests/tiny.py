@@ -123,3 +123,22 @@ class Hanging(Letters):
         if task.payload == "a":
             time.sleep(3600)
         return super().verify(task, completion)
+
+
+class Sums(Letters):
+    """Asks for a letter and a number, knows the right answer, and says which of the two is wrong; a random model never has it."""
+
+    name = "sums"
+
+    def reference(self, task: Task) -> str:
+        letter = str(task.payload)
+        return f"{letter} = {ord(letter) % 7}"
+
+    def verify(self, task: Task, completion: str) -> Verdict:
+        letter, _, number = completion.strip().partition(" = ")
+        right_letter, _, right_number = self.reference(task).partition(" = ")
+        if letter != right_letter:
+            return Verdict(reward=0.0, feedback=f"{letter[:20]!r} is not the letter that was asked for.")
+        if number != right_number:
+            return Verdict(reward=0.0, feedback=f"The number is {number[:20]!r}, and the letter has another.")
+        return Verdict(reward=1.0)

@@ -45,6 +45,7 @@ from sdpo.config.run import (
     SamplingConfig,
 )
 from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
+from sdpo.config.warmup import PairsConfig, WarmupConfig
 
 __all__ = [
     "AlgorithmConfig",
@@ -73,6 +74,7 @@ __all__ = [
     "Normalisation",
     "Offload",
     "OnLowLift",
+    "PairsConfig",
     "PolicyGradientConfig",
     "QuestionWeight",
     "RatioLevel",
@@ -90,5 +92,6 @@ __all__ = [
     "TeacherConfig",
     "TeacherKind",
     "TrackingConfig",
+    "WarmupConfig",
     "register",
 ]

@@ -13,6 +13,7 @@ from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutCon
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.teacher import HindsightConfig, HintChoice
+from sdpo.config.warmup import WarmupConfig
 
 
 class ExportedWeights(Enum):
@@ -101,6 +102,7 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="replay_schema", node=ReplayConfig)
     store.store(name="export_schema", node=ExportConfig)
+    store.store(name="warmup_schema", node=WarmupConfig)
     groups: dict[str, dict[str, type]] = {
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
         "model": {"model_schema": ModelConfig},

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sdpo.config.algorithm import AlgorithmConfig, RatioLevel, Routing, SDPOConfig
+from sdpo.config.algorithm import AlgorithmConfig, Routing, SDPOConfig
+from sdpo.config.policy_gradient import RatioLevel
 from sdpo.config.rules import at_least, between
 
 

@@ -62,9 +62,13 @@ class LearnerActor:
     def save(self, folder: Path) -> None:
         """This rank's part of a checkpoint, into ``folder``; rank 0 adds the plain model."""
         self._learner.save(folder)
+        self.write_policy(folder / checkpoint.POLICY)
+
+    def write_policy(self, folder: Path) -> None:
+        """The plain model in a new ``folder``, from rank 0."""
         parameters = self._learner.state_dict(wanted=self._is_first)
         if self._is_first:
-            policy_folder.write(folder / checkpoint.POLICY, parameters, self._model_path)
+            policy_folder.write(folder, parameters, self._model_path)
 
     def restore(self, folder: Path, counters: Counters) -> None:
         self._learner.restore(folder, step=counters.step, num_updates=counters.num_updates)
@@ -194,6 +198,10 @@ class LearnerGroup:
         except (OSError, MachineError) as error:
             raise checkpoint.abandon(path, error) from error
         checkpoint.prune(path.parent, keep=self._checkpoints.keep, keep_best=self._checkpoints.keep_best)
+
+    def write_policy(self, folder: Path) -> None:
+        """The policy as it is now, as a plain Hugging Face folder, which must not be there yet."""
+        self._answers([actor.write_policy.remote(folder) for actor in self._actors])
 
     def _answers(self, refs: Sequence[ray.ObjectRef]) -> list:  # type: ignore[type-arg]
         """Of all ranks, or the reason why one gave none: who was waited for, and the end of its log."""

@@ -21,16 +21,19 @@ SUMS = (
     "loss",
     "distillation",
     "policy_gradient",
+    "supervised",
     "divergence",
     "credit",
     "entropy",
     "mismatch",
     "distilled",
+    "sampled",
     "learned",
     "credit_solved",
     "distilled_solved",
 )
-"""What is summed over the tokens that were learned from, in the order of the vector that micro_batch_loss returns."""
+"""What is summed over the tokens that were learned from, in the order of the vector that micro_batch_loss returns. The last three
+count them: those that were distilled, those that an engine sampled, and all."""
 
 LARGEST_LOG_RATIO = 20.0
 """As the mismatch counts it: a token that the engine gave no chance shall show in the metric, not make it infinite."""
@@ -117,6 +120,8 @@ class _Tokens:
     """Weight of the distillation loss, the update's count divided out."""
     policy_gradient_n: Tensor
     """Weight of the policy-gradient loss, likewise."""
+    supervised_n: Tensor
+    """Weight of the cross-entropy, likewise."""
     extra: float
     """Weight of the entropy bonus and the reference KL of each token."""
 
@@ -136,6 +141,7 @@ class _Tokens:
             advantages_n=picked(self.advantages_n),
             distillation_n=picked(self.distillation_n),
             policy_gradient_n=picked(self.policy_gradient_n),
+            supervised_n=picked(self.supervised_n),
             extra=self.extra,
         )
 
@@ -173,6 +179,7 @@ def _tokens(
         advantages_n=mine(batch.advantages_N),
         distillation_n=mine(batch.distillation_weights_N) / max(update.num_distilled_tokens, 1),
         policy_gradient_n=mine(batch.policy_gradient_weights_N * factors_N),
+        supervised_n=mine(batch.supervised_weights_N) / max(update.num_supervised_tokens, 1),
         extra=1.0 / max(update.num_scored_tokens, 1),
     )
 
@@ -185,18 +192,21 @@ def _learn(
     loss, scores = fused_loss(
         hidden_nH.index_select(0, tokens.places_n), head_VH, tokens.ids_n, objective, comparison=comparison, budget=budget
     )
-    log_ratio_n = (scores.student_N - tokens.sampled_n).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    was_sampled_n = tokens.supervised_n == 0.0  # of the others no engine has said how probable they were
+    log_ratio_n = (scores.student_N - tokens.sampled_n)[was_sampled_n].clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     is_distilled = comparison is not None
     credit_n = scores.teacher_N - scores.student_N if is_distilled else torch.zeros_like(scores.student_N)
     sums = (
         loss.detach(),
         objective.distillation,
         objective.policy_gradient,
+        objective.supervised,
         scores.divergence_N.sum(),
         credit_n.sum(),
         scores.entropy_N.sum(),
         (log_ratio_n.exp() - log_ratio_n - 1.0).sum(),
         len(tokens.ids_n) if is_distilled else 0,
+        was_sampled_n.sum(),
         len(tokens.ids_n),
         credit_n.where(tokens.solved_n, 0.0).sum(),
         tokens.solved_n.sum() if is_distilled else 0,
@@ -210,12 +220,14 @@ class _Objective:
     def __init__(self, tokens: _Tokens, algorithm: AlgorithmConfig, *, is_distilled: bool) -> None:
         self._tokens, self._algorithm, self._is_distilled = tokens, algorithm, is_distilled
         self._is_graded = bool((tokens.policy_gradient_n != 0.0).any())
+        self._is_supervised = bool((tokens.supervised_n != 0.0).any())
         self.is_pointwise = not (
             (is_distilled and isinstance(algorithm, SDPOConfig) and algorithm.distils_whole_rows)
             or (self._is_graded and algorithm.policy_gradient.ratio is RatioLevel.sequence)
         )
         self.distillation: Tensor | float = 0.0
         self.policy_gradient: Tensor | float = 0.0
+        self.supervised: Tensor | float = 0.0
 
     def __call__(self, scores: TokenScores, tokens: slice) -> Tensor:
         known, algorithm = self._tokens, self._algorithm
@@ -231,6 +243,10 @@ class _Objective:
                 scores.student_N, old_n, sampled_n, known.advantages_n[tokens], rows_n, algorithm.policy_gradient
             )
             self.policy_gradient = self.policy_gradient + part_n.detach().sum()
+            loss_n = loss_n + part_n
+        if self._is_supervised:
+            part_n = -known.supervised_n[tokens] * scores.student_N
+            self.supervised = self.supervised + part_n.detach().sum()
             loss_n = loss_n + part_n
         if algorithm.entropy_bonus != 0.0:
             loss_n = loss_n - algorithm.entropy_bonus * known.extra * scores.entropy_N

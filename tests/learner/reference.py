@@ -123,6 +123,7 @@ def loss(
         id(s): any(s.loss_mask)
         and (
             (isinstance(algorithm, SDPOConfig) and s in distilled)
+            or s.supervised_weight != 0.0
             or (s.policy_gradient_weight != 0.0 and (s.advantage != 0.0 or algorithm.entropy_bonus or algorithm.reference_kl))
         )
         for s in samples
@@ -130,6 +131,7 @@ def loss(
     num_used_tokens = sum(sum(s.loss_mask) for s in samples if is_used[id(s)])
     num_graded_tokens = sum(sum(s.loss_mask) for s in graded)
     num_distilled_tokens = sum(sum(s.loss_mask) for s in distilled)
+    num_supervised_tokens = sum(sum(s.loss_mask) for s in samples if s.supervised_weight != 0.0)
     total = torch.zeros((), dtype=torch.float64)
     for s in samples:
         mask, at = torch.tensor(s.loss_mask), (range(len(s.response_ids)), list(s.response_ids))
@@ -167,6 +169,8 @@ def loss(
                 LossMean.constant: len(graded) * max_response_tokens,
             }[pg.mean]
             total = total + (s.policy_gradient_weight * factors * surrogate).sum() / divisor
+        if s.supervised_weight != 0.0:
+            total = total - s.supervised_weight * own.sum() / num_supervised_tokens
         entropy = -(every[mask].exp() * every[mask]).sum(-1)
         total = total - algorithm.entropy_bonus * entropy.sum() / num_used_tokens
         if algorithm.reference_kl:

@@ -62,6 +62,31 @@ def rows(path: Path, *, seed: int = 0, share: float = 0.4, num_tasks: int = NUM_
     return tuple(samples)
 
 
+@cache
+def taught(path: Path) -> tuple[Sample, ...]:
+    """``rows`` and, beside those of each task, two supervised ones: under a hindsight prompt, and under the task's own."""
+    samples: list[Sample] = []
+    for task in range(NUM_TASKS):
+        siblings = [sample for sample in rows(path) if sample.task_index == task]
+        prompts = siblings[0].teacher_prompt_ids, siblings[0].prompt_ids
+        samples += siblings
+        for prompt, sibling, weight in zip(prompts, (siblings[1], siblings[2]), (1.0, 0.3), strict=True):
+            assert prompt is not None
+            samples.append(
+                Sample(
+                    prompt_ids=prompt,
+                    teacher_prompt_ids=None,
+                    response_ids=sibling.response_ids,
+                    loss_mask=sibling.loss_mask,
+                    sampled_logprobs=(0.0,) * len(sibling.response_ids),
+                    advantage=0.0,
+                    supervised_weight=weight,
+                    task_index=task,
+                )
+            )
+    return tuple(samples)
+
+
 def batch(*, micro_batch_tokens: int = 100_000, tasks_per_update: int | None = None, num_tasks: int = NUM_TASKS) -> BatchConfig:
     return BatchConfig(
         num_tasks=num_tasks, group_size=GROUP_SIZE, micro_batch_tokens=micro_batch_tokens, tasks_per_update=tasks_per_update
@@ -89,7 +114,7 @@ def updates_of(
 
 def unshared(samples: Sequence[Sample], update: Update, num_parts: int) -> Update:
     """The counts of ``update`` over micro-batches that share nothing, its rows dealt to ``num_parts`` on one rank."""
-    used = [sample for sample in samples if any(sample.loss_mask) and (sample.is_distilled or sample.advantage != 0.0)]
+    used = [s for s in samples if any(s.loss_mask) and (s.is_distilled or s.advantage != 0.0 or s.supervised_weight != 0.0)]
     parts = [used[part::num_parts] for part in range(num_parts)]
     return replace(update, micro_batches=(tuple(micro_batch(part, share=False) for part in parts),))
 

@@ -22,12 +22,12 @@ from sdpo.types import Sample, Update
 from tests.learner import reference
 from tests.learner.launch import launch
 from tests.learner.ranks import Gradient, Setup, gradients
-from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE, rows, unshared, update_of
+from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE, rows, taught, unshared, update_of
 
 pytestmark = pytest.mark.integration
 BLEND = SDPOConfig(support=SupportConfig(num_ids=10), policy_gradient_share=0.4, teacher=TeacherConfig(kind=TeacherKind.frozen))
 NUM_REPEATS = 20
-BUDGETS = (100_000, 300, 150, 1)
+BUDGETS = (100_000, 450, 150, 1)
 """Tokens of a micro-batch: all rows in one, then in ever more."""
 
 
@@ -56,7 +56,7 @@ def plain(model: Path) -> tuple[float, Tensor]:
         llama,
         weights,
         reference.Teacher(voices=((weights, 1.0),)),
-        rows(model),
+        taught(model),
         BLEND,
         temperature=TEMPERATURE,
         max_response_tokens=MAX_RESPONSE_TOKENS,
@@ -69,7 +69,7 @@ def plain(model: Path) -> tuple[float, Tensor]:
 @cache
 def single(model: Path) -> Gradient:
     """One rank, one micro-batch, no ZeRO."""
-    update = update_of(rows(model), BLEND)
+    update = update_of(taught(model), BLEND)
     return launch(1, gradients, [(Setup(model=model, algorithm=BLEND).with_(zero_stage=0), [update])])[0][0][0]
 
 
@@ -94,6 +94,18 @@ def test_the_gradient_is_that_of_the_formulas_in_fp64(which: str, request: pytes
     )
     assert difference(one.vector, vector) < 2e-6
     assert one.loss == pytest.approx(loss, rel=1e-6)
+    assert one.loss == pytest.approx(sum(one.sums[part] for part in ("distillation", "policy_gradient", "supervised")), rel=1e-6)
+
+
+def test_a_row_that_no_engine_sampled_enters_neither_mismatch_nor_the_other_losses(model: Path) -> None:
+    """Its log-probabilities are placeholders: 0, as if it had been certain."""
+    without = launch(1, gradients, [(Setup(model=model, algorithm=BLEND).with_(zero_stage=0), [update_of(rows(model), BLEND)])])
+    alone, beside = without[0][0][0].sums, single(model).sums
+    for name in ("mismatch", "sampled", "distillation", "policy_gradient", "distilled", "divergence", "credit"):
+        assert beside[name] == pytest.approx(alone[name], rel=1e-6), name
+    assert alone["supervised"] == 0.0 < beside["supervised"]
+    assert alone["sampled"] == alone["learned"]
+    assert beside["learned"] - beside["sampled"] == sum(sum(s.loss_mask) for s in taught(model) if s.supervised_weight)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
@@ -102,7 +114,7 @@ def test_the_gradient_depends_on_no_split_order_rank_or_zero_stage(
     which: str, num_ranks: int, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(which)
-    updates = splits(rows(model), num_ranks)
+    updates = splits(taught(model), num_ranks)
     numbers = {len(update.micro_batches[0]) for update in updates}
     assert {1, 2} < numbers
     assert max(numbers) * num_ranks >= 14
@@ -115,14 +127,14 @@ def test_the_gradient_depends_on_no_split_order_rank_or_zero_stage(
 def test_ranks_that_share_rows_have_the_gradient_of_one(model: Path) -> None:
     """Ulysses: every rank computes a slice of the tokens and some of the heads."""
     setup = Setup(model=model, algorithm=BLEND)
-    updates = [update for update in splits(rows(model), 1) if len(update.micro_batches[0]) < 5]
+    updates = [update for update in splits(taught(model), 1) if len(update.micro_batches[0]) < 5]
     asked = [(setup.with_(zero_stage=stage, num_ranks=2, sequence_parallel=2), updates) for stage in (0, 1, 2, 3)]
     check(launch(2, gradients, asked)[0], [f"Ulysses, ZeRO {stage}" for stage in (0, 1, 2, 3)], model)
 
 
 def test_two_teams_of_ranks_have_the_gradient_of_one(model: Path) -> None:
     setup = Setup(model=model, algorithm=BLEND).with_(num_ranks=4, sequence_parallel=2)
-    updates = [update_of(rows(model), BLEND, num_ranks=2, micro_batch_tokens=budget) for budget in (100_000, 150)]
+    updates = [update_of(taught(model), BLEND, num_ranks=2, micro_batch_tokens=budget) for budget in (100_000, 150)]
     asked = [(setup.with_(zero_stage=stage), updates) for stage in (1, 3)]
     check(launch(4, gradients, asked)[0], ["two teams, ZeRO 1", "two teams, ZeRO 3"], model)
 
@@ -139,30 +151,30 @@ def test_offload_and_recomputation_do_not_change_the_gradient(num_ranks: int, mo
         "recomputed, ZeRO 3": setup.with_(zero_stage=3, gradient_checkpointing=True),
         "logits in chunks": setup.with_(logits_chunk_mib=0.02),
     }
-    updates = splits(rows(model), num_ranks)[:3]
+    updates = splits(taught(model), num_ranks)[:3]
     found = launch(num_ranks, gradients, [(variant, updates) for variant in variants.values()])[0]
     check(found, [f"{label}, {num_ranks} ranks" for label in variants], model)
 
 
 def test_recomputation_and_shared_rows_go_together(model: Path) -> None:
     setup = Setup(model=model, algorithm=BLEND).with_(num_ranks=2, sequence_parallel=2, gradient_checkpointing=True)
-    asked = [(setup.with_(zero_stage=stage), [update_of(rows(model), BLEND)]) for stage in (1, 3)]
+    asked = [(setup.with_(zero_stage=stage), [update_of(taught(model), BLEND)]) for stage in (1, 3)]
     check(launch(2, gradients, asked)[0], ["Ulysses recomputed, ZeRO 1", "Ulysses recomputed, ZeRO 3"], model)
 
 
 def test_adapters_have_one_gradient_too(model: Path) -> None:
     setup = Setup(model=model, algorithm=BLEND).with_(lora=LoraConfig(rank=4))
-    one = launch(1, gradients, [(setup.with_(zero_stage=0), [update_of(rows(model), BLEND)])])[0][0][0]
+    one = launch(1, gradients, [(setup.with_(zero_stage=0), [update_of(taught(model), BLEND)])])[0][0][0]
     assert one.vector.norm() > 0.01
     variants = {f"ZeRO {stage}": setup.with_(zero_stage=stage) for stage in (0, 1, 2, 3)}
     variants |= {f"ZeRO {stage} recomputed": setup.with_(zero_stage=stage, gradient_checkpointing=True) for stage in (1, 3)}
     variants["ZeRO 3 all offloaded"] = setup.with_(zero_stage=3, offload=Offload.all)
     shared = {f"ZeRO {stage} Ulysses": setup.with_(zero_stage=stage, num_ranks=2, sequence_parallel=2) for stage in (1, 3)}
     for num_ranks in (1, 2):
-        updates = splits(rows(model), num_ranks)[:3]
+        updates = splits(taught(model), num_ranks)[:3]
         asked = {label: (variant, updates) for label, variant in variants.items()}
         if num_ranks == 2:
-            asked |= {label: (variant, [update_of(rows(model), BLEND)]) for label, variant in shared.items()}
+            asked |= {label: (variant, [update_of(taught(model), BLEND)]) for label, variant in shared.items()}
         for label, of_setup in zip(asked, launch(num_ranks, gradients, list(asked.values()))[0], strict=True):
             apart = max(difference(other.vector, one.vector) for other in of_setup)
             print(f"adapters, {num_ranks} ranks, {label}: {apart:.1e}")

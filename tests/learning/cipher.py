@@ -18,7 +18,7 @@ from sdpo.types import Message, Role, Task, Verdict
 
 LEVELS = "abcdefghijklmnopqrstuvwxyz"
 BASE_SUCCESS = (0.001, 0.003, 0.01, 0.05, 0.3)
-LENGTHS = (5, 9, 15)
+LENGTHS = (4, 8, 12)
 NUM_TASKS = {"train": 1024, "heldout": 128}
 
 
@@ -68,7 +68,7 @@ def question(digits: str, letter: str) -> str:
 
 def expected(answer: str, given: str) -> str:
     """The environment's feedback."""
-    return f"Expected {answer}, but got {given}."
+    return f"Got {given}, expected {answer}."
 
 
 class Cipher:
@@ -76,7 +76,7 @@ class Cipher:
 
     name = "cipher"
 
-    def __init__(self, length: int = 9, base_success: float = 0.003, misleading: bool = False) -> None:
+    def __init__(self, length: int = 8, base_success: float = 0.003, misleading: bool = False) -> None:
         """``misleading``: the feedback insists on the old cipher."""
         self._level = level(length, base_success)
         self._misleading = misleading

@@ -126,14 +126,15 @@ class Gym:
     def _config(self, case: Case) -> Any:
         return train_config(
             [
-                *case.words,
+                case.words[0],
+                "tracking.tensorboard=false",
+                "tracking.rollouts=false",
+                "evaluation.lift=never",
+                *case.words[1:],
                 f"model.path={self._model}",
                 f"seed={case.seed}",
                 f"runs_dir={self._folder}",
                 f"name={case.name}-s{case.seed}",
-                "tracking.tensorboard=false",
-                "tracking.rollouts=false",
-                "evaluation.lift=never",
                 "env.name=tests/learning/cipher.py:Cipher",
             ]
         )

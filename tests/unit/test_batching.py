@@ -254,6 +254,21 @@ def test_the_counts_are_those_of_the_masks(algorithm):
     assert update.num_scored_tokens == sum(int(m.loss_mask_N.sum()) for m in micro_batches(update))
 
 
+@algorithms
+def test_supervised_rows_are_computed_and_counted_apart(algorithm):
+    """Whatever the algorithm, and without an advantage or a hint; what the other losses are divided by does not change."""
+    others = assorted(4, algorithm)
+    row = sample(response=3, mask=(True, False, True), weights=(1.0, 0.0))
+    taught = dataclasses.replace(row, supervised_weight=0.5, task_index=1)
+    (alone,) = pack(others, batch_config(), ranks(1), algorithm)
+    (update,) = pack([*others, taught], batch_config(), ranks(1), algorithm)
+    assert (alone.num_supervised_tokens, update.num_supervised_tokens) == (0, 2)
+    assert update.num_learned_rows == alone.num_learned_rows + 1
+    assert update.num_distilled_tokens == alone.num_distilled_tokens
+    assert update.num_loss_tokens == alone.num_loss_tokens
+    assert sum(float(m.supervised_weights_N.sum()) for m in micro_batches(update)) == 1.5
+
+
 def test_the_reference_divides_by_rows_without_a_hint_too():
     """Two rows of three tokens, one of which has a hint: the authors' code divides its loss by six."""
     samples = [sample(hindsight=4), sample()]

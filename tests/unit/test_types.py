@@ -114,6 +114,15 @@ def test_a_row_is_distilled_and_has_no_policy_gradient_unless_it_says_otherwise(
     assert (SAMPLE.distillation_weight, SAMPLE.policy_gradient_weight, SAMPLE.token_weights) == (1.0, 0.0, None)
 
 
+@pytest.mark.parametrize("changed", [{}, {"policy_gradient_weight": 1.0}, {"token_weights": (1.0, 1.0)}])
+def test_a_supervised_row_carries_no_other_loss(changed):
+    """No engine sampled it: its log-probabilities are placeholders, and would weigh the other losses."""
+    plain = dataclasses.replace(SAMPLE, teacher_prompt_ids=None)
+    assert dataclasses.replace(plain, supervised_weight=1.0).is_distilled is False
+    with pytest.raises(ValueError, match="a supervised sample carries no distillation, policy gradient or token weights"):
+        dataclasses.replace(plain if changed else SAMPLE, supervised_weight=1.0, **changed)
+
+
 def test_values_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         SAMPLE.advantage = 1.0

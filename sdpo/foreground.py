@@ -1,0 +1,57 @@
+"""What a command that computes for minutes owes those who started it: a screen of their own, and an end when they ask."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from sdpo.logs import redirect_output
+from sdpo.run_report import StopRequest
+from sdpo.terminal import Terminal
+
+
+def user_screen() -> Console:
+    """On a descriptor of its own, so that it stays the user's when this process's output is sent to a file."""
+    return Console(file=os.fdopen(os.dup(1), "w", buffering=1), soft_wrap=False)
+
+
+@contextmanager
+def chatter_into(log: Path, screen: Console) -> Iterator[None]:
+    """Send everything but the screen into ``log`` for the length of the block."""
+    saved = os.dup(1), os.dup(2)
+    redirect_output(log)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # the log's disk may be full
+                stream.flush()
+        for descriptor, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+@contextmanager
+def stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
+    """SIGINT, SIGTERM and a closed terminal ask for an end after the step; a second one, or one before the first step, ends at
+    once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set or not stop.can_wait:
+            raise KeyboardInterrupt
+        stop.is_set, stop.signal_number = True, number
+        terminal.stop_was_asked()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,200 @@
+"""``sdpo warmup``: look, explore, learn from pairs, look again, and leave a plain model folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sdpo.cluster import connected, gpu_shares
+from sdpo.config import CheckpointConfig, WarmupConfig
+from sdpo.envs import registry
+from sdpo.errors import UserError
+from sdpo.foreground import chatter_into, stopping, user_screen
+from sdpo.learner.group import LearnerGroup
+from sdpo.learner.loss import Scale
+from sdpo.rollout.fleet import EngineFleet
+from sdpo.rollout.verify import VerifierPool
+from sdpo.run_folder import plain
+from sdpo.run_report import EvaluationLog, StopRequest
+from sdpo.terminal import Terminal
+from sdpo.types import Sampling
+from sdpo.warmup.exploration import Explored, explore
+from sdpo.warmup.measurement import Examiner, Measured, in_words, table
+from sdpo.warmup.pairs import Pairs, counts, make_pairs
+from sdpo.warmup.preparation import Ready, prepare
+from sdpo.warmup.schedule import shares, updates
+
+ABOUT = "warmup.json"
+"""In the model's folder: the config, the pairs by source, and what was measured before and after."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a warm-up says of itself."""
+
+    model: str
+    env: str
+    pairs: dict[str, dict[str, int]]
+    """By source of the hint, then by whose answer is learned and whose demonstration or failure is shown."""
+    before: Measured
+    after: Measured
+    seconds: int
+
+
+def run_warmup(config: WarmupConfig) -> int:
+    """The model's folder appears whole, at the very end, or not at all. Returns the exit code."""
+    screen = user_screen()
+    config.env.name = registry.anywhere(config.env.name)
+    target = Path(config.to).absolute()
+    if target.exists():
+        raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {target} is. Choose another.")
+    ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))
+    try:
+        with chatter_into(Path(config.logs_dir).absolute() / "driver.log", screen):
+            outcome = _warm_up(config, ready, target, screen)
+    except KeyboardInterrupt:
+        screen.print(f"Stopped: {target} was not made, and no part of it is left. The same command begins anew.", soft_wrap=True)
+        return 130
+    finally:
+        shutil.rmtree(_scratch(target), ignore_errors=True)
+    if outcome.before:
+        screen.print(table(outcome.before, outcome.after, config.evaluation.num_attempts))
+    screen.print(f"{target} is a model like any other: sdpo train model.path={target}", highlight=False, soft_wrap=True)
+    screen.print(json.dumps({"to": str(target), **asdict(outcome)}), highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) -> Outcome:
+    began = time.monotonic()
+    terminal = Terminal(screen, f"sdpo warmup · {ready.environment.name}", config.num_updates, quiet=config.quiet)
+    log = EvaluationLog(terminal)
+    with connected(config.cluster), terminal, stopping(StopRequest(), terminal):
+        engine, learner, verifier = _started(config, ready)
+        engine.load(learner.weights(), version=learner.step)
+        examiner = Examiner(
+            heldout=ready.heldout,
+            engine=engine,
+            verifier=verifier,
+            renderer=ready.renderer,
+            hindsight=config.algorithm.hindsight,
+            evaluation=config.evaluation,
+            max_response_tokens=config.sampling.max_response_tokens,
+            seed=config.seed,
+            max_set_aside_share=config.rollout.max_set_aside_share,
+        )
+        before = examiner.measure(log)
+        terminal.say(f"before: {in_words(before)}")
+        explored = _explored(config, ready, engine, verifier, log)
+        terminal.phase("hindsight")
+        pairs = make_pairs(explored, ready.renderer, config.seed)
+        terminal.say(_told(pairs, config, len(explored)))
+        _learn(config, pairs, explored, learner, terminal)
+        terminal.phase("sync")
+        engine.load(learner.weights(), version=learner.step)
+        after = examiner.measure(log)
+        terminal.say(f"after: {in_words(after)}")
+        outcome = Outcome(
+            model=ready.model_path,
+            env=ready.environment.name,
+            pairs=counts(pairs),
+            before=before,
+            after=after,
+            seconds=round(time.monotonic() - began),
+        )
+        terminal.phase("save")
+        _write(learner, target, config, outcome)
+    return outcome
+
+
+def _started(config: WarmupConfig, ready: Ready) -> tuple[EngineFleet, LearnerGroup, VerifierPool]:
+    """Returns once all of them can work."""
+    logs = Path(config.logs_dir).absolute()
+    gpus = gpu_shares(config.learner.num_ranks, config.rollout.num_engines, config.rollout.tensor_parallel_size)
+    engine = EngineFleet(
+        ready.model_path,
+        max_model_tokens=config.algorithm.hindsight.max_prompt_tokens + config.sampling.max_response_tokens,
+        config=config.rollout,
+        seed=config.seed,
+        num_gpus=gpus.engine,
+        logs=logs,
+    )
+    learner = LearnerGroup(
+        ready.model_path,
+        teacher_path=None,
+        config=config.learner,
+        algorithm=config.algorithm,
+        scale=Scale(temperature=config.sampling.temperature, max_response_tokens=config.sampling.max_response_tokens),
+        num_gpus=gpus.learner_rank,
+        checkpoints=CheckpointConfig(),
+        logs=logs,
+        skipped=logs / "skipped",
+    )
+    verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
+    learner.wait_until_ready()
+    engine.wait_until_ready()
+    verifier.wait_until_ready()
+    return engine, learner, verifier
+
+
+def _explored(
+    config: WarmupConfig, ready: Ready, engine: EngineFleet, verifier: VerifierPool, log: EvaluationLog
+) -> tuple[Explored, ...]:
+    """With the distribution that training samples from."""
+    return explore(
+        ready.tasks_P,
+        ready.environment,
+        engine,
+        verifier,
+        ready.renderer,
+        ready.writer,
+        config.pairs,
+        Sampling(temperature=config.sampling.temperature, top_p=1.0, max_response_tokens=config.sampling.max_response_tokens),
+        seed=config.seed,
+        max_set_aside_share=config.rollout.max_set_aside_share,
+        log=log,
+    )
+
+
+def _learn(config: WarmupConfig, pairs: Pairs, explored: Sequence[Explored], learner: LearnerGroup, terminal: Terminal) -> None:
+    terminal.phase("learn")
+    num_tokens = 0
+    for index, update in enumerate(updates(pairs, [task.group for task in explored], config, learner.ranks), start=1):
+        began = time.monotonic()
+        terminal.step_begins(index)
+        metrics = learner.update(update, config.algorithm)
+        learner.finish_step()
+        num_tokens += update.num_learned_tokens
+        terminal.progress(index, config.num_updates, num_tokens)
+        if metrics["updates_skipped"]:
+            terminal.say(f"update {index}: its loss or gradient was not finite; it was skipped")
+        else:
+            terminal.update_ends(index, {**metrics, "time/step_s": time.monotonic() - began})
+
+
+def _write(learner: LearnerGroup, target: Path, config: WarmupConfig, outcome: Outcome) -> None:
+    """Whole or not at all."""
+    scratch = _scratch(target)
+    shutil.rmtree(scratch, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    learner.write_policy(scratch)
+    (scratch / ABOUT).write_text(json.dumps({**asdict(outcome), "config": plain(config)}, indent=1) + "\n")
+    os.replace(scratch, target)
+
+
+def _scratch(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _told(pairs: Pairs, config: WarmupConfig, num_tasks: int) -> str:
+    """What is learned from, and in which proportion."""
+    of_source = ", ".join(
+        f"{len(pairs[source])} with {source.value} ({share:.0%} of the rows)" for source, share in shares(pairs, config).items()
+    )
+    return f"pairs from {num_tasks} training tasks: {of_source}"

@@ -1,0 +1,50 @@
+"""Can this warm-up work at all? Everything that can be known before an engine starts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sdpo.config import WarmupConfig
+from sdpo.envs.base import Environment
+from sdpo.preflight import HELDOUT_SEED, make_environment, model_and_renderer, refuse_overlap, tasks_of
+from sdpo.rendering import ChatRenderer
+from sdpo.types import Hint, Task
+from sdpo.warmup.writing import Writer, writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a warm-up needs, found and checked."""
+
+    model_path: str
+    environment: Environment
+    tasks_P: tuple[Task, ...]
+    """Of the training split: those that pairs are made from."""
+    heldout: tuple[Task, ...]
+    """Those that are measured, and nothing else."""
+    renderer: ChatRenderer
+    writer: Writer
+
+
+def prepare(config: WarmupConfig, say: Callable[[str], None]) -> Ready:
+    """Raises UserError with the field, the value and the mend."""
+    environment = make_environment(config.env)
+    train = tasks_of(environment, config.env.train_split, config.seed)
+    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
+    refuse_overlap(environment, train, heldout)
+    model_path, renderer = model_and_renderer(config.model, config.sampling, config.algorithm.hindsight.max_prompt_tokens, say)
+    drawn = random.Random(f"{config.seed}/warmup").sample(range(len(train)), min(config.pairs.num_tasks, len(train)))
+    ready = Ready(
+        model_path=model_path,
+        environment=environment,
+        tasks_P=tuple(train[index] for index in drawn),
+        heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
+        renderer=renderer,
+        writer=writer(model_path, renderer.tokenizer, renderer),
+    )
+    for task in (*ready.tasks_P, *ready.heldout):
+        renderer.prompt(task)
+        renderer.hindsight_prompt(task, Hint(demonstration=None, feedback="."))  # the question and the closing must fit
+    return ready
