@@ -24,11 +24,11 @@ class Pool:
 
     def __init__(self, model: Path, folder: Path, num_workers: int | None = None) -> None:
         """``folder`` gets each run's records and ``curves.jsonl``."""
-        self._model, self._folder = model, folder
+        self._model, self.folder = model, folder
         folder.mkdir(parents=True, exist_ok=True)
         self._curves = folder / "curves.jsonl"
         cores = sorted(os.sched_getaffinity(0))[:num_workers]
-        self._done = self._kept()
+        self._done, self._sources = self._kept(), _sources()
         self._workers = [_Worker(core, folder / f"worker-{core}.log") for core in cores]
         self._lock = threading.Lock()
 
@@ -60,7 +60,7 @@ class Pool:
                     except Empty:
                         return
                     try:
-                        curve = worker.run(case, self._model, self._folder / "runs")
+                        curve = worker.run(case, self._model, self.folder / "runs")
                     except RuntimeError as error:
                         failures.append(str(error))
                         return
@@ -80,7 +80,9 @@ class Pool:
         return [self._done[self._key(case)] for case in cases]
 
     def _key(self, case: Case) -> str:
-        return hashlib.sha256(json.dumps([case.name, case.words, case.seed, self._model.name]).encode()).hexdigest()[:16]
+        """Changes with the case, the model, and any line of the trainer."""
+        words = json.dumps([case.name, case.words, case.seed, self._model.name, self._sources])
+        return hashlib.sha256(words.encode()).hexdigest()[:16]
 
     def _keep(self, case: Case, curve: Curve) -> None:
         with self._lock:
@@ -93,6 +95,12 @@ class Pool:
             return {}
         rows = [json.loads(line) for line in self._curves.read_text().splitlines() if line.endswith("}")]
         return {row.pop("key"): Curve(**row) for row in rows}
+
+
+def _sources() -> str:
+    """A digest of everything that a run depends on besides its words."""
+    files = [file for top in ("sdpo", "conf") for file in sorted((ROOT / top).rglob("*")) if file.suffix in (".py", ".yaml")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class _Worker:

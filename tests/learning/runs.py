@@ -85,14 +85,14 @@ class Gym:
     def __init__(self, model: Path, folder: Path) -> None:
         """``folder`` keeps the runs' records."""
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-        self._model, self._folder = model, folder
+        self._model, self.folder = model, folder
         config = self._config(Case(name="none", words=("experiment=gym_sdpo",), seed=0))
         self._engine = LocalEngine(VllmEngine(str(model), max_model_tokens=256, config=config.rollout, seed=0))
 
     def run(self, case: Case) -> Curve:
         """The run's curve; its metrics stay in the folder of its name and seed."""
         config = self._config(case)
-        folder = RunFolder(self._folder / config.name)
+        folder = RunFolder(self.folder / config.name)
         ready = check_training(config, folder.path, lambda sentence: None)
         folder.claim(config)
         folder.forget_after(0)
@@ -102,7 +102,7 @@ class Gym:
             config.learner,
             config.algorithm,
             Scale(temperature=config.sampling.temperature, max_response_tokens=config.sampling.max_response_tokens),
-            Place(rank=0, num_ranks=1, rendezvous=f"file://{self._folder.absolute()}/.meet-{os.getpid()}"),
+            Place(rank=0, num_ranks=1, rendezvous=f"file://{self.folder.absolute()}/.meet-{os.getpid()}"),
         )
         terminal = Terminal(Console(file=io.StringIO()), config.name, config.num_steps, quiet=True)
         tracker, guards = Tracker(folder, config.tracking, first_step=1), Guards(config)
@@ -133,7 +133,7 @@ class Gym:
                 *case.words[1:],
                 f"model.path={self._model}",
                 f"seed={case.seed}",
-                f"runs_dir={self._folder}",
+                f"runs_dir={self.folder}",
                 f"name={case.name}-s{case.seed}",
                 "env.name=tests/learning/cipher.py:Cipher",
             ]
