@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.learning.cipher import BASE_SUCCESS
 from tests.learning.runs import Case
 
-RATES = ("3e-4", "1e-3", "3e-3")
+RATES = ("1e-4", "3e-4", "1e-3", "3e-3")
 TUNING_SEEDS = range(100, 101)
 """Rates are chosen on seeds that nothing else uses."""
-TUNING_SUCCESS = (0.003, 0.05)
+TUNING_SUCCESS = (0.001, 0.05)
 ATTEMPTS_PER_STEP = 64
 """As the experiments gym_sdpo and gym_grpo say."""
-CURVE_SUCCESS = (0.001, 0.003, 0.01, 0.05, 0.3)
+CURVE_SUCCESS = BASE_SUCCESS
 CURVE_LENGTH = 8
 OTHER_LENGTHS = (4, 12)
-LENGTHS_SUCCESS = 0.003
-STEPS = 128
+LENGTHS_SUCCESS = 0.001
+STEPS = 256
 ABLATION_STEPS = 32
 ABLATION_SUCCESS = 0.01
 
@@ -42,6 +43,15 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "four updates a step": ("batch.tasks_per_update=4",),
     "routed: solved to GRPO, failed to SDPO": ("algorithm.routing=by_success",),
     "blend with GRPO, half and half": ("algorithm.policy_gradient_share=0.5",),
+    "routed, entropy weights (SRPO)": ("algorithm.routing=by_success", "algorithm.entropy_weight=1.0"),
+    "question weights (SC-SDPO)": ("algorithm.question_weight=uncertainty",),
+    "reference, frozen, clipped (OPSD)": (
+        "algorithm.hindsight.choice=reference",
+        "algorithm.teacher.kind=frozen",
+        "algorithm.pointwise_clip=0.05",
+    ),
+    "teacher refreshed on gain (CGTR)": ("algorithm.teacher.kind=on_gain",),
+    "forward KL, future credit (DistIL)": ("algorithm.divergence=forward_kl", "algorithm.future_credit=1.0"),
 }
 
 

@@ -17,7 +17,7 @@ from functools import cache
 from sdpo.types import Message, Role, Task, Verdict
 
 LEVELS = "abcdefghijklmnopqrstuvwxyz"
-BASE_SUCCESS = (0.001, 0.003, 0.01, 0.05, 0.3)
+BASE_SUCCESS = (0.0001, 0.001, 0.01, 0.05, 0.3)
 LENGTHS = (4, 8, 12)
 NUM_TASKS = {"train": 1024, "heldout": 128}
 
@@ -76,7 +76,7 @@ class Cipher:
 
     name = "cipher"
 
-    def __init__(self, length: int = 8, base_success: float = 0.003, misleading: bool = False) -> None:
+    def __init__(self, length: int = 8, base_success: float = 0.001, misleading: bool = False) -> None:
         """``misleading``: the feedback insists on the old cipher."""
         self._level = level(length, base_success)
         self._misleading = misleading

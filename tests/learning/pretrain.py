@@ -40,13 +40,13 @@ class Recipe:
     vocabulary: int = 512
     rope_theta: float = 300.0
     """Prompts are short, and what is to be copied stands at fixed distances."""
-    num_steps: int = 1800
+    num_steps: int = 2600
     rows: int = 32
     num_parts: int = 2
     """Forward passes a step."""
     lr: float = 1.5e-3
     warmup_steps: int = 40
-    plain_share: float = 0.4
+    plain_share: float = 0.5
     longest_from: tuple[tuple[int, float], ...] = ((4, 0.0), (8, 0.12), (12, 0.35))
     """Answers of that many digits come in after that share of the steps: what is learned on short ones carries over."""
     seed: int = 0

@@ -50,7 +50,7 @@ def test_sdpo_learns_from_feedback_alone_where_success_is_rare(pool: Pool) -> No
 
 COLLAPSE = (
     "experiment=gym_sdpo", "env.options.length=4", "env.options.base_success=0.3", "env.options.misleading=true",
-    "algorithm.teacher.kind=live", "algorithm.hindsight.choice=feedback_only", "num_steps=40", "learner.lr=1e-3",
+    "algorithm.teacher.kind=live", "algorithm.hindsight.choice=feedback_only", "num_steps=36", "learner.lr=1e-4",
     "evaluation.every=1", "evaluation.num_tasks=128", "evaluation.num_attempts=2",
 )  # fmt: skip
 RESPONSE = (
@@ -59,7 +59,7 @@ RESPONSE = (
 
 
 def test_a_run_that_collapses_is_noticed_before_its_success_has_halved_and_the_response_saves_it(pool: Pool) -> None:
-    """A live teacher, a high rate, and feedback that insists on what is wrong."""
+    """A live teacher, a rate at which success halves in four steps, and feedback that insists on what is wrong."""
     lost, saved = runs(pool, lost=COLLAPSE, saved=(*COLLAPSE, *RESPONSE))
     alarms, looks = rows(pool, "lost", "alarms.jsonl"), rows(pool, "lost", "evaluations.jsonl")
     print(lost, alarms, saved)
@@ -67,4 +67,4 @@ def test_a_run_that_collapses_is_noticed_before_its_success_has_halved_and_the_r
     assert lost.success[-1] < 0.5 * best, "this run should have collapsed"
     at_alarm = next(look["heldout/success"] for look in looks if look["step"] >= alarms[0]["step"])
     assert at_alarm >= 0.5 * best
-    assert saved.success[-1] > best
+    assert saved.success[-1] > 1.5 * best
