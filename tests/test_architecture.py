@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ LIGHT = (
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for package, folder in FOLDERS.items():
