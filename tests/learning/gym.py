@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,15 +26,6 @@ from tests.learning.pretrain import Recipe, gym_model
 from tests.learning.runs import Curve
 
 ALGORITHMS = ("sdpo", "grpo")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much is run."""
-
-    num_seeds: int = 5
-    num_length_seeds: int = 3
-    num_ablation_seeds: int = 2
 
 
 class Report:
@@ -147,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.learning.gym", description=__doc__)
     parser.add_argument("what", choices=["all", "model"], nargs="?", default="all", help="model: make it and print its folder")
     parser.add_argument("--folder", type=Path, default=Path("runs/gym"), help="records, curves and pictures")
-    parser.add_argument("--seeds", type=int, default=Size.num_seeds, help="of the comparison over base success")
+    parser.add_argument("--seeds", type=int, default=cases.NUM_SEEDS, help="of the comparison over base success")
     arguments = parser.parse_args(words)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     report = Report(arguments.folder)
@@ -155,7 +145,6 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.what == "model":
         print(model)
         return 0
-    size = Size(num_seeds=arguments.seeds)
     with Pool(model, arguments.folder) as pool:
         rates = tuned(pool, report)
         over_success = compared(
@@ -164,7 +153,7 @@ def main(words: Sequence[str] | None = None) -> int:
             "base success",
             [(cases.CURVE_LENGTH, success) for success in cases.CURVE_SUCCESS],
             rates,
-            range(size.num_seeds),
+            range(arguments.seeds),
         )
         compared(
             pool,
@@ -172,9 +161,9 @@ def main(words: Sequence[str] | None = None) -> int:
             "answer length",
             [(length, cases.LENGTHS_SUCCESS) for length in cases.OTHER_LENGTHS],
             rates,
-            range(size.num_length_seeds),
+            range(cases.NUM_LENGTH_SEEDS),
         )
-        ablated(pool, report, rates, range(size.num_ablation_seeds))
+        ablated(pool, report, rates, range(cases.NUM_ABLATION_SEEDS))
     print(json.dumps(summary(over_success, rates)))
     return 0
 
