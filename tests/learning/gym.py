@@ -57,7 +57,10 @@ def tuned(pool: Pool, report: Report) -> dict[str, str]:
     for algorithm in ALGORITHMS:
         scores: dict[str, float] = {}
         for rate in cases.RATES:
-            cells = [cases.cell(algorithm, cases.CURVE_LENGTH, success, rate) for success in cases.TUNING_SUCCESS]
+            cells = [
+                cases.cell(algorithm, cases.CURVE_LENGTH, success, rate, label="tuning", steps=cases.TUNING_STEPS)
+                for success in cases.TUNING_SUCCESS
+            ]
             curves = [curve for one in cells for curve in pool.curves("learning rates", one.cases(cases.TUNING_SEEDS))]
             scores[rate] = sum(area(curve) for curve in curves) / len(curves)
         rates[algorithm] = max(scores, key=lambda rate: scores[rate])
@@ -68,7 +71,7 @@ def tuned(pool: Pool, report: Report) -> dict[str, str]:
 
 def area(curve: Curve) -> float:
     """Mean success over the generations of the budget; a run that ended solved stays where it was."""
-    budget = cases.STEPS * cases.ATTEMPTS_PER_STEP
+    budget = cases.TUNING_STEPS * cases.ATTEMPTS_PER_STEP
     points = [*zip(curve.generations, curve.success, strict=True), (budget, curve.success[-1])]
     total = sum((after[0] - before[0]) * (before[1] + after[1]) / 2 for before, after in pairwise(points))
     return total / budget
