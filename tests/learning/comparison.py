@@ -78,11 +78,30 @@ class Comparison:
             ]
         )
 
+    @property
+    def measured_base(self) -> float:
+        """Held-out success before training, of all runs."""
+        return spread([curve.success[0] for curve in (*self.sdpo, *self.grpo)]).mean
+
+    def figures(self) -> dict[str, object]:
+        """For a machine."""
+        return {
+            "measured_base_success": round(self.measured_base, 5),
+            "sdpo_final": round(spread([curve.success[-1] for curve in self.sdpo]).mean, 4),
+            "grpo_final": round(spread([curve.success[-1] for curve in self.grpo]).mean, 4),
+            **{
+                f"{cost}_vs_grpo": [round(value, 4) for value in (found.mean, found.error)]
+                for cost in ("generations", "tokens", "seconds")
+                for found in [spread(self.ratios(cost))]
+            },
+            "bounds": self.bounds(),
+        }
+
     def row(self) -> list[str]:
         """Of the table."""
         mark = "≤ " if any(not _has_taken_off(grpo) for grpo in self.grpo) else ""
         return [
-            f"{self.length}, {self.base_success:.1%}",
+            f"{self.length}, {self.base_success:.2%} ({self.measured_base:.2%})",
             str(spread([curve.success[-1] for curve in self.sdpo])),
             str(spread([curve.success[-1] for curve in self.grpo])),
             *(mark + str(spread(self.ratios(cost))) for cost in ("generations", "tokens", "seconds")),

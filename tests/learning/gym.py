@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,7 +21,7 @@ from rich.table import Table
 from sdpo.models import cache_folder
 from sdpo.report.chart import Series, line_chart
 from tests.learning import cases
-from tests.learning.comparison import Comparison, Spread, generations_to, spread
+from tests.learning.comparison import Comparison, generations_to, spread
 from tests.learning.pool import Pool
 from tests.learning.pretrain import Recipe, gym_model
 from tests.learning.runs import Curve
@@ -98,7 +99,7 @@ def compared(
         )
     report.table(
         f"SDPO against GRPO, over {what}: what SDPO needs to reach GRPO's final success, over what GRPO needs",
-        ["digits, base success", "SDPO ends at", "GRPO ends at", "generations", "tokens", "seconds", "seeds"],
+        ["digits, base success (measured)", "SDPO ends at", "GRPO ends at", "generations", "tokens", "seconds", "seeds"],
         [one.row() for one in found],
     )
     return found
@@ -158,7 +159,7 @@ def main(words: Sequence[str] | None = None) -> int:
             rates,
             range(arguments.seeds),
         )
-        compared(
+        over_length = compared(
             pool,
             report,
             "answer length",
@@ -167,26 +168,34 @@ def main(words: Sequence[str] | None = None) -> int:
             range(cases.NUM_LENGTH_SEEDS),
         )
         ablated(pool, report, rates, range(cases.NUM_ABLATION_SEEDS))
-    print(json.dumps(summary(over_success, rates)))
+    logs = [math.log10(one.base_success) for one in over_success]
+    ratios_chart(report, "ratio-over-base-success", "log10 of the base success", logs, over_success)
+    found = summary(over_success, over_length, rates)
+    (report.folder / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
     return 0
 
 
-def summary(over_success: Sequence[Comparison], rates: dict[str, str]) -> dict[str, object]:
+def ratios_chart(report: Report, name: str, over: str, xs: Sequence[float], compared: Sequence[Comparison]) -> None:
+    """What SDPO needs over what GRPO needs, 1 being the same."""
+    series = []
+    for cost in ("generations", "tokens", "seconds"):
+        spreads = [spread(one.ratios(cost)) for one in compared]
+        series.append(
+            Series(label=cost, xs=tuple(xs), ys=tuple(one.mean for one in spreads), errors=tuple(one.error for one in spreads))
+        )
+    report.chart(name, "What SDPO needs to GRPO's final success, over what GRPO needs", series, x_label=over, y_label="ratio")
+
+
+def summary(over_success: Sequence[Comparison], over_length: Sequence[Comparison], rates: dict[str, str]) -> dict[str, object]:
     """The line of JSON."""
-    below = [ratio for one in over_success if one.base_success < 0.01 for ratio in one.ratios("generations")]
-    figure: Spread = spread(below)
+    figure = spread([ratio for one in over_success if one.base_success < 0.01 for ratio in one.ratios("generations")])
     return {
         "generations_vs_grpo": round(figure.mean, 4),
         "standard_error": round(figure.error, 4),
-        "runs": len(below),
-        "by_base_success": {
-            f"{one.base_success:g}": {
-                "generations_vs_grpo": round(spread(one.ratios("generations")).mean, 4),
-                "standard_error": round(spread(one.ratios("generations")).error, 4),
-                "bounds": one.bounds(),
-            }
-            for one in over_success
-        },
+        "runs": figure.num,
+        "over_base_success": {f"{one.base_success:g}": one.figures() for one in over_success},
+        "over_length": {str(one.length): one.figures() for one in over_length},
         "learning_rates": rates,
     }
 
