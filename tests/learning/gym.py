@@ -106,29 +106,21 @@ def compared(
 
 
 def ablated(pool: Pool, report: Report, rates: dict[str, str], seeds: range) -> None:
-    """SDPO with one thing changed."""
+    """SDPO with one thing changed, and GRPO beside it."""
+    cells = {name: cases.ablation(index, rates["sdpo"]) for index, name in enumerate(cases.ABLATIONS)}
+    cells["GRPO"] = cases.grpo_beside_ablations(rates["grpo"])
     rows = []
-    for index, name in enumerate(cases.ABLATIONS):
-        curves = pool.curves("ablations", cases.ablation(index, rates["sdpo"]).cases(seeds))
-        reached = spread([generations_to(curve, 0.5) or float("inf") for curve in curves])
+    for name, cell in cells.items():
+        curves = pool.curves("ablations", cell.cases(seeds))
+        reached = [generations for curve in curves if (generations := generations_to(curve, 0.5)) is not None]
         rows.append(
             [
                 name,
                 str(spread([curve.success[-1] for curve in curves])),
-                str(reached) if reached.mean != float("inf") else "not by all",
-                f"{sum(curve.credit for curve in curves) / len(curves):+.2f}",
+                str(spread(reached)) if len(reached) == len(curves) else "not by all",
+                f"{spread([curve.credit for curve in curves]).mean:+.2f}",
             ]
         )
-    plain = pool.curves("ablations", cases.grpo_beside_ablations(rates["grpo"]).cases(seeds))
-    reached = spread([generations_to(curve, 0.5) or float("inf") for curve in plain])
-    rows.append(
-        [
-            "GRPO",
-            str(spread([curve.success[-1] for curve in plain])),
-            str(reached) if reached.mean != float("inf") else "not by all",
-            "",
-        ]
-    )
     report.table(
         f"SDPO with one thing changed ({cases.CURVE_LENGTH} digits, base success {cases.ABLATION_SUCCESS:.1%}, "
         f"{cases.ABLATION_STEPS * cases.ATTEMPTS_PER_STEP} generations)",

@@ -21,6 +21,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from sdpo.hindsight import hindsight_text
 from sdpo.rendering import ChatRenderer
 from sdpo.types import Hint, Message, Role, Task
 from tests.learning.cipher import NEW, OLD, Level, expected, levels, question
@@ -109,17 +110,15 @@ def tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     corpus = []
     for _ in range(300):
         messages, hint, _ = _lesson(draw, recipe, draw.choice(levels()))
-        corpus.append(renderer._text(renderer_messages(messages, hint)))
+        corpus.append(renderer._text(_shown(messages, hint)))
     wrapped.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=wrapped, eos_token="<|im_end|>", pad_token="<|im_end|>")
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
 
-def renderer_messages(messages: tuple[Message, ...], hint: Hint | None) -> tuple[Message, ...]:
+def _shown(messages: tuple[Message, ...], hint: Hint | None) -> tuple[Message, ...]:
     """What stands in the prompt."""
-    from sdpo.hindsight import hindsight_text
-
     return messages if hint is None else (*messages[:-1], hindsight_text(messages[-1].content, hint).message())
 
 
