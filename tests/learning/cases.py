@@ -9,9 +9,9 @@ from tests.learning.runs import Case
 
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
 NUM_SEEDS, NUM_LENGTH_SEEDS, NUM_ABLATION_SEEDS = 5, 3, 2
-TUNING_SEEDS = range(100, 103)
+TUNING_SEEDS = range(100, 105)
 """Rates are chosen on seeds that nothing else uses."""
-TUNING_SUCCESS = (0.001, 0.05)
+TUNING_SUCCESS = (0.001, 0.05, 0.3)
 ATTEMPTS_PER_STEP = 64
 """As the experiments gym_sdpo and gym_grpo say."""
 CURVE_SUCCESS = BASE_SUCCESS

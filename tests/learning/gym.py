@@ -52,21 +52,29 @@ class Report:
 
 
 def tuned(pool: Pool, report: Report) -> dict[str, str]:
-    """Each algorithm's learning rate: the best of one grid by mean held-out success over the run, on a seed of its own."""
+    """Each algorithm's learning rate, from one grid and on seeds of its own: the rate whose worst seed does best.
+
+    A run's score is its mean held-out success over the generations; a rate's is that of the worst seed, averaged over base
+    success. By the mean over seeds a rate that collapses in one run of ten looks like the fastest.
+    """
     rates: dict[str, str] = {}
     rows = []
     for algorithm in ALGORITHMS:
-        scores: dict[str, float] = {}
+        scores: dict[str, tuple[float, float]] = {}
         for rate in cases.RATES:
-            cells = [
-                cases.cell(algorithm, cases.CURVE_LENGTH, success, rate, label="tuning", steps=cases.TUNING_STEPS)
-                for success in cases.TUNING_SUCCESS
+            areas = [
+                [area(curve) for curve in pool.curves("learning rates", cell.cases(cases.TUNING_SEEDS))]
+                for cell in (
+                    cases.cell(algorithm, cases.CURVE_LENGTH, success, rate, label="tuning", steps=cases.TUNING_STEPS)
+                    for success in cases.TUNING_SUCCESS
+                )
             ]
-            curves = [curve for one in cells for curve in pool.curves("learning rates", one.cases(cases.TUNING_SEEDS))]
-            scores[rate] = sum(area(curve) for curve in curves) / len(curves)
+            scores[rate] = (spread([min(seeds) for seeds in areas]).mean, spread([one for seeds in areas for one in seeds]).mean)
         rates[algorithm] = max(scores, key=lambda rate: scores[rate])
-        rows.append([algorithm, *(f"{scores[rate]:.3f}" for rate in cases.RATES), rates[algorithm]])
-    report.table("Learning rates: mean held-out success over the run", ["", *cases.RATES, "chosen"], rows)
+        rows.append([algorithm, *(f"{scores[rate][0]:.3f} ({scores[rate][1]:.3f})" for rate in cases.RATES), rates[algorithm]])
+    report.table(
+        "Learning rates: held-out success over the run, of the worst seed (of all seeds)", ["", *cases.RATES, "chosen"], rows
+    )
     return rates
 
 
