@@ -29,10 +29,12 @@ from sdpo.config.machines import (
     LearnerConfig,
     LoraConfig,
     Offload,
+    Placement,
     RolloutConfig,
     SandboxConfig,
     SandboxIsolation,
     TrackingConfig,
+    WeightSync,
 )
 from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
 from sdpo.config.run import (
@@ -75,6 +77,7 @@ __all__ = [
     "Offload",
     "OnLowLift",
     "PairsConfig",
+    "Placement",
     "PolicyGradientConfig",
     "QuestionWeight",
     "RatioLevel",
@@ -93,5 +96,6 @@ __all__ = [
     "TeacherKind",
     "TrackingConfig",
     "WarmupConfig",
+    "WeightSync",
     "register",
 ]

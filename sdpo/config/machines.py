@@ -36,6 +36,30 @@ class SandboxIsolation(Enum):
     weak = "weak"
 
 
+class WeightSync(Enum):
+    """How the learner's weights get to the engines."""
+
+    auto = "auto"
+    """``object_store`` without GPUs; with them ``nccl`` where engines have their own, ``ipc`` where they share the learner's."""
+    object_store = "object_store"
+    """Through Ray's shared memory, bucket by bucket: works everywhere."""
+    ipc = "ipc"
+    """CUDA's own handles, between processes on one GPU."""
+    nccl = "nccl"
+    """A broadcast from the learner's first rank to all engines."""
+
+
+class Placement(Enum):
+    """Which GPUs learner and engines get."""
+
+    auto = "auto"
+    """``separate`` where there are enough GPUs, else ``colocated``."""
+    separate = "separate"
+    """Each rank and each engine has GPUs of its own."""
+    colocated = "colocated"
+    """A rank and an engine share a GPU; the engine sleeps while the learner works."""
+
+
 @dataclass
 class SandboxConfig:
     """Where code that a model wrote is run, by environments that run any."""
@@ -92,6 +116,9 @@ class LearnerConfig:
     """CPU threads of a rank; None: the machine's cores, shared out among the ranks."""
     timeout_s: float = 1800.0
     """Longest wait for a rank in a collective or for an answer of the learner."""
+    max_restarts: int = 3
+    """Times that the learner is rebuilt from the last checkpoint after one of its ranks died; checkpoints between two deaths
+    set the count back."""
 
     @property
     def num_data_ranks(self) -> int:
@@ -125,6 +152,7 @@ class LearnerConfig:
         positive("learner.timeout_s", self.timeout_s)
         positive("learner.logits_chunk_mib", self.logits_chunk_mib)
         at_least("learner.warmup_updates", self.warmup_updates, 0, "it counts updates")
+        at_least("learner.max_restarts", self.max_restarts, 0, "it counts restarts")
         at_least("learner.max_skipped_updates", self.max_skipped_updates, 1, "the run ends at that many")
         if not self.grad_clip > 0.0:
             raise ValueError(f"learner.grad_clip must be positive (it bounds the gradient's norm); got {self.grad_clip}.")
@@ -135,6 +163,15 @@ class RolloutConfig:
     """vLLM and the verifiers."""
 
     num_engines: int = 1
+    staleness: int = 0
+    """Steps that the weights which sampled a batch may lie behind the learner's. 0: strictly on-policy; k: up to k batches are
+    generated ahead while the learner works."""
+    partial: bool = False
+    """A completion goes on across a weight update, each token with the version that sampled it; false: the update waits for the
+    completions that are under way."""
+    weight_sync: WeightSync = WeightSync.auto
+    bucket_mib: int = 256
+    """Weights travel in pieces of that size, so that neither side holds all of them twice."""
     dtype: Dtype = Dtype.bfloat16
     max_num_seqs: int = 128
     """Sequences an engine runs at once."""
@@ -154,10 +191,27 @@ class RolloutConfig:
     """Stop the run when a larger share of a step's attempts was set aside."""
     start_timeout_s: float = 600.0
     stall_timeout_s: float = 600.0
-    """Longest wait for the next completion of an engine."""
+    """Longest time that an engine with work may take no step; then it is replaced."""
+    silence_s: float = 120.0
+    """Longest time that an engine may not answer at all; then it is replaced. After a quarter of it, it is suspect and gets no
+    new work."""
+    max_restarts: int = 5
+    """Of an engine or verifier, without a completion or verdict between them."""
+    restart_backoff_s: float = 1.0
+    """Pause before a second restart without work in between; doubles with each."""
 
     def __post_init__(self) -> None:
         at_least("rollout.num_engines", self.num_engines, 1, "somebody has to generate")
+        at_least("rollout.staleness", self.staleness, 0, "it counts steps")
+        if self.partial and self.staleness == 0:
+            raise ValueError(
+                "rollout.partial=true needs rollout.staleness of at least 1 (on-policy, no completion is under way when weights "
+                "arrive); got 0. Raise it, or set rollout.partial=false."
+            )
+        at_least("rollout.bucket_mib", self.bucket_mib, 1, "a bucket holds something")
+        at_least("rollout.max_restarts", self.max_restarts, 0, "it counts restarts")
+        positive("rollout.silence_s", self.silence_s)
+        at_least("rollout.restart_backoff_s", self.restart_backoff_s, 0.0, "it is a pause")
         at_least("rollout.num_verifiers", self.num_verifiers, 1, "somebody has to verify")
         at_least("rollout.max_num_seqs", self.max_num_seqs, 1, "an engine runs a sequence")
         between("rollout.max_set_aside_share", self.max_set_aside_share, 0.0, 1.0)
@@ -175,8 +229,14 @@ class ClusterConfig:
 
     address: str | None = None
     """None: start Ray on this machine; else join this cluster (``auto`` finds a running one)."""
+    placement: Placement = Placement.auto
+    stall_report_s: float = 300.0
+    """Without progress for that long, who waits for whom is reported, with the stacks of every process in the logs."""
     object_store_gib: float = 2.0
     """Ray's shared memory on this machine, GiB; holds a copy of the weights in flight."""
+
+    def __post_init__(self) -> None:
+        positive("cluster.stall_report_s", self.stall_report_s)
 
 
 @dataclass
