@@ -99,6 +99,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
             seed=config.seed,
             num_gpus=shares.engine,
             logs=folder.logs,
+            tell=terminal.say,
         )
         learner = LearnerGroup(
             ready.model_path,
@@ -113,6 +114,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
             checkpoints=config.checkpoint,
             logs=folder.logs,
             skipped=folder.skipped,
+            bucket_bytes=config.rollout.bucket_mib * 2**20,
         )
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, folder.logs)
         learner.wait_until_ready()

@@ -20,7 +20,7 @@ from sdpo.learner.group import pairs_per_token
 from sdpo.rollout.engine import VllmEngine
 from sdpo.rollout.verify import judge, reply
 from sdpo.types import Attempt, Completion, Metrics, Prompt, Ranks, Reply, Sampling, SetAside, Task, Update
-from sdpo.weights import PackedWeights, packed
+from sdpo.weights import Shipment, shipped
 
 
 class LocalEngine:
@@ -30,8 +30,8 @@ class LocalEngine:
         self._engine = engine
 
     def load(self, weights: object, *, version: int) -> None:
-        assert isinstance(weights, PackedWeights)
-        self._engine.load(weights, version=version)
+        assert isinstance(weights, Shipment)
+        self._engine.load(weights.in_memory(), version=version)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
         for ended in self._engine.sample(prompts, sampling):
@@ -73,11 +73,11 @@ class LocalLearner:
     def step(self) -> int:
         return self._learner.step
 
-    def weights(self) -> PackedWeights:
-        return packed(self._learner.state_dict())
+    def weights(self) -> Shipment:
+        return shipped(self._learner.parameters())
 
-    def teacher_weights(self) -> PackedWeights | None:
-        return packed(self._learner.teacher_state_dict()) if self._teacher_differs and self.step > 0 else None
+    def teacher_weights(self) -> Shipment | None:
+        return shipped(self._learner.teacher_parameters()) if self._teacher_differs and self.step > 0 else None
 
     def anchor(self, updates: Sequence[Update]) -> None:
         self._learner.anchor(updates)

@@ -1,12 +1,13 @@
-"""Weights on their way from the learner to the engines: one flat buffer and a table of contents.
+"""Weights on their way from the learner to the engines: a few flat buckets, each with a table of contents, and a checksum.
 
-One buffer is one object in Ray's shared memory, read without a copy by every engine of a machine; a tensor each would be
-hundreds of calls.
+A bucket is one object in Ray's shared memory, read without a copy by every engine of a machine; a tensor each would be hundreds
+of calls, and all in one would be held twice by whoever packs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedWeights:
-    """A whole model's parameters, in the checkpoint's names."""
+    """Some of a model's parameters, in the checkpoint's names."""
 
     entries: tuple[Entry, ...]
     buffer: np.ndarray[tuple[int], np.dtype[np.uint8]]
@@ -41,21 +42,89 @@ class PackedWeights:
             yield entry.name, raw.view(getattr(torch, entry.dtype)).view(entry.shape)
 
 
+class Checksum:
+    """Of buckets in order: names, types, shapes, and of each tensor the sum of its 64-bit words.
+
+    As fast as memory is read. It finds what goes wrong between processes (a bucket that is missing, twice, of another step), not
+    an adversary.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=8)
+
+    def add(self, bucket: PackedWeights) -> None:
+        for entry in bucket.entries:
+            words = bucket.buffer[entry.offset : entry.offset + _aligned(entry.num_bytes)].view(np.uint64)
+            total = int(np.add.reduce(words, dtype=np.uint64))
+            self._hash.update(f"{entry.name} {entry.dtype} {entry.shape} {total}\n".encode())
+
+    def __str__(self) -> str:
+        return self._hash.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipment:
+    """A whole model's parameters, as an engine gets them."""
+
+    buckets: tuple[object, ...]
+    """PackedWeights, or references to them in Ray's object store."""
+    checksum: str
+    num_bytes: int
+
+    def in_memory(self) -> Iterator[PackedWeights]:
+        """The buckets of a shipment that never left this process."""
+        for bucket in self.buckets:
+            assert isinstance(bucket, PackedWeights)
+            yield bucket
+
+
 _ALIGNMENT = 64
 """Bytes; views of any dtype start at a multiple of their size."""
 
 
 def packed(parameters: Mapping[str, Tensor]) -> PackedWeights:
-    """A copy of ``parameters``, packed; tensors may be on any device."""
+    """A copy of ``parameters`` in one bucket; tensors may be on any device."""
     entries: list[Entry] = []
     offset = 0
     for name, tensor in parameters.items():
         num_bytes = tensor.numel() * tensor.element_size()
         dtype = str(tensor.dtype).removeprefix("torch.")
         entries.append(Entry(name=name, dtype=dtype, shape=tuple(tensor.shape), offset=offset, num_bytes=num_bytes))
-        offset += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
-    buffer = np.empty(offset, dtype=np.uint8)
+        offset += _aligned(num_bytes)
+    buffer = np.zeros(offset, dtype=np.uint8)  # the checksum reads what lies between two tensors too
     for entry in entries:
         flat = parameters[entry.name].detach().cpu().contiguous().view(-1).view(torch.uint8)
         torch.from_numpy(buffer[entry.offset : entry.offset + entry.num_bytes]).copy_(flat)
     return PackedWeights(entries=tuple(entries), buffer=buffer)
+
+
+def buckets(parameters: Iterable[tuple[str, Tensor]], bucket_bytes: int) -> Iterator[PackedWeights]:
+    """``parameters`` in order, as they come, in buckets of at most that size; a larger tensor has one to itself."""
+    waiting: dict[str, Tensor] = {}
+    num_bytes = 0
+    for name, tensor in parameters:
+        size = _aligned(tensor.numel() * tensor.element_size())
+        if waiting and num_bytes + size > bucket_bytes:
+            yield packed(waiting)
+            waiting, num_bytes = {}, 0
+        waiting[name] = tensor
+        num_bytes += size
+    if waiting:
+        yield packed(waiting)
+
+
+def shipped(
+    parameters: Iterable[tuple[str, Tensor]], *, bucket_bytes: int = 2**28, put: Callable[[PackedWeights], object] | None = None
+) -> Shipment:
+    """All of them. ``put`` takes each bucket somewhere as soon as it is full, and returns where; None: they stay here."""
+    checksum, num_bytes = Checksum(), 0
+    places: list[object] = []
+    for bucket in buckets(parameters, bucket_bytes):
+        checksum.add(bucket)
+        num_bytes += len(bucket.buffer)
+        places.append(bucket if put is None else put(bucket))
+    return Shipment(buckets=tuple(places), checksum=str(checksum), num_bytes=num_bytes)
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT

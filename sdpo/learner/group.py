@@ -19,7 +19,7 @@ from sdpo.learner.engine import DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
 from sdpo.logs import redirect_output, tail
 from sdpo.types import Metrics, Ranks, Update
-from sdpo.weights import PackedWeights, packed
+from sdpo.weights import Shipment, shipped
 
 
 class LearnerActor:
@@ -40,11 +40,10 @@ class LearnerActor:
     ) -> None:
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place)
 
-    def weights(self, *, of_teacher: bool) -> ray.ObjectRef[PackedWeights] | None:
-        """In the object store, so that the driver passes on a reference and never holds them; from rank 0."""
-        read = self._learner.teacher_state_dict if of_teacher else self._learner.state_dict
-        parameters = read(wanted=self._is_first)
-        return ray.put(packed(parameters)) if self._is_first else None
+    def weights(self, *, of_teacher: bool, bucket_bytes: int) -> Shipment:
+        """In the object store, so that the driver passes on references and never holds them; from rank 0, while others help."""
+        read = self._learner.teacher_parameters if of_teacher else self._learner.parameters
+        return shipped(read(wanted=self._is_first), bucket_bytes=bucket_bytes, put=ray.put)
 
     def anchor(self, updates: Sequence[Update]) -> None:
         self._learner.anchor(updates)
@@ -66,7 +65,7 @@ class LearnerActor:
 
     def write_policy(self, folder: Path) -> None:
         """The plain model in a new ``folder``, from rank 0."""
-        parameters = self._learner.state_dict(wanted=self._is_first)
+        parameters = dict(self._learner.parameters(wanted=self._is_first))
         if self._is_first:
             policy_folder.write(folder, parameters, self._model_path)
 
@@ -101,14 +100,17 @@ class LearnerGroup:
         checkpoints: CheckpointConfig,
         logs: Path,
         skipped: Path,
+        bucket_bytes: int,
     ) -> None:
         """Starts the ranks without waiting for them; ``num_gpus`` is each one's share. ``teacher_path`` is where an external
-        teacher was found, ``skipped`` the folder for updates that could not be taken."""
+        teacher was found, ``skipped`` the folder for updates that could not be taken, ``bucket_bytes`` the size of the pieces
+        that weights travel in."""
         self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
         self.step = 0
         self._config = config
         self._checkpoints = checkpoints
         self._skipped, self._num_skipped = skipped, 0
+        self._bucket_bytes = bucket_bytes
         self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
         self._anchors_always = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
@@ -137,7 +139,7 @@ class LearnerGroup:
         self.step = counters.step
 
     def weights(self) -> object:
-        """A reference to PackedWeights in the object store."""
+        """A Shipment of references to the object store."""
         return self._weights(of_teacher=False)
 
     def teacher_weights(self) -> object | None:
@@ -147,7 +149,7 @@ class LearnerGroup:
 
     def _weights(self, *, of_teacher: bool) -> object:
         asked = self._actors if self._config.zero_stage == 3 else self._actors[:1]  # whole parameters take everybody's part
-        return self._answers([actor.weights.remote(of_teacher=of_teacher) for actor in asked])[0]
+        return self._answers([actor.weights.remote(of_teacher=of_teacher, bucket_bytes=self._bucket_bytes) for actor in asked])[0]
 
     def anchor(self, updates: Sequence[Update]) -> None:
         if len(updates) > 1 or self._anchors_always:

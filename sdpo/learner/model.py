@@ -118,14 +118,13 @@ def gathered(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def state_dict(model: PreTrainedModel, *, adapter: str | None = STUDENT, wanted: bool = True) -> dict[str, Tensor]:
-    """The parameters by their Hugging Face names, in the compute type, ``adapter`` merged (None: the bare base), tied ones once,
-    copied where they are not whole on this rank. All ranks must call under ZeRO 3; those that do not want the result get an empty
-    one."""
+def parameters(model: PreTrainedModel, *, adapter: str | None = STUDENT, wanted: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """One after the other by their Hugging Face names, in the compute type, ``adapter`` merged (None: the bare base), tied ones
+    once, copied where they are not whole on this rank. Under ZeRO 3 all ranks must go through all of them, also those that do not
+    want any and get none."""
     from peft.tuners.lora import LoraLayer
 
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    found: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             continue
@@ -142,5 +141,4 @@ def state_dict(model: PreTrainedModel, *, adapter: str | None = STUDENT, wanted:
                 value = (value.float() + layer.scaling[adapter] * (up @ down)).to(parameter.dtype)
             elif hasattr(parameter, "ds_id"):
                 value = value.to("cpu", copy=True)
-            found[name.replace(".base_layer.", ".")] = value
-    return found
+        yield name.replace(".base_layer.", "."), value

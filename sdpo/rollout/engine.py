@@ -1,4 +1,8 @@
-"""One vLLM engine in this process: token ids in, token ids and logprobs out. No Ray here; ``fleet.py`` is the shell.
+"""One vLLM engine in this process: token ids in, token ids and logprobs out. No Ray here; ``engine_loop.py`` runs it for as long
+as its process lives.
+
+It is stepped by hand rather than by vLLM's AsyncLLM: requests may be added between any two steps all the same, while weights can
+only change there, every token's version is known exactly, and an engine is one process, which a kill ends wholly.
 
 Imports vllm only once an engine is made: importing it takes seconds and sets process-wide state.
 """
@@ -6,13 +10,13 @@ Imports vllm only once an engine is made: importing it takes seconds and sets pr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from sdpo.config import RolloutConfig
-from sdpo.rollout.reload import reload
 from sdpo.types import TURN_BREAK, Completion, Finish, Prompt, Sampling
-from sdpo.weights import PackedWeights
+from sdpo.weights import Checksum, PackedWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +30,19 @@ _ENVIRONMENT = {
 }
 
 
+@dataclass(slots=True)
+class _Running:
+    """A prompt that is being continued."""
+
+    prompt: Prompt
+    internal_id: str
+    """vLLM's own name of the request."""
+    version: int
+    """Of the weights that sample its tokens from now on."""
+    sampled_before: list[tuple[int, int]] = field(default_factory=list)
+    """Earlier versions, each with the number of tokens that had come when it ended."""
+
+
 class VllmEngine:
     """Samples with the weights of ``model_path``, or with those it was given last."""
 
@@ -36,12 +53,17 @@ class VllmEngine:
         import torch
         from transformers import AutoTokenizer
         from vllm import LLM
+        from vllm.config import WeightTransferConfig
+
+        from sdpo.rollout import transfer
 
         if not torch.cuda.is_available():
             from sdpo.rollout.cpu_sampling import sample_seeded_requests_with_one_draw
 
             sample_seeded_requests_with_one_draw()
-        self.version = -1
+        transfer.register()
+        self.version, self.checksum = -1, ""
+        self._running: dict[str, _Running] = {}
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path)
         self._llm = LLM(
             model_path,
@@ -58,43 +80,87 @@ class VllmEngine:
             enable_prefix_caching=True,
             # Logprobs of the distribution that was sampled from: after temperature and truncation.
             logprobs_mode="processed_logprobs",
+            weight_transfer_config=WeightTransferConfig(backend=transfer.BACKEND),
             skip_tokenizer_init=True,
             disable_log_stats=True,
         )
         self._stop_ids = sorted(_stop_ids(self._tokenizer, self._llm))
 
-    def load(self, weights: PackedWeights, *, version: int) -> None:
-        """Serve ``weights`` from now on."""
-        self._llm.collective_rpc(reload, args=(weights,))
-        self._llm.reset_prefix_cache()
-        self.version = version
+    @property
+    def has_work(self) -> bool:
+        return bool(self._running)
+
+    def load(self, buckets: Iterable[PackedWeights], *, version: int) -> None:
+        """Serve these from the next step on. What is being continued is kept: its cache is computed anew, under the new weights.
+
+        After an error the engine has parts of two models and must not be used again.
+        """
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        checksum = Checksum()
+        self._llm.start_weight_update()
+        for bucket in buckets:
+            checksum.add(bucket)
+            self._llm.update_weights(WeightTransferUpdateRequest(update_info={"weights": bucket}))
+        self._llm.finish_weight_update(str(version))
+        for running in self._running.values():
+            running.sampled_before.append((running.version, self._num_sampled(running)))
+            running.version = version
+        self._llm.llm_engine.reset_prefix_cache(reset_running_requests=self.has_work)
+        self.version, self.checksum = version, str(checksum)
+
+    def add(self, request_id: str, prompt: Prompt, sampling: Sampling) -> None:
+        """Continue the prompt, from the next step on, beside what is running."""
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        internal_id = self._llm.llm_engine.add_request(
+            request_id,
+            TokensPrompt(prompt_token_ids=list(prompt.token_ids)),
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=prompt.max_response_tokens or sampling.max_response_tokens,
+                seed=prompt.seed,
+                logprobs=0,
+                detokenize=False,
+                stop_token_ids=self._stop_ids,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            ),
+        )
+        self._running[request_id] = _Running(prompt=prompt, internal_id=internal_id, version=self.version)
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """Forget these."""
+        known = [request_id for request_id in request_ids if self._running.pop(request_id, None) is not None]
+        if known:
+            self._llm.llm_engine.abort_request(known)
+
+    def step(self) -> list[tuple[str, Completion]]:
+        """A token more for what is running; those that ended with it."""
+        from vllm import RequestOutput
+
+        ended = [o for o in self._llm.llm_engine.step() if isinstance(o, RequestOutput) and o.finished]
+        return [(output.request_id, self._completion(output)) for output in ended]
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[tuple[Prompt, Completion]]]:
         """One completion for each prompt, in the order in which they end; each item holds those that ended together."""
-        from vllm import RequestOutput, SamplingParams, TokensPrompt
-
-        engine = self._llm.llm_engine
+        assert not self.has_work
         for index, prompt in enumerate(prompts):
-            engine.add_request(
-                str(index),
-                TokensPrompt(prompt_token_ids=list(prompt.token_ids)),
-                SamplingParams(
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    max_tokens=prompt.max_response_tokens or sampling.max_response_tokens,
-                    seed=prompt.seed,
-                    logprobs=0,
-                    detokenize=False,
-                    stop_token_ids=self._stop_ids,
-                ),
-            )
-        while engine.has_unfinished_requests():
-            ended = [output for output in engine.step() if isinstance(output, RequestOutput) and output.finished]
+            self.add(str(index), prompt, sampling)
+        while self.has_work:
+            ended = self.step()
             if ended:
-                yield [(prompts[int(output.request_id)], self._completion(output)) for output in ended]
+                yield [(prompts[int(request_id)], completion) for request_id, completion in ended]
+
+    def _num_sampled(self, running: _Running) -> int:
+        """Tokens of a running request so far."""
+        core: Any = self._llm.llm_engine.engine_core
+        count: int = core.engine_core.scheduler.requests[running.internal_id].num_output_tokens
+        return count
 
     def _completion(self, output: RequestOutput) -> Completion:
-        sampled = output.outputs[0]
+        sampled, running = output.outputs[0], self._running.pop(output.request_id)
         token_ids = tuple(sampled.token_ids)
         assert sampled.logprobs is not None, "logprobs were asked for"
         return Completion(
@@ -104,7 +170,7 @@ class VllmEngine:
             ),
             text=str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).replace(TURN_BREAK, " "),
             finish=Finish.stop if sampled.finish_reason == "stop" else Finish.length,
-            weights_version=self.version,
+            weights_version=running.version,
         )
 
 

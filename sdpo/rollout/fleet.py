@@ -1,102 +1,125 @@
-"""Engines as Ray actors: spreads prompts over them, merges what they return, keeps them on one version of the weights."""
+"""The Engine of the loop, over engines in processes of their own: any of them may die at any time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
 
-from sdpo.actors import start, threads_each
+from sdpo import actors
 from sdpo.config import RolloutConfig
-from sdpo.errors import MachineError, UserError
-from sdpo.logs import redirect_output, tail
+from sdpo.logs import redirect_output
 from sdpo.rollout.engine import VllmEngine
+from sdpo.rollout.engine_loop import EngineLoop, Load, Order, Pulse, Served
+from sdpo.rollout.member import Member
+from sdpo.rollout.supervisor import Supervisor
 from sdpo.types import Completion, Prompt, Sampling
-from sdpo.weights import PackedWeights
+from sdpo.weights import PackedWeights, Shipment
 
-LOAD_TIMEOUT_S = 600.0
+NUM_CALLS = 16
+"""Questions that an engine's process can have open at once: a pulse, the start, and orders that wait for their turn."""
 
 
 class EngineActor:
-    """A VllmEngine in a process of its own."""
+    """A VllmEngine in a process of its own. Each call has a thread; the engine has one for itself."""
 
     def __init__(self, log: Path, model_path: str, max_model_tokens: int, config: RolloutConfig, seed: int) -> None:
         redirect_output(log)
-        self._engine = VllmEngine(model_path, max_model_tokens=max_model_tokens, config=config, seed=seed)
+        make = partial(VllmEngine, model_path, max_model_tokens=max_model_tokens, config=config, seed=seed)
+        self._loop = EngineLoop(make, fetch=_fetched, partial=config.partial)
 
-    def ready(self) -> bool:
-        return True
+    def process(self) -> actors.Process:
+        return actors.this_process()
 
-    def load(self, weights: PackedWeights, version: int) -> int:
-        self._engine.load(weights, version=version)
-        return self._engine.version
+    def wait_until_ready(self) -> None:
+        self._loop.wait_until_ready()
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[tuple[Prompt, Completion]]]:
-        yield from self._engine.sample(prompts, sampling)
+    def order(self, number: int, order: Order) -> Served | None:
+        """For weights, returns when they are served."""
+        done = self._loop.order(number, order)
+        return done.result() if isinstance(order, Load) else None
+
+    def take(self, wait_s: float) -> Pulse:
+        return self._loop.take(wait_s)
+
+
+def _fetched(bucket: object) -> PackedWeights:
+    """From the object store, without a copy where it is on this machine."""
+    assert isinstance(bucket, ray.ObjectRef)
+    weights = ray.get(bucket)
+    assert isinstance(weights, PackedWeights)
+    return weights
+
+
+def _silent(sentence: str) -> None:
+    """Nobody listens."""
 
 
 class EngineFleet:
-    """The Engine of the loop, over ``config.num_engines`` actors."""
+    """The Engine of the loop, over ``config.num_engines`` actors. May be asked from several threads."""
 
     def __init__(
-        self, model_path: str, *, max_model_tokens: int, config: RolloutConfig, seed: int, num_gpus: float, logs: Path
+        self,
+        model_path: str,
+        *,
+        max_model_tokens: int,
+        config: RolloutConfig,
+        seed: int,
+        num_gpus: float,
+        logs: Path,
+        tell: Callable[[str], None] = _silent,
     ) -> None:
-        """Starts the actors without waiting; ``num_gpus`` is each one's share."""
-        self._config = config
-        self._logs = [logs / f"engine-{index}.log" for index in range(config.num_engines)]
-        threads = threads_each(config.num_engines)
-        self._actors = [
-            start(EngineActor, log, model_path, max_model_tokens, config, seed, num_gpus=num_gpus, num_threads=threads)
-            for log in self._logs
-        ]
+        """Starts the actors without waiting; ``num_gpus`` is each one's share. ``tell`` hears which engines are lost and back."""
+        self._waits_for_weights = config.staleness == 0
+        self._loading: Future[None] | None = None
+        threads = actors.threads_each(config.num_engines)
+
+        def spawn(log: Path) -> object:
+            arguments = (log, model_path, max_model_tokens, config, seed)
+            return actors.start(EngineActor, *arguments, num_gpus=num_gpus, num_threads=threads, max_concurrency=NUM_CALLS)
+
+        files = [logs / f"engine-{index}.log" for index in range(config.num_engines)]
+        members = [Member(index, partial(spawn, log), config, log) for index, log in enumerate(files)]
+        self._supervisor = Supervisor(members, config, tell)
 
     def wait_until_ready(self) -> None:
-        """Returns once every engine can sample. Raises UserError with the engine's last words where one cannot."""
-        for actor, log in zip(self._actors, self._logs, strict=True):
-            try:
-                ray.get(actor.ready.remote(), timeout=self._config.start_timeout_s)
-            except (RayError, GetTimeoutError) as error:
-                raise UserError(
-                    f"a rollout engine must start within rollout.start_timeout_s={self._config.start_timeout_s:.0f} s; it did "
-                    f"not ({type(error).__name__}). The end of {log}:\n{tail(log)}"
-                ) from error
+        """Returns once every engine can sample. Raises UserError with the engine's last words where one never will."""
+        self._supervisor.readiness().result()
 
     def load(self, weights: object, *, version: int) -> None:
-        """``weights`` is a PackedWeights or, better, a reference to one in Ray's object store."""
-        try:
-            versions = ray.get([actor.load.remote(weights, version) for actor in self._actors], timeout=LOAD_TIMEOUT_S)
-        except (RayError, GetTimeoutError) as error:
-            raise MachineError(
-                f"a rollout engine did not take the weights of step {version} ({type(error).__name__}); see "
-                f"{', '.join(map(str, self._logs))}"
-            ) from error
-        if versions != [version] * len(self._actors):
-            raise MachineError(f"every engine must serve version {version} after a load; they report {versions}")
+        """``weights`` is a Shipment, better of references to the object store. Returns when every engine that lives serves them;
+        with ``rollout.staleness`` at once, and what went wrong is raised by the next call."""
+        assert isinstance(weights, Shipment)
+        self._check_last_load()
+        loading = self._supervisor.load(Load(shipment=weights, version=version))
+        if self._waits_for_weights:
+            loading.result()
+        else:
+            self._loading = loading
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
-        """A task's attempts go to one engine, which then computes their prompt once."""
-        streams: dict[Any, Path] = {}
-        for index, actor in enumerate(self._actors):
-            share = [prompt for prompt in prompts if prompt.task_index % len(self._actors) == index]
-            if share:
-                streams[actor.sample.options(num_returns="streaming").remote(share, sampling)] = self._logs[index]
-        while streams:
-            ready: list[Any]
-            ready, _ = ray.wait(list(streams), num_returns=1, timeout=self._config.stall_timeout_s)
-            if not ready:
-                raise MachineError(
-                    f"no engine returned a completion for rollout.stall_timeout_s={self._config.stall_timeout_s:.0f} s; see "
-                    f"{', '.join(map(str, streams.values()))}"
-                )
-            try:
-                ended = ray.get(next(ready[0]))
-            except StopIteration:
-                del streams[ready[0]]
-                continue
-            except RayError as error:
-                log = streams[ready[0]]
-                raise MachineError(f"a rollout engine died while generating. The end of {log}:\n{tail(log)}") from error
-            yield from ended
+        """Asked at the first ``next``. Closing the iterator early makes the engines forget the rest."""
+        self._check_last_load()
+        job = self._supervisor.ask(prompts, sampling)
+        remaining = len(prompts)
+        try:
+            while remaining:
+                answer = job.outbox.get()
+                if isinstance(answer, Exception):
+                    raise answer
+                remaining -= 1
+                yield answer
+        finally:
+            if remaining:
+                self._supervisor.cancel(job)
+
+    def close(self) -> None:
+        """Ask for nothing any more; the actors end with Ray."""
+        self._supervisor.close()
+
+    def _check_last_load(self) -> None:
+        if self._loading is not None and self._loading.done():
+            self._loading.result()

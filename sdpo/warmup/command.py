@@ -135,6 +135,7 @@ def _started(config: WarmupConfig, ready: Ready) -> tuple[EngineFleet, LearnerGr
         checkpoints=CheckpointConfig(),
         logs=logs,
         skipped=logs / "skipped",
+        bucket_bytes=config.rollout.bucket_mib * 2**20,
     )
     verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
     learner.wait_until_ready()

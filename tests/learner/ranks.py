@@ -152,7 +152,7 @@ def _course(seat: Seat, leg: Leg) -> Course:
         begins=begins,
         metrics=metrics,
         ends=state(learner),
-        policy={name: tensor.clone() for name, tensor in learner.state_dict().items()},
+        policy={name: tensor.clone() for name, tensor in learner.parameters()},
         twin=twin(learner),
         num_updates=learner.num_updates,
         num_steps=learner.step,
@@ -376,7 +376,7 @@ def moments_after(seat: Seat, asked: Sequence[tuple[Setup, Sequence[Update]]]) -
 
 
 def _moment(learner: DeepSpeedLearner, metrics: Mapping[str, float]) -> Moment:
-    policy = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    policy = {name: tensor.clone() for name, tensor in learner.parameters()}
     return Moment(metrics=metrics, state=state(learner), policy=policy, num_updates=learner.num_updates)
 
 
@@ -405,7 +405,7 @@ def write_checkpoint(seat: Seat, setup: Setup, steps: Steps, path: Path, ids: Se
         checkpoint.begin(path)
     _wait(seat)
     learner.save(checkpoint.scratch_of(path))
-    policy = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    policy = {name: tensor.clone() for name, tensor in learner.parameters()}
     if seat.rank == 0:
         policy_folder.write(checkpoint.scratch_of(path) / checkpoint.POLICY, policy, str(setup.model))
     _wait(seat)
@@ -451,8 +451,8 @@ def lend(seat: Seat, asked: Sequence[tuple[Setup, Steps]], ids: Sequence[int]) -
         for updates in steps:
             metrics += take(learner, updates, setup.algorithm)
         wanted = seat.rank == 0
-        teacher = {name: tensor.clone() for name, tensor in learner.teacher_state_dict(wanted=wanted).items()}
-        policy = {name: tensor.clone() for name, tensor in learner.state_dict(wanted=wanted).items()}
+        teacher = {name: tensor.clone() for name, tensor in learner.teacher_parameters(wanted=wanted)}
+        policy = {name: tensor.clone() for name, tensor in learner.parameters(wanted=wanted)}
         (voice,) = learner._teacher.voices
         with torch.no_grad():
             hidden_TH = voice.hidden(pack, None)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -38,7 +39,7 @@ from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
 from sdpo.run_folder import RunFolder, plain
 from sdpo.types import Update
-from sdpo.weights import PackedWeights
+from sdpo.weights import Shipment
 from tests.learner.launch import launch
 from tests.learner.ranks import replay
 from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE, rows, update_of
@@ -63,8 +64,6 @@ def an_update(model: Path, seed: int, *, bad: bool = False) -> Update:
 
 
 def test_skipped_updates_are_kept_and_too_many_in_a_row_end_the_run(model: Path, tmp_path: Path, ray_cluster: None) -> None:
-    import ray
-
     config = Config(
         name="run",
         algorithm=ALGORITHM,
@@ -89,6 +88,7 @@ def test_skipped_updates_are_kept_and_too_many_in_a_row_end_the_run(model: Path,
         checkpoints=CheckpointConfig(),
         logs=run.logs,
         skipped=run.skipped,
+        bucket_bytes=100_000,
     )
     group.wait_until_ready()
     good, bad = an_update(model, 0), an_update(model, 1, bad=True)
@@ -98,14 +98,14 @@ def test_skipped_updates_are_kept_and_too_many_in_a_row_end_the_run(model: Path,
     assert group.update(good, ALGORITHM)["updates"] == 1.0
     group.finish_step()
     group.save(run.checkpoints / "step_000001", score=None)
-    before, of_teacher = weights(ray.get(group.weights())), weights(ray.get(group.teacher_weights()))
+    before, of_teacher = weights(group.weights()), weights(group.teacher_weights())
     assert of_teacher.keys() == before.keys()
     assert not same(of_teacher, before)
 
     assert group.update(bad, ALGORITHM)["updates_skipped"] == 1.0
     kept = run.skipped / "step_000002-update_0.pt"
     assert kept.is_file()
-    assert same(before, weights(ray.get(group.weights())))
+    assert same(before, weights(group.weights()))
     kept.unlink()
     assert group.update(good, ALGORITHM)["updates"] == 1.0  # those before it no longer count
     assert group.update(bad, ALGORITHM)["updates_skipped"] == 1.0
@@ -127,13 +127,14 @@ def test_skipped_updates_are_kept_and_too_many_in_a_row_end_the_run(model: Path,
     assert run_export(ExportConfig(checkpoint=str(run.checkpoints / "step_000001"), to=str(tmp_path / "exported"))) == 0
     assert same(before, load_file(tmp_path / "exported" / "model.safetensors"))
     group.restore(run.checkpoints / "step_000001")
-    assert same(before, weights(ray.get(group.weights())))
+    assert same(before, weights(group.weights()))
     assert group.step == 1
 
 
-def weights(packed: object) -> dict[str, torch.Tensor]:
-    assert isinstance(packed, PackedWeights)
-    return {name: tensor.clone() for name, tensor in packed.tensors()}
+def weights(shipment: object) -> dict[str, torch.Tensor]:
+    assert isinstance(shipment, Shipment)
+    assert len(shipment.buckets) > 1
+    return {name: tensor.clone() for bucket in ray.get(list(shipment.buckets)) for name, tensor in bucket.tensors()}
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
