@@ -8,7 +8,7 @@ what is being continued goes on under them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,11 +67,11 @@ class Pulse:
     ended: tuple[tuple[str, Completion], ...]
     """By the requests' ids, since the last pulse."""
     num_steps: int
-    """Steps taken and buckets loaded since the engine began: an engine with work whose number stands still is stuck."""
+    """Since the engine began: one with work whose number stands still is stuck."""
 
 
 class WeightsLost(MachineError):
-    """The first piece of a shipment could not be fetched, so nothing was changed: whoever made it is gone."""
+    """A piece of a shipment could not be fetched, so nothing was changed: whoever made it is gone."""
 
 
 class Stepped(Protocol):
@@ -189,18 +189,10 @@ class EngineLoop:
             case Abort():
                 engine.abort(order.ids)
 
-    def _fetched(self, shipment: Shipment) -> Iterator[PackedWeights]:
-        """Each bucket when it is wanted; but the first at once, before anything is changed."""
+    def _fetched(self, shipment: Shipment) -> list[PackedWeights]:
+        """All of them before anything is changed: an engine never has parts of two models because somebody else died. They are
+        views on shared memory, which holds the whole shipment anyway."""
         try:
-            first = self._fetch(shipment.buckets[0])
+            return [self._fetch(bucket) for bucket in shipment.buckets]
         except Exception as error:
             raise WeightsLost(f"the weights are not there any more: {type(error).__name__}: {error}") from error
-
-        def buckets() -> Iterator[PackedWeights]:
-            yield first
-            for bucket in shipment.buckets[1:]:
-                with self._news:
-                    self._num_steps += 1
-                yield self._fetch(bucket)
-
-        return buckets()

@@ -14,7 +14,7 @@ from sdpo.config import RolloutConfig
 from sdpo.logs import redirect_output
 from sdpo.rollout.engine import VllmEngine
 from sdpo.rollout.engine_loop import EngineLoop, Load, Order, Pulse, Served
-from sdpo.rollout.member import Member
+from sdpo.rollout.member import Condition, Member
 from sdpo.rollout.supervisor import Supervisor
 from sdpo.types import Completion, Prompt, Sampling
 from sdpo.weights import PackedWeights, Shipment
@@ -115,6 +115,10 @@ class EngineFleet:
         finally:
             if remaining:
                 self._supervisor.cancel(job)
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """How each engine does."""
+        return self._supervisor.conditions()
 
     def close(self) -> None:
         """Ask for nothing any more; the actors end with Ray."""

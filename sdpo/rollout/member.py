@@ -64,7 +64,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotLoaded:
-    """The weights were gone before it could fetch any; it serves what it served."""
+    """The weights were gone before it had all of them; it serves what it served."""
 
     load: Load
     error: WeightsLost
@@ -77,6 +77,20 @@ class Died:
     reason: str
     is_hopeless: bool = False
     """It could not begin, and would not the next time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How an engine does, as far as the driver knows."""
+
+    index: int
+    health: Health
+    pid: int | None
+    """None until it has said so."""
+    version: int | None
+    """Of the weights it serves."""
+    num_owed: int
+    """Prompts it was given and has not answered."""
 
 
 News = Ended | Started | Loaded | NotLoaded | Died
@@ -99,6 +113,7 @@ class Member:
         self._process: actors.Process | None = None
         self.health = Health.starting
         self.owed: dict[str, Request] = {}
+        self._version: int | None = None
         self._num_orders = self._num_steps = 0
         self._calls: dict[Any, _Call | Load] = {}
         self._began_at = self._asked_at = self._moved_at = time.monotonic()
@@ -109,6 +124,11 @@ class Member:
     def refs(self) -> list[Any]:
         """Questions that are open."""
         return list(self._calls)
+
+    @property
+    def condition(self) -> Condition:
+        pid = None if self._process is None else self._process.pid
+        return Condition(index=self.index, health=self.health, pid=pid, version=self._version, num_owed=len(self.owed))
 
     @property
     def loads(self) -> list[Load]:
@@ -166,7 +186,7 @@ class Member:
                 self._beat()
                 yield from self._felt(answer)
             case Load():
-                self._moved_at = time.monotonic()
+                self._moved_at, self._version = time.monotonic(), answer.version
                 yield Loaded(load=call, served=answer)
 
     def complaint(self) -> Died | None:

@@ -24,7 +24,7 @@ from sdpo.config import RolloutConfig
 from sdpo.errors import MachineError, UserError
 from sdpo.logs import tail
 from sdpo.rollout.engine_loop import Load, Request
-from sdpo.rollout.member import Died, Ended, Health, Loaded, Member, News, NotLoaded, Started
+from sdpo.rollout.member import Condition, Died, Ended, Health, Loaded, Member, News, NotLoaded, Started
 from sdpo.types import Completion, Prompt, Sampling
 
 WAKE_S = 0.02
@@ -108,6 +108,10 @@ class Supervisor:
         waiting = Readiness()
         self._post(waiting)
         return waiting.done
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Of every engine; a glance from outside, so a moment old."""
+        return tuple(member.condition for member in self._members)
 
     def close(self) -> None:
         self._inbox.put(None)
