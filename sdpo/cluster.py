@@ -13,33 +13,45 @@ import ray
 from sdpo.config import ClusterConfig
 from sdpo.errors import UserError
 
+NUM_STARTS = 3
+"""Ray gives its own processes 30 s to start, whatever the machine is busy with; so it is tried again."""
+
 
 @contextmanager
 def connected(config: ClusterConfig) -> Iterator[None]:
     """Ray for the length of the block; what was started here ends with it."""
     on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        if config.address is None:
-            ray.init(
-                address="local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False,
-                object_store_memory=round(config.object_store_gib * 2**30),
-                _system_config={"worker_niceness": 0},
-            )
-        else:
-            ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, PermissionError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"Ray must start here or be reachable at cluster.address={config.address!r}; it was not: {error}. Check the "
-            "address, or leave cluster.address=null to start Ray on this machine."
-        ) from error
+    for trial in range(1, NUM_STARTS + 1):
+        try:
+            _connect(config)
+            break
+        except Exception as error:
+            ray.shutdown()
+            if trial < NUM_STARTS and config.address is None and "timed out" in str(error):
+                continue
+            raise UserError(
+                f"Ray must start here or be reachable at cluster.address={config.address!r}; it was not: {error}. Check the "
+                "address, or leave cluster.address=null to start Ray on this machine."
+            ) from error
     signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(config: ClusterConfig) -> None:
+    if config.address is not None:
+        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        address="local",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        include_dashboard=False,
+        object_store_memory=round(config.object_store_gib * 2**30),
+        _system_config={"worker_niceness": 0},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
+from ray.exceptions import RayActorError
 from transformers import AutoModelForCausalLM
 
 from sdpo.actors import start
@@ -21,7 +23,7 @@ from sdpo.rollout.engine_loop import WeightsLost
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.member import Condition, Health
 from sdpo.types import Prompt, Sampling
-from sdpo.weights import PackedWeights, Shipment, shipped
+from sdpo.weights import Shipment, packed, shipped
 
 pytestmark = pytest.mark.integration
 SILENCE_S = 6.0
@@ -149,19 +151,18 @@ def test_stopped_while_generating(fleet: Fleet) -> None:
 class Owner:
     """Holds a piece of the weights, as a rank of the learner does."""
 
-    def keep(self, bucket: PackedWeights) -> list[object]:
-        return [ray.put(bucket)]
+    def piece(self) -> list[object]:
+        return [ray.put(packed({"model.norm.weight": torch.ones(1_000_000)}))]
 
 
 def test_weights_that_got_lost_half_way_change_nothing(fleet: Fleet) -> None:
-    weights = fleet.weights()
-    assert len(weights.buckets) > 2
     owner = start(Owner)
-    (doomed,) = ray.get(owner.keep.remote(weights.buckets[1]))
+    (doomed,) = ray.get(owner.piece.remote())
     ray.kill(owner)
-    half = Shipment(
-        buckets=(weights.buckets[0], doomed, *weights.buckets[2:]), checksum=weights.checksum, num_bytes=weights.num_bytes
-    )
+    with pytest.raises(RayActorError):
+        ray.get(owner.piece.remote())
+    weights = fleet.weights()
+    half = Shipment(buckets=(*weights.buckets, doomed), checksum=weights.checksum, num_bytes=weights.num_bytes)
     with pytest.raises(WeightsLost):
         fleet.engines.load(half, version=fleet.version + 1)
     assert fleet.sample(lambda: None) == fleet.undisturbed
