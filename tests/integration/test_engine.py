@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -34,8 +35,6 @@ class Host:
 @pytest.mark.parametrize("tied", [True, False])
 def test_logprobs_after_a_load_are_those_of_the_loaded_model(tied: bool, tmp_path: Path, ray_cluster: None) -> None:
     """With a tied head, vLLM's reload left the packed copy of the *old* head in place: sampling mixed two models."""
-    import ray
-
     paths = [write_tiny_model(tmp_path / str(seed), tie_embeddings=tied, seed=seed) for seed in (0, 1)]
     host = start(Host, paths[0])
     for version, path in enumerate([*paths, paths[0]]):
@@ -51,6 +50,22 @@ def test_logprobs_after_a_load_are_those_of_the_loaded_model(tied: bool, tmp_pat
                 assert completion.weights_version == version
                 expected = logprobs(model, prompt, completion, temperature)
                 assert torch.allclose(torch.tensor(completion.logprobs), expected, atol=1e-4)
+
+
+def test_greedy_completions_after_a_load_are_those_of_the_loaded_model(tmp_path: Path, ray_cluster: None) -> None:
+    """Token for token; the engine began with other weights."""
+    paths = [write_tiny_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    host = start(Host, paths[0])
+    model = AutoModelForCausalLM.from_pretrained(paths[1], dtype=torch.float32)
+    sampling = Sampling(temperature=0.0, top_p=1.0, max_response_tokens=40)
+    weights = shipped(model.named_parameters(), bucket_bytes=100_000)
+    pairs = ray.get(host.sample.remote(weights, 7, sampling))
+    assert len(pairs) == len(PROMPTS)
+    for prompt, completion in pairs:
+        ids = torch.tensor([prompt.token_ids])
+        expected = model.generate(ids, max_new_tokens=40, do_sample=False, attention_mask=torch.ones_like(ids))[0, ids.shape[1] :]
+        assert list(completion.token_ids) == expected.tolist()
+        assert torch.allclose(torch.tensor(completion.logprobs), logprobs(model, prompt, completion, 1.0), atol=1e-4)
 
 
 @torch.no_grad()
