@@ -91,13 +91,14 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
     successes = remembered(config.algorithm, folder.rollouts_up_to(first_step))
     with connected(config.cluster), terminal, stopping(stop, terminal):
         terminal.say(f"{folder.path}: " + (f"continuing after step {first_step}" if last else "a new run"))
-        shares = gpu_shares(config.learner.num_ranks, config.rollout.num_engines, config.rollout.tensor_parallel_size)
+        shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
         engine = EngineFleet(
             ready.model_path,
             max_model_tokens=config.max_model_tokens,
             config=config.rollout,
             seed=config.seed,
             num_gpus=shares.engine,
+            is_colocated=shares.are_colocated,
             logs=folder.logs,
             tell=terminal.say,
         )
@@ -168,7 +169,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
             + config.sampling.max_response_tokens,
             config=config.rollout,
             seed=config.seed,
-            num_gpus=gpu_shares(0, config.rollout.num_engines, config.rollout.tensor_parallel_size).engine,
+            num_gpus=gpu_shares(0, config.rollout, config.cluster.placement).engine,
             logs=logs,
         )
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)

@@ -34,7 +34,6 @@ from sdpo.config.machines import (
     SandboxConfig,
     SandboxIsolation,
     TrackingConfig,
-    WeightSync,
 )
 from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
 from sdpo.config.run import (
@@ -96,6 +95,5 @@ __all__ = [
     "TeacherKind",
     "TrackingConfig",
     "WarmupConfig",
-    "WeightSync",
     "register",
 ]

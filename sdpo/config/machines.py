@@ -36,19 +36,6 @@ class SandboxIsolation(Enum):
     weak = "weak"
 
 
-class WeightSync(Enum):
-    """How the learner's weights get to the engines."""
-
-    auto = "auto"
-    """``object_store`` without GPUs; with them ``nccl`` where engines have their own, ``ipc`` where they share the learner's."""
-    object_store = "object_store"
-    """Through Ray's shared memory, bucket by bucket: works everywhere."""
-    ipc = "ipc"
-    """CUDA's own handles, between processes on one GPU."""
-    nccl = "nccl"
-    """A broadcast from the learner's first rank to all engines."""
-
-
 class Placement(Enum):
     """Which GPUs learner and engines get."""
 
@@ -57,7 +44,7 @@ class Placement(Enum):
     separate = "separate"
     """Each rank and each engine has GPUs of its own."""
     colocated = "colocated"
-    """A rank and an engine share a GPU; the engine sleeps while the learner works."""
+    """A rank and an engine share a GPU; the engine gives its memory back while the learner works."""
 
 
 @dataclass
@@ -169,7 +156,6 @@ class RolloutConfig:
     partial: bool = False
     """A completion goes on across a weight update, each token with the version that sampled it; false: the update waits for the
     completions that are under way."""
-    weight_sync: WeightSync = WeightSync.auto
     bucket_mib: int = 256
     """Weights travel in pieces of that size, so that neither side holds all of them twice."""
     dtype: Dtype = Dtype.bfloat16

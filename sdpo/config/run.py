@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from sdpo.config.algorithm import AlgorithmConfig, OnLowLift, QuestionWeight, SDPOConfig
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import GuardsConfig, refuse_senseless_response
-from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, Placement, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least
 from sdpo.config.teacher import HindsightConfig, HintChoice
 
@@ -233,6 +233,11 @@ class Config:
             raise ValueError(
                 "algorithm.hindsight.success_buffer above 0 needs tracking.rollouts=true (a continued run reads the successes it "
                 f"remembers from there); got success_buffer={self.algorithm.hindsight.success_buffer} and rollouts=false."
+            )
+        if self.cluster.placement is Placement.colocated and self.rollout.staleness > 0:
+            raise ValueError(
+                "cluster.placement=colocated needs rollout.staleness=0 (where they share GPUs, engines rest while the learner "
+                f"works); got {self.rollout.staleness}. Set it to 0, or give the engines GPUs of their own."
             )
         if self.learner.zero_stage == 0 and self.learner.dtype is Dtype.bfloat16:
             raise ValueError(

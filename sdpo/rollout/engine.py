@@ -46,8 +46,11 @@ class _Running:
 class VllmEngine:
     """Samples with the weights of ``model_path``, or with those it was given last."""
 
-    def __init__(self, model_path: str, *, max_model_tokens: int, config: RolloutConfig, seed: int) -> None:
-        """``max_model_tokens``: the longest prompt and response together."""
+    def __init__(
+        self, model_path: str, *, max_model_tokens: int, config: RolloutConfig, seed: int, may_rest: bool = False
+    ) -> None:
+        """``max_model_tokens``: the longest prompt and response together. ``may_rest``: keep the memory in a form that can be
+        given back."""
         os.environ.update(_ENVIRONMENT)
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
         import torch
@@ -64,6 +67,7 @@ class VllmEngine:
         transfer.register()
         self.version, self.checksum = -1, ""
         self._running: dict[str, _Running] = {}
+        self._is_resting = False
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path)
         self._llm = LLM(
             model_path,
@@ -78,6 +82,7 @@ class VllmEngine:
             tensor_parallel_size=config.tensor_parallel_size,
             gpu_memory_utilization=config.gpu_memory_utilization,
             enable_prefix_caching=True,
+            enable_sleep_mode=may_rest,
             # Logprobs of the distribution that was sampled from: after temperature and truncation.
             logprobs_mode="processed_logprobs",
             weight_transfer_config=WeightTransferConfig(backend=transfer.BACKEND),
@@ -97,6 +102,7 @@ class VllmEngine:
         """
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
+        self._wake()
         checksum = Checksum()
         self._llm.start_weight_update()
         for bucket in buckets:
@@ -114,6 +120,7 @@ class VllmEngine:
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
+        self._wake()
         internal_id = self._llm.llm_engine.add_request(
             request_id,
             TokensPrompt(prompt_token_ids=list(prompt.token_ids)),
@@ -142,6 +149,17 @@ class VllmEngine:
 
         ended = [o for o in self._llm.llm_engine.step() if isinstance(o, RequestOutput) and o.finished]
         return [(output.request_id, self._completion(output)) for output in ended]
+
+    def rest(self) -> None:
+        """Weights into the host's memory, the cache away, until there is work or weights."""
+        assert not self.has_work
+        self._llm.sleep(level=1)
+        self._is_resting = True
+
+    def _wake(self) -> None:
+        if self._is_resting:
+            self._llm.wake_up()
+            self._is_resting = False
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[tuple[Prompt, Completion]]]:
         """One completion for each prompt, in the order in which they end; each item holds those that ended together."""

@@ -49,7 +49,12 @@ class Abort:
     ids: tuple[str, ...]
 
 
-Order = Sample | Load | Abort
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """Give the accelerator's memory back until there is work or weights."""
+
+
+Order = Sample | Load | Abort | Rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,8 @@ class Stepped(Protocol):
     def abort(self, request_ids: Iterable[str]) -> None: ...
 
     def step(self) -> list[tuple[str, Completion]]: ...
+
+    def rest(self) -> None: ...
 
     def load(self, buckets: Iterable[PackedWeights], *, version: int) -> None: ...
 
@@ -165,7 +172,7 @@ class EngineLoop:
                 if self._next not in self._orders:
                     return
                 order, done = self._orders[self._next]
-                if isinstance(order, Load) and engine.has_work and not self._partial:
+                if engine.has_work and (isinstance(order, Rest) or (isinstance(order, Load) and not self._partial)):
                     return
                 del self._orders[self._next]
                 self._next += 1
@@ -188,6 +195,8 @@ class EngineLoop:
                 engine.load(self._fetched(order.shipment), version=order.version)
             case Abort():
                 engine.abort(order.ids)
+            case Rest():
+                engine.rest()
 
     def _fetched(self, shipment: Shipment) -> list[PackedWeights]:
         """All of them before anything is changed: an engine never has parts of two models because somebody else died. They are

@@ -13,7 +13,7 @@ from sdpo import actors
 from sdpo.config import RolloutConfig
 from sdpo.logs import redirect_output
 from sdpo.rollout.engine import VllmEngine
-from sdpo.rollout.engine_loop import EngineLoop, Load, Order, Pulse, Served
+from sdpo.rollout.engine_loop import EngineLoop, Load, Order, Pulse, Rest, Served
 from sdpo.rollout.member import Condition, Member
 from sdpo.rollout.supervisor import Supervisor
 from sdpo.types import Completion, Prompt, Sampling
@@ -26,9 +26,11 @@ NUM_CALLS = 16
 class EngineActor:
     """A VllmEngine in a process of its own. Each call has a thread; the engine has one for itself."""
 
-    def __init__(self, log: Path, model_path: str, max_model_tokens: int, config: RolloutConfig, seed: int) -> None:
+    def __init__(
+        self, log: Path, model_path: str, max_model_tokens: int, config: RolloutConfig, seed: int, may_rest: bool
+    ) -> None:
         redirect_output(log)
-        make = partial(VllmEngine, model_path, max_model_tokens=max_model_tokens, config=config, seed=seed)
+        make = partial(VllmEngine, model_path, max_model_tokens=max_model_tokens, config=config, seed=seed, may_rest=may_rest)
         self._loop = EngineLoop(make, fetch=_fetched, partial=config.partial)
 
     def process(self) -> actors.Process:
@@ -38,9 +40,9 @@ class EngineActor:
         self._loop.wait_until_ready()
 
     def order(self, number: int, order: Order) -> Served | None:
-        """For weights, returns when they are served."""
+        """For weights, returns when they are served, for a rest when the memory is free; else at once."""
         done = self._loop.order(number, order)
-        return done.result() if isinstance(order, Load) else None
+        return done.result() if isinstance(order, Load | Rest) else None
 
     def take(self, wait_s: float) -> Pulse:
         return self._loop.take(wait_s)
@@ -70,15 +72,17 @@ class EngineFleet:
         seed: int,
         num_gpus: float,
         logs: Path,
+        is_colocated: bool = False,
         tell: Callable[[str], None] = _silent,
     ) -> None:
-        """Starts the actors without waiting; ``num_gpus`` is each one's share. ``tell`` hears which engines are lost and back."""
-        self._waits_for_weights = config.staleness == 0
+        """Starts the actors without waiting; ``num_gpus`` is each one's share. ``is_colocated``: on a GPU that is
+        somebody else's too, whom it is left to between samples. ``tell`` hears which engines are lost and back."""
+        self._waits_for_weights, self._is_colocated = config.staleness == 0, is_colocated
         self._loading: Future[None] | None = None
         threads = actors.threads_each(config.num_engines)
 
         def spawn(log: Path) -> object:
-            arguments = (log, model_path, max_model_tokens, config, seed)
+            arguments = (log, model_path, max_model_tokens, config, seed, is_colocated)
             return actors.start(EngineActor, *arguments, num_gpus=num_gpus, num_threads=threads, max_concurrency=NUM_CALLS)
 
         files = [logs / f"engine-{index}.log" for index in range(config.num_engines)]
@@ -111,6 +115,8 @@ class EngineFleet:
                 if isinstance(answer, Exception):
                     raise answer
                 remaining -= 1
+                if not remaining and self._is_colocated:
+                    self._supervisor.rest().result()
                 yield answer
         finally:
             if remaining:

@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from sdpo import actors
 from sdpo.config import RolloutConfig
-from sdpo.rollout.engine_loop import Abort, Load, Order, Pulse, Request, Sample, Served, WeightsLost
+from sdpo.rollout.engine_loop import Abort, Load, Order, Pulse, Request, Rest, Sample, Served, WeightsLost
 from sdpo.types import Completion, Sampling
 
 PULSE_S = 1.0
@@ -39,6 +39,7 @@ class _Call(Enum):
     process = "process"
     start = "start"
     pulse = "pulse"
+    rest = "rest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,10 @@ class Member:
         return [call for call in self._calls.values() if isinstance(call, Load)]
 
     @property
+    def is_going_to_rest(self) -> bool:
+        return _Call.rest in self._calls.values()
+
+    @property
     def has_work(self) -> bool:
         return bool(self.owed or self.loads)
 
@@ -157,6 +162,10 @@ class Member:
         if self.health is Health.starting:
             self.health = Health.refitting
         self._calls[self._order(load)] = load
+
+    def rest(self) -> None:
+        """Once it is through with what it has."""
+        self._calls[self._order(Rest())] = _Call.rest
 
     def hear(self, ref: Any) -> Iterator[News]:
         """What the answer to a question says; completions that are not owed any more are dropped."""
@@ -185,6 +194,8 @@ class Member:
             case _Call.pulse:
                 self._beat()
                 yield from self._felt(answer)
+            case _Call.rest:
+                pass
             case Load():
                 self._moved_at, self._version = time.monotonic(), answer.version
                 yield Loaded(load=call, served=answer)

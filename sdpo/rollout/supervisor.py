@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from itertools import count, groupby
 from queue import Empty, SimpleQueue
 
@@ -25,44 +24,12 @@ from sdpo.errors import MachineError, UserError
 from sdpo.logs import tail
 from sdpo.rollout.engine_loop import Load, Request
 from sdpo.rollout.member import Condition, Died, Ended, Health, Loaded, Member, News, NotLoaded, Started
-from sdpo.types import Completion, Prompt, Sampling
+from sdpo.rollout.questions import Cancelled, Job, Loading, Question, Readiness, Resting
+from sdpo.types import Prompt, Sampling
 
 WAKE_S = 0.02
 """Longest that a question of the driver waits while the engines have nothing to say."""
 IDLE_S = 0.2
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """Prompts that somebody waits for."""
-
-    sampling: Sampling
-    groups: deque[list[Request]]
-    """Not handed out yet."""
-    unanswered: set[str]
-    outbox: SimpleQueue[tuple[Prompt, Completion] | Exception] = field(default_factory=SimpleQueue)
-
-
-@dataclass(slots=True, eq=False)
-class Loading:
-    """Weights that all engines shall serve."""
-
-    load: Load
-    is_served: bool = False
-    """By one engine at least."""
-    done: Future[None] = field(default_factory=Future)
-
-
-@dataclass(slots=True, eq=False)
-class Cancelled:
-    job: Job
-
-
-@dataclass(slots=True, eq=False)
-class Readiness:
-    """Somebody waits for all engines."""
-
-    done: Future[None] = field(default_factory=Future)
 
 
 class Supervisor:
@@ -70,13 +37,14 @@ class Supervisor:
 
     def __init__(self, members: Sequence[Member], config: RolloutConfig, tell: Callable[[str], None]) -> None:
         self._members, self._config, self._tell = members, config, tell
-        self._inbox: SimpleQueue[Job | Loading | Cancelled | Readiness | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Question | None] = SimpleQueue()
         self._orders: deque[Job | Loading] = deque()
         self._jobs: dict[str, Job] = {}
         """By request, those that are unanswered."""
         self._loadings: list[Loading] = []
         """Begun, and not yet done."""
         self._waiting: list[Readiness] = []
+        self._resting: list[Resting] = []
         self._present: Load | None = None
         self._restart_at: dict[Member, float] = {}
         """When a dead engine is started again."""
@@ -99,7 +67,7 @@ class Supervisor:
         self._inbox.put(Cancelled(job))
 
     def load(self, load: Load) -> Future[None]:
-        loading = Loading(load)
+        loading = Loading(load=load)
         self._post(loading)
         return loading.done
 
@@ -109,6 +77,12 @@ class Supervisor:
         self._post(waiting)
         return waiting.done
 
+    def rest(self) -> Future[None]:
+        """Done when no engine that lives holds an accelerator's memory, until there is work or weights again."""
+        resting = Resting()
+        self._post(resting)
+        return resting.done
+
     def conditions(self) -> tuple[Condition, ...]:
         """Of every engine; a glance from outside, so a moment old."""
         return tuple(member.condition for member in self._members)
@@ -117,10 +91,10 @@ class Supervisor:
         self._inbox.put(None)
         self._thread.join(5.0)
 
-    def _post(self, question: Job | Loading | Readiness) -> None:
-        if self._failure is not None:
-            raise self._failure
+    def _post(self, question: Question) -> None:
         self._inbox.put(question)
+        if self._failure is not None:  # asked for first: the thread ends by answering what is in the inbox
+            raise self._failure
 
     def _run(self) -> None:
         try:
@@ -132,24 +106,21 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             failure = error
         self._failure = failure
+        loadings = [order for order in self._orders if isinstance(order, Loading)]
+        unanswered: set[Question] = {*self._jobs.values(), *loadings, *self._loadings, *self._waiting, *self._resting}
+        for question in unanswered:
+            question.fail(failure)
         while True:  # those who asked just now, too
             try:
-                question = self._inbox.get_nowait()
+                asked = self._inbox.get_nowait()
             except Empty:
                 break
-            if isinstance(question, Job):
-                question.outbox.put(failure)
-            elif isinstance(question, Loading | Readiness):
-                question.done.set_exception(failure)
-        for job in set(self._jobs.values()):
-            job.outbox.put(failure)
-        loadings = [*self._loadings, *(order for order in self._orders if isinstance(order, Loading))]
-        for done in [*(loading.done for loading in loadings), *(waiting.done for waiting in self._waiting)]:
-            done.set_exception(failure)
+            if asked is not None:
+                asked.fail(failure)
 
     @property
     def _is_idle(self) -> bool:
-        return not (self._jobs or self._orders or self._loadings or self._restart_at) and all(
+        return not (self._jobs or self._orders or self._loadings or self._resting or self._restart_at) and all(
             member.health is Health.ready for member in self._members
         )
 
@@ -174,6 +145,11 @@ class Supervisor:
                     self._forget(question.job)
                 case Readiness():
                     self._waiting.append(question)
+                case Resting():
+                    self._resting.append(question)
+                    for member in self._members:
+                        if member.health is Health.ready:
+                            member.rest()
 
     def _forget(self, job: Job) -> None:
         ids = list(job.unanswered)
@@ -280,6 +256,10 @@ class Supervisor:
         for loading in [loading for loading in self._loadings if self._is_through(loading)]:
             self._loadings.remove(loading)
             loading.done.set_result(None)
+        if self._resting and not any(member.is_going_to_rest for member in self._members):
+            for resting in self._resting:
+                resting.done.set_result(None)
+            self._resting.clear()
         if self._waiting and all(member.health is Health.ready for member in self._members):
             for waiting in self._waiting:
                 waiting.done.set_result(None)

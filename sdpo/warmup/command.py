@@ -116,13 +116,14 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
 def _started(config: WarmupConfig, ready: Ready) -> tuple[EngineFleet, LearnerGroup, VerifierPool]:
     """Returns once all of them can work."""
     logs = Path(config.logs_dir).absolute()
-    gpus = gpu_shares(config.learner.num_ranks, config.rollout.num_engines, config.rollout.tensor_parallel_size)
+    gpus = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
     engine = EngineFleet(
         ready.model_path,
         max_model_tokens=config.algorithm.hindsight.max_prompt_tokens + config.sampling.max_response_tokens,
         config=config.rollout,
         seed=config.seed,
         num_gpus=gpus.engine,
+        is_colocated=gpus.are_colocated,
         logs=logs,
     )
     learner = LearnerGroup(

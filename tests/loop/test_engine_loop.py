@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from sdpo.rollout.engine_loop import Abort, EngineLoop, Load, Request, Sample, Served, WeightsLost
+from sdpo.rollout.engine_loop import Abort, EngineLoop, Load, Request, Rest, Sample, Served, WeightsLost
 from sdpo.types import Completion, Finish, Prompt, Sampling
 from sdpo.weights import PackedWeights, Shipment, shipped
 
@@ -26,6 +26,7 @@ class Slow:
         self.running: dict[str, int] = {}
         self.thread = threading.get_ident()
         self.breaks = False
+        self.num_rests = 0
 
     @property
     def has_work(self) -> bool:
@@ -51,6 +52,10 @@ class Slow:
 
     def completion(self) -> Completion:
         return Completion(token_ids=(1,), logprobs=(0.0,), text="", finish=Finish.stop, weights_version=self.version)
+
+    def rest(self) -> None:
+        assert not self.has_work
+        self.num_rests += 1
 
     def load(self, buckets: Iterable[PackedWeights], *, version: int) -> None:
         assert threading.get_ident() == self.thread
@@ -156,6 +161,19 @@ def test_an_aborted_request_does_not_end() -> None:
         engine.may_step.release(10)
         assert taken(loop, 1) == [("b", -1)]
         assert loop.take(0.1).ended == ()
+
+
+def test_an_engine_rests_when_it_is_through_with_what_was_asked_before() -> None:
+    with looped() as (loop, engine):
+        loop.order(0, requests(a=2))
+        rested = loop.order(1, Rest())
+        engine.may_step.release()
+        assert not rested.done()
+        engine.may_step.release(10)
+        rested.result(5.0)
+        assert engine.num_rests == 1
+        loop.order(2, requests(b=1))
+        assert [name for name, _ in taken(loop, 2)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("wait", [lambda loop: loop.take(5.0), lambda loop: loop.wait_until_ready()], ids=["take", "ready"])
