@@ -71,6 +71,11 @@ METRICS: Mapping[str, Metric] = {
         reduction=Reduction.mean,
         meaning="mean ratio - log ratio - 1 between learner and engine, per sampled token",
     ),
+    "mismatch/p99": Metric(
+        unit="nats",
+        reduction=Reduction.mean,
+        meaning="99th percentile of the same over an update's tokens; with several ranks the highest of theirs",
+    ),
     "grad_norm": Metric(unit="1", reduction=Reduction.mean, meaning="norm of the gradient before clipping"),
     "lr": Metric(unit="1", meaning="learning rate of the last update"),
     "updates": Metric(unit="updates", reduction=Reduction.sum, meaning="optimizer steps taken"),
@@ -169,9 +174,6 @@ def of_groups(groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | Non
     }
 
 
-def _mean(values: Sequence[float]) -> float:
-    """0 for none: a share of nothing."""
-    return sum(values) / len(values) if values else 0.0
 def of_versions(groups_P: Sequence[Group], step: int) -> dict[str, float]:
     """How old the weights were that sampled a step's attempts, when the learner had finished ``step`` steps."""
     runs = [run for group in groups_P for attempt in group.attempts for run in attempt.completion.version_runs]
@@ -182,3 +184,6 @@ def of_versions(groups_P: Sequence[Group], step: int) -> dict[str, float]:
     }
 
 
+def _mean(values: Sequence[float]) -> float:
+    """0 for none: a share of nothing."""
+    return sum(values) / len(values) if values else 0.0
