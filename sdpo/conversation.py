@@ -12,7 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from sdpo.protocols import Engine, Renderer, Verifier
-from sdpo.types import TURN_BREAK, Attempt, Completion, Finish, Message, Prompt, Reply, Role, Sampling, SetAside, Task
+from sdpo.types import (
+    TURN_BREAK,
+    Attempt,
+    Completion,
+    Finish,
+    Message,
+    Prompt,
+    Reply,
+    Role,
+    Sampling,
+    SetAside,
+    Task,
+    joined_versions,
+)
 
 Watch = Callable[[Iterable[tuple[Prompt, Completion]], int], Iterator[tuple[Prompt, Completion]]]
 """Passes completions on, and counts them."""
@@ -72,7 +85,8 @@ def _continued(before: Completion | None, turn: Completion) -> Completion:
         logprobs=before.logprobs + turn.logprobs,
         text=f"{before.text}{TURN_BREAK}{turn.text}",
         finish=turn.finish,
-        weights_version=turn.weights_version,
+        weights_version=min(before.weights_version, turn.weights_version),
+        versions=joined_versions(before.version_runs + turn.version_runs),
         own_mask=before.own_mask + (True,) * len(turn.token_ids),
         turns=(*before.turns, said),
     )

@@ -45,6 +45,8 @@ METRICS: Mapping[str, Metric] = {
     "truncated": Metric(unit="share", meaning="responses cut off at the length limit"),
     "generated_tokens": Metric(unit="tokens", meaning="tokens sampled this step"),
     "tokens_per_s": Metric(unit="tokens/s", meaning="tokens sampled over the time of generation and verification"),
+    "staleness": Metric(unit="steps", meaning="mean age of the weights that sampled a token, in the learner's steps"),
+    "staleness/max": Metric(unit="steps", meaning="the highest age among them"),
     "loss": Metric(unit="nats", reduction=Reduction.mean, meaning="what was minimised, over the update's loss tokens"),
     "loss/distillation": Metric(unit="nats", reduction=Reduction.mean, meaning="the distillation part of it"),
     "loss/policy_gradient": Metric(unit="1", reduction=Reduction.mean, meaning="the policy-gradient part of it"),
@@ -69,6 +71,11 @@ METRICS: Mapping[str, Metric] = {
         reduction=Reduction.mean,
         meaning="mean ratio - log ratio - 1 between learner and engine, per sampled token",
     ),
+    "mismatch/p99": Metric(
+        unit="nats",
+        reduction=Reduction.mean,
+        meaning="99th percentile of the same over an update's tokens; with several ranks the highest of theirs",
+    ),
     "grad_norm": Metric(unit="1", reduction=Reduction.mean, meaning="norm of the gradient before clipping"),
     "lr": Metric(unit="1", meaning="learning rate of the last update"),
     "updates": Metric(unit="updates", reduction=Reduction.sum, meaning="optimizer steps taken"),
@@ -85,7 +92,8 @@ METRICS: Mapping[str, Metric] = {
     "alarms": Metric(unit="alarms", meaning="raised by this step, or by this evaluation (alarms.jsonl says which)"),
     "policy_gradient_share": Metric(unit="share", meaning="λ of the blend, where alarms may raise it"),
     "teacher_refreshes": Metric(unit="refreshes", meaning="times the teacher became the policy, before this step"),
-    "time/generate_s": Metric(unit="s", meaning="generation, with the verification beside it"),
+    "time/generate_s": Metric(unit="s", meaning="generation, with the verification beside it, as far as the step waits for it"),
+    "time/ahead_s": Metric(unit="s", meaning="generation before the step, beside earlier ones (`rollout.staleness` above 0)"),
     "time/hindsight_s": Metric(unit="s", meaning="hints, rendering and packing"),
     "time/learn_s": Metric(unit="s", meaning="the updates"),
     "time/sync_s": Metric(unit="s", meaning="teacher update and weights to the engine"),
@@ -163,6 +171,16 @@ def of_groups(groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | Non
         "response_tokens": _mean(lengths),
         "truncated": _mean([attempt.completion.finish is Finish.length for attempt in attempts]),
         **{name: _mean(column) for name, column in sorted(named.items())},
+    }
+
+
+def of_versions(groups_P: Sequence[Group], step: int) -> dict[str, float]:
+    """How old the weights were that sampled a step's attempts, when the learner had finished ``step`` steps."""
+    runs = [run for group in groups_P for attempt in group.attempts for run in attempt.completion.version_runs]
+    num_tokens = sum(num for _, num in runs)
+    return {
+        "staleness": sum((step - version) * num for version, num in runs) / max(num_tokens, 1),
+        "staleness/max": float(max((step - version for version, num in runs if num), default=0)),
     }
 
 

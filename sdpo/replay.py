@@ -16,7 +16,8 @@ from sdpo.config import Config, Offload, ReplayConfig
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint, update_file
 from sdpo.learner.engine import DeepSpeedLearner, Place
-from sdpo.learner.loss import SUMS, Scale
+from sdpo.learner.loss import Scale
+from sdpo.learner.tally import SUMS
 from sdpo.models import resolve
 from sdpo.run_folder import RunFolder
 

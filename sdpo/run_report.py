@@ -75,6 +75,7 @@ class EvaluationLog:
     """The StepLog of an evaluation: shows progress, keeps nothing."""
 
     def __init__(self, terminal: Terminal) -> None:
+        self.values.update(metrics.of_versions(groups_P, self._step - 1))
         self._terminal = terminal
 
     def phase(self, name: str) -> None:

@@ -85,6 +85,7 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
             "hint": None if hint is None else hint.source.value,
             "demonstration": None if hint is None else hint.demonstration,
             "is_remembered": hint is not None and hint.is_remembered,
+            **({"versions": attempt.completion.versions} if attempt.completion.versions else {}),
         }
         for attempt, hint in zip(group.attempts, hints_G, strict=True)
     ]
@@ -100,7 +101,7 @@ def _conversation(completion: Completion) -> dict[str, object]:
     if completion.own_mask is None or len(completion.turns) == 1:
         return {}
     return {
-        "num_own_tokens": sum(completion.own_mask),
+        "num_own_tokens": completion.num_own_tokens,
         "turns": [{"role": said.role.value, "content": said.content} for said in completion.turns],
     }
 

@@ -11,7 +11,7 @@ micro-batch, T packed tokens, N response tokens of a micro-batch, M of them dist
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -83,7 +83,9 @@ class Completion:
     ``TURN_BREAK``."""
     finish: Finish
     weights_version: int
-    """Version of the weights that sampled it: the learner's step at the load."""
+    """Version of the weights that sampled it, of the oldest where there were several: the learner's step at the load."""
+    versions: tuple[tuple[int, int], ...] = ()
+    """Runs of (version, number of the policy's own tokens), in the tokens' order; empty where one version sampled them all."""
     own_mask: tuple[bool, ...] | None = None
     """[R] False where the environment wrote the token (its logprob is then 0); None: the policy wrote them all."""
     turns: tuple[Message, ...] = ()
@@ -94,11 +96,46 @@ class Completion:
             raise ValueError(f"a completion needs one logprob a token; got {len(self.logprobs)} for {len(self.token_ids)} tokens")
         if self.own_mask is not None and len(self.own_mask) != len(self.token_ids):
             raise ValueError(f"a completion's mask must cover its {len(self.token_ids)} tokens; got {len(self.own_mask)}")
+        if self.versions:
+            self._check_versions()
+
+    def _check_versions(self) -> None:
+        covered = sum(num for _, num in self.versions)
+        if covered != self.num_own_tokens or any(num < 1 for _, num in self.versions):
+            raise ValueError(
+                f"a completion's versions must cover the {self.num_own_tokens} tokens of the policy, in runs of at least one; "
+                f"got {self.versions}"
+            )
+        if self.weights_version != min(version for version, _ in self.versions):
+            raise ValueError(
+                f"a completion's weights_version is the oldest of its versions; got {self.weights_version} and {self.versions}"
+            )
+
+    @property
+    def num_own_tokens(self) -> int:
+        """Those that the policy sampled, the environment's left out."""
+        return len(self.token_ids) if self.own_mask is None else sum(self.own_mask)
+
+    @property
+    def version_runs(self) -> tuple[tuple[int, int], ...]:
+        """``versions``, where one version sampled everything too."""
+        return self.versions or ((self.weights_version, self.num_own_tokens),)
 
     @property
     def transcript(self) -> tuple[Message, ...]:
         """What was said after the task's messages."""
         return self.turns or (Message(role=Role.assistant, content=self.text),)
+
+
+def joined_versions(runs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """``Completion.versions`` of these runs: neighbours of one version are one run, and one version alone is none."""
+    joined: list[tuple[int, int]] = []
+    for version, num in runs:
+        if joined and joined[-1][0] == version:
+            joined[-1] = (version, joined[-1][1] + num)
+        elif num:
+            joined.append((version, num))
+    return tuple(joined) if len(joined) > 1 else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

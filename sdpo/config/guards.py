@@ -101,6 +101,8 @@ class GuardsConfig:
     """Success with hindsight less success without; below it the teacher is the worse of the two."""
     max_mismatch: float = 0.05
     """Nats a token. bf16 gives 0.001; an engine with other weights gives ten times this."""
+    max_mismatch_p99: float = 0.3
+    """Nats, of the 99th percentile over tokens. At a ratio of 2, where importance weights are truncated, it is 0.3."""
     policy_gradient_step: float = 0.25
     """What an alarm adds to algorithm.policy_gradient_share, with ``response: raise_policy_gradient``."""
     max_policy_gradient_share: float = 0.75
@@ -120,6 +122,7 @@ class GuardsConfig:
         at_least("guards.min_entropy", self.min_entropy, 0.0, "0 never alarms")
         between("guards.min_lift", self.min_lift, -1.0, 1.0)
         at_least("guards.max_mismatch", self.max_mismatch, 0.0, "it is never negative")
+        at_least("guards.max_mismatch_p99", self.max_mismatch_p99, 0.0, "it is never negative")
         between("guards.policy_gradient_step", self.policy_gradient_step, 0.0, 1.0)
         between("guards.max_policy_gradient_share", self.max_policy_gradient_share, 0.0, 1.0)
 

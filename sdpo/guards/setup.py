@@ -91,20 +91,30 @@ class Lift:
 
 @dataclass(slots=True)
 class Mismatch:
-    """The engine samples from other weights, or other arithmetic, than the learner scores with."""
+    """The engine samples from other weights, or other arithmetic, than the learner scores with: throughout, or here and there."""
 
     config: GuardsConfig
-    _last: list[float] = field(default_factory=list)
+    _means: list[float] = field(default_factory=list)
+    _highest: list[float] = field(default_factory=list)
+    """99th percentiles over tokens."""
 
     def look(self, metrics: Metrics) -> str | None:
-        value = metrics.get("mismatch")
-        if value is None or not math.isfinite(value):
-            return None
-        self._last = [*self._last, value][-self.config.recent :]
-        recent = statistics.median(self._last)
-        if len(self._last) < self.config.recent or recent <= self.config.max_mismatch:
+        mean = self._recent(self._means, metrics.get("mismatch"))
+        highest = self._recent(self._highest, metrics.get("mismatch/p99"))
+        if mean is not None and mean > self.config.max_mismatch:
+            found = f"agree to {self.config.max_mismatch:g} nats a token; they are {mean:.3f} apart"
+        elif highest is not None and highest > self.config.max_mismatch_p99:
+            found = f"agree to {self.config.max_mismatch_p99:g} nats at all but one token in a hundred; there it is {highest:.3f}"
+        else:
             return None
         return (
-            f"learner and engine should agree to {self.config.max_mismatch:g} nats a token; they are {recent:.3f} apart. Set "
-            "rollout.dtype to learner.dtype, take fewer updates a step (batch.tasks_per_update) or a lower learner.lr."
+            f"learner and engine should {found}. Set rollout.dtype to learner.dtype, take fewer updates a step "
+            "(batch.tasks_per_update), a lower learner.lr or less rollout.staleness."
         )
+
+    def _recent(self, last: list[float], value: float | None) -> float | None:
+        """The median of the last values, ``value`` among them; None where it is missing or there are too few."""
+        if value is None or not math.isfinite(value):
+            return None
+        last[:] = [*last, value][-self.config.recent :]
+        return statistics.median(last) if len(last) == self.config.recent else None

@@ -21,9 +21,10 @@ from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig
 from sdpo.learner import model as models
 from sdpo.learner import shard_files
 from sdpo.learner.forward import response_hidden, tokens_here
-from sdpo.learner.loss import SUMS, Anchors, Scale, micro_batch_loss
+from sdpo.learner.loss import Anchors, Scale, micro_batch_loss
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.policy import Head, Policy
+from sdpo.learner.tally import SUMS, Tally, joined
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.packing import pack_rows
@@ -97,23 +98,24 @@ class DeepSpeedLearner:
         """
         if not self._mine(update):
             return {"updates": 0.0, "updates_without_lesson": 1.0, "updates_skipped": 0.0}
-        sums = self.backward(update, algorithm)
+        tally = self.backward(update, algorithm)
         rate = self._rate()
         norm = self._policy.step(rate)
         if not math.isfinite(norm):
             return {"updates": 0.0, "updates_without_lesson": 0.0, "updates_skipped": 1.0}
         self.num_updates += 1
-        return self._metrics(update, sums, rate, norm)
+        return self._metrics(update, tally, rate, norm)
 
-    def backward(self, update: Update, algorithm: AlgorithmConfig) -> Tensor:
-        """Accumulate the update's gradient, summed over ranks, without a step. ``SUMS`` over all ranks."""
+    def backward(self, update: Update, algorithm: AlgorithmConfig) -> Tally:
+        """Accumulate the update's gradient, summed over ranks, without a step. ``SUMS`` are over all ranks, tokens this one's."""
         batches = self._mine(update)
         anchors = self._anchors_of(update, len(batches))
-        sums = torch.zeros(len(SUMS), dtype=torch.float64)
+        tallies: list[Tally] = []
         for position, (batch, anchor) in enumerate(zip(batches, anchors, strict=True)):
-            compute = partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, sums)
+            compute = partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, tallies)
             self._policy.backward(compute, num_ranks=self.place.num_ranks, is_last=position == len(batches) - 1)
-        return self._total(sums)
+        tally = joined(tallies, torch.device("cpu"))
+        return Tally(sums=self._reduced(tally.sums, distributed.ReduceOp.SUM), mismatch_n=tally.mismatch_n)
 
     @torch.no_grad()
     def look(self, update: Update, algorithm: AlgorithmConfig) -> list[dict[str, float]]:
@@ -121,9 +123,9 @@ class DeepSpeedLearner:
         found = []
         batches = self._mine(update)
         for batch, anchor in zip(batches, self._anchors_of(update, len(batches)), strict=True):
-            sums = torch.zeros(len(SUMS), dtype=torch.float64)
-            self._policy.run(partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, sums))
-            found.append(dict(zip(SUMS, sums.tolist(), strict=True)))
+            tallies: list[Tally] = []
+            self._policy.run(partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, tallies))
+            found += [dict(zip(SUMS, tally.sums.tolist(), strict=True)) for tally in tallies]
         return found
 
     def finish_step(self, *, follow: bool = True) -> None:
@@ -184,11 +186,11 @@ class DeepSpeedLearner:
         anchors: Anchors,
         update: Update,
         algorithm: AlgorithmConfig,
-        sums: Tensor,
+        tallies: list[Tally],
         model: PreTrainedModel,
         head: Head,
     ) -> Tensor:
-        """The micro-batch's loss; its sums are added to ``sums``."""
+        """The micro-batch's loss; what else it says is added to ``tallies``."""
         hidden_nH, mine_n = response_hidden(model, batch.student, self._team)
 
         def score(hidden_nH: Tensor, head_VH: Tensor) -> Tensor:
@@ -199,7 +201,7 @@ class DeepSpeedLearner:
                     Logits(hidden_NH=hidden_MH, head_VH=weight.detach(), weight=voice.weight)
                     for voice, weight, hidden_MH in zip(self._teacher.voices, heads, heard, strict=bool(heard))
                 ]
-                loss, part = micro_batch_loss(
+                loss, tally = micro_batch_loss(
                     hidden_nH,
                     head_VH,
                     teacher,
@@ -211,7 +213,7 @@ class DeepSpeedLearner:
                     self._scale,
                     self._config.logits_chunk_mib,
                 )
-            sums.add_(part)
+            tallies.append(tally)
             return loss
 
         loss: Tensor = head(hidden_nH, score)
@@ -230,15 +232,18 @@ class DeepSpeedLearner:
         warmup = self._config.warmup_updates
         return self._config.lr * min(1.0, (self.num_updates + 1) / warmup) if warmup else self._config.lr
 
-    def _total(self, sums: Tensor) -> Tensor:
+    def _reduced(self, values: Tensor, how: distributed.ReduceOp.RedOpType) -> Tensor:
+        """Over all ranks."""
         if self.place.num_ranks > 1:
-            on_device = sums.to(self._device)
-            distributed.all_reduce(on_device)
+            on_device = values.to(self._device)
+            distributed.all_reduce(on_device, how)
             return on_device.cpu()
-        return sums
+        return values
 
-    def _metrics(self, update: Update, sums: Tensor, rate: float, norm: float) -> dict[str, float]:
-        named = dict(zip(SUMS, sums.tolist(), strict=True))
+    def _metrics(self, update: Update, tally: Tally, rate: float, norm: float) -> dict[str, float]:
+        named = dict(zip(SUMS, tally.sums.tolist(), strict=True))
+        # A percentile over all ranks' tokens would take all of them to one place; the highest of the ranks' is no less wary.
+        highest = self._reduced(torch.tensor(tally.mismatch_p99), distributed.ReduceOp.MAX)
         learned = max(named["learned"], 1.0)
         return {
             "loss": named["loss"],
@@ -248,6 +253,7 @@ class DeepSpeedLearner:
             **_of_teacher(named),
             "entropy": named["entropy"] / learned,
             "mismatch": named["mismatch"] / max(named["sampled"], 1.0),
+            "mismatch/p99": float(highest),
             "grad_norm": norm,
             "lr": rate,
             "updates": 1.0,

@@ -1,4 +1,4 @@
-"""The loss of one micro-batch, and the sums behind its metrics."""
+"""The loss of one micro-batch, and what its metrics are made of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdpo.config import AlgorithmConfig, RatioLevel, SDPOConfig
+from sdpo.learner.tally import Tally, joined
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.fused import fused_loss
@@ -16,24 +17,6 @@ from sdpo.objectives.logits import Budget, Logits
 from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss, reference_kl
 from sdpo.objectives.scores import TokenScores
 from sdpo.types import MicroBatch, Update
-
-SUMS = (
-    "loss",
-    "distillation",
-    "policy_gradient",
-    "supervised",
-    "divergence",
-    "credit",
-    "entropy",
-    "mismatch",
-    "distilled",
-    "sampled",
-    "learned",
-    "credit_solved",
-    "distilled_solved",
-)
-"""What is summed over the tokens that were learned from, in the order of the vector that micro_batch_loss returns. The last three
-count them: those that were distilled, those that an engine sampled, and all."""
 
 LARGEST_LOG_RATIO = 20.0
 """As the mismatch counts it: a token that the engine gave no chance shall show in the metric, not make it infinite."""
@@ -68,9 +51,9 @@ def micro_batch_loss(
     algorithm: AlgorithmConfig,
     scale: Scale,
     chunk_mib: float,
-) -> tuple[Tensor, Tensor]:
-    """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and ``SUMS``, a
-    float64 vector on the CPU, to be added over micro-batches and ranks.
+) -> tuple[Tensor, Tally]:
+    """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and what else they
+    say, on the CPU.
 
     ``mine_n`` says which of the micro-batch's N tokens the ``hidden_nH`` predict. ``teacher`` scores the M distilled of all N.
     """
@@ -79,7 +62,7 @@ def micro_batch_loss(
     budget = Budget(temperature=scale.temperature, chunk_mib=chunk_mib)
     # Every parameter is in every rank's backward, also where there is no token to learn from: ranks reduce in step.
     loss = (hidden_nH.float().sum() + head_VH[:1].float().sum()) * 0.0
-    sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+    tallies: list[Tally] = []
     distilled_n = batch.distilled_N[mine_n].to(device)
     plain_n = tokens.mask_n & ~distilled_n
     if isinstance(algorithm, SDPOConfig) and bool(distilled_n.any()):
@@ -94,12 +77,13 @@ def micro_batch_loss(
             jsd_beta=algorithm.jsd_beta,
             pointwise_clip=algorithm.pointwise_clip,
         )
-        part, of_part = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
-        loss, sums = loss + part, sums + of_part
+        part, tally = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
+        loss, tallies = loss + part, [tally]
     if bool(plain_n.any()):
-        part, of_part = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget)
-        loss, sums = loss + part, sums + of_part
-    return loss, sums.cpu()
+        part, tally = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget)
+        loss, tallies = loss + part, [*tallies, tally]
+    tally = joined(tallies, device)
+    return loss, Tally(sums=tally.sums.cpu(), mismatch_n=tally.mismatch_n.cpu())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,14 +170,15 @@ def _tokens(
 
 def _learn(
     hidden_nH: Tensor, head_VH: Tensor, tokens: _Tokens, algorithm: AlgorithmConfig, comparison: Comparison | None, budget: Budget
-) -> tuple[Tensor, Tensor]:
-    """The loss of ``tokens`` and its sums."""
+) -> tuple[Tensor, Tally]:
+    """The loss of ``tokens``, and what else they say."""
     objective = _Objective(tokens, algorithm, is_distilled=comparison is not None)
     loss, scores = fused_loss(
         hidden_nH.index_select(0, tokens.places_n), head_VH, tokens.ids_n, objective, comparison=comparison, budget=budget
     )
     was_sampled_n = tokens.supervised_n == 0.0  # of the others no engine has said how probable they were
     log_ratio_n = (scores.student_N - tokens.sampled_n)[was_sampled_n].clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    mismatch_n = log_ratio_n.exp() - log_ratio_n - 1.0
     is_distilled = comparison is not None
     credit_n = scores.teacher_N - scores.student_N if is_distilled else torch.zeros_like(scores.student_N)
     sums = (
@@ -204,14 +189,15 @@ def _learn(
         scores.divergence_N.sum(),
         credit_n.sum(),
         scores.entropy_N.sum(),
-        (log_ratio_n.exp() - log_ratio_n - 1.0).sum(),
+        mismatch_n.sum(),
         len(tokens.ids_n) if is_distilled else 0,
         was_sampled_n.sum(),
         len(tokens.ids_n),
         credit_n.where(tokens.solved_n, 0.0).sum(),
         tokens.solved_n.sum() if is_distilled else 0,
     )
-    return loss, torch.stack([torch.as_tensor(value, dtype=torch.float64, device=hidden_nH.device) for value in sums])
+    stacked = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=hidden_nH.device) for value in sums])
+    return loss, Tally(sums=stacked, mismatch_n=mismatch_n.float())
 
 
 class _Objective:

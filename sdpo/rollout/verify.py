@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import ray
@@ -70,15 +71,23 @@ class VerifierActor:
         return reply(self._environment, task, completion)
 
 
-class _Owed(NamedTuple):
-    """One question to a verifier's process."""
+class _Question(NamedTuple):
+    """What a verifier's process is asked."""
 
-    ref: ray.ObjectRef[Attempt | Reply | SetAside]
     method: str
     """``"judge"`` or ``"reply"``"""
     prompt: Prompt
     task: Task
     completion: Completion
+    answers: deque[_Answer]
+    """Where the answer goes: to the call that asked."""
+
+
+class _Owed(NamedTuple):
+    """A question under way."""
+
+    ref: ray.ObjectRef[Attempt | Reply | SetAside]
+    question: _Question
 
 
 @dataclass(slots=True)
@@ -95,12 +104,17 @@ class _Worker:
 
 
 class VerifierPool:
-    """The Verifier of the loop, over ``config.num_verifiers`` actors."""
+    """The Verifier of the loop, over ``config.num_verifiers`` actors.
+
+    Several threads may ask at once. Their questions wait in the same queues, and whoever looks for answers hands out everybody's;
+    the lock is held for no longer than a look takes. So no call waits for what another one's completions wait for.
+    """
 
     def __init__(self, env: EnvConfig, asked: SandboxConfig, config: RolloutConfig, logs: Path) -> None:
         self._env, self._sandbox = env, asked
         self._config = config
         self._log = logs / "verifier.log"
+        self._lock = Lock()
         self._workers = [self._start() for _ in range(config.num_verifiers)]
 
     def wait_until_ready(self) -> None:
@@ -135,13 +149,25 @@ class VerifierPool:
             yield prompt, outcome
 
     def _each(self, method: str, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]) -> Iterator[_Answer]:
-        """One call at a time: its answers are all taken before another may begin."""
-        assert not any(worker.owed for worker in self._workers)
+        answers: deque[_Answer] = deque()
+        num_asked = num_answered = 0
         for prompt, completion in completions:
-            self._submit(self._least_busy(), method, prompt, tasks_P[prompt.task_index], completion)
-            yield from self._arrived(wait_s=0.0)
-        while any(worker.owed for worker in self._workers):
-            yield from self._arrived(wait_s=0.1)
+            with self._lock:
+                task = tasks_P[prompt.task_index]
+                question = _Question(method=method, prompt=prompt, task=task, completion=completion, answers=answers)
+                self._submit(self._least_busy(), question)
+                self._hand_out()
+            num_asked += 1
+            while answers:
+                num_answered += 1
+                yield answers.popleft()
+        while num_answered < num_asked:
+            self._wait(0.1)
+            with self._lock:
+                self._hand_out()
+            while answers:
+                num_answered += 1
+                yield answers.popleft()
 
     def _start(self) -> _Worker:
         actor = start(VerifierActor, self._log, self._env, self._sandbox)
@@ -150,37 +176,42 @@ class VerifierPool:
     def _least_busy(self) -> _Worker:
         return min(self._workers, key=lambda worker: len(worker.owed))
 
-    def _submit(self, worker: _Worker, method: str, prompt: Prompt, task: Task, completion: Completion) -> None:
+    def _submit(self, worker: _Worker, question: _Question) -> None:
         if not worker.owed:
             worker.since = time.monotonic()
-        ref = getattr(worker.actor, method).remote(task, completion)
-        worker.owed.append(_Owed(ref=ref, method=method, prompt=prompt, task=task, completion=completion))
+        ref = getattr(worker.actor, question.method).remote(question.task, question.completion)
+        worker.owed.append(_Owed(ref=ref, question=question))
 
-    def _arrived(self, wait_s: float) -> Iterator[_Answer]:
+    def _wait(self, wait_s: float) -> None:
+        """Until a worker has an answer, for whichever call."""
+        with self._lock:
+            heads = [worker.owed[0].ref for worker in self._workers if worker.owed]
+        if heads:
+            ray.wait(heads, num_returns=1, timeout=wait_s)
+
+    def _hand_out(self) -> None:
+        """Every answer that is there, to whoever asked."""
         heads = {worker.owed[0].ref: worker for worker in self._workers if worker.owed}
-        ray.wait(list(heads), num_returns=1, timeout=wait_s)  # for one of them; then all that are there are taken
+        if not heads:
+            return
         ready, late = ray.wait(list(heads), num_returns=len(heads), timeout=0.0)
         for ref in ready:
             worker = heads[ref]
-            prompt, completion = worker.owed[0].prompt, worker.owed[0].completion
+            question = worker.owed[0].question
             try:
                 outcome = ray.get(ref)
             except RayError as error:
-                yield (
-                    prompt,
-                    self._replace(worker, completion, f"the verifier's process died: {type(error).__name__}: {error}"),
-                )
+                self._set_aside(worker, f"the verifier's process died: {type(error).__name__}: {error}")
                 continue
             worker.owed.popleft()
             worker.since = time.monotonic()
-            yield prompt, outcome
+            question.answers.append((question.prompt, outcome))
         for worker in (heads[ref] for ref in late):
             self._note_start(worker)
             if time.monotonic() - worker.since > self._limit_s(worker):
-                prompt, completion = worker.owed[0].prompt, worker.owed[0].completion
-                missed = _MISSED[worker.owed[0].method]
-                reason = f"the environment gave no {missed} within rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
-                yield prompt, self._replace(worker, completion, reason)
+                missed = _MISSED[worker.owed[0].question.method]
+                limit = f"rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
+                self._set_aside(worker, f"the environment gave no {missed} within {limit}")
 
     def _note_start(self, worker: _Worker) -> None:
         if worker.starting is not None and ray.wait([worker.starting], timeout=0.0)[0]:
@@ -190,14 +221,15 @@ class VerifierPool:
     def _limit_s(self, worker: _Worker) -> float:
         return self._config.verify_timeout_s if worker.starting is None else self._config.start_timeout_s
 
-    def _replace(self, worker: _Worker, completion: Completion, error: str) -> SetAside:
-        """A new process in the worker's place; its oldest is set aside, the rest is asked again."""
+    def _set_aside(self, worker: _Worker, error: str) -> None:
+        """What the worker was working on; a new process in its place is asked the rest again."""
         ray.kill(worker.actor)
-        remaining = list(worker.owed)[1:]
+        questions = [owed.question for owed in worker.owed]
         successor = self._start()
         worker.actor, worker.starting = successor.actor, successor.starting
         worker.owed.clear()
-        for question in remaining:
-            self._submit(worker, question.method, question.prompt, question.task, question.completion)
+        for question in questions[1:]:
+            self._submit(worker, question)
         worker.since = time.monotonic()
-        return SetAside(completion=completion, error=error)
+        failed = questions[0]
+        failed.answers.append((failed.prompt, SetAside(completion=failed.completion, error=error)))

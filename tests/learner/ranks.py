@@ -23,7 +23,8 @@ from sdpo.learner import model as models
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.forward import response_hidden
-from sdpo.learner.loss import SUMS, Scale
+from sdpo.learner.loss import Scale
+from sdpo.learner.tally import SUMS
 from sdpo.packing import pack_rows
 from sdpo.replay import run_replay
 from sdpo.types import Update
@@ -88,7 +89,7 @@ def gradient(learner: DeepSpeedLearner, update: Update, algorithm: AlgorithmConf
     """Of an update that is not taken, though it is in the moments afterwards."""
     from deepspeed.utils import safe_get_full_grad
 
-    sums = learner.backward(update, algorithm)
+    sums = learner.backward(update, algorithm).sums
     by_parameter = {name: safe_get_full_grad(parameter).clone() for name, parameter in learner._policy.trained.items()}
     learner._policy.step(0.0)
     return Gradient(sums=dict(zip(SUMS, sums.tolist(), strict=True)), by_parameter=by_parameter)

@@ -33,6 +33,8 @@ class Speaker:
     """Every turn is two tokens: how often this was asked, and the end of the turn, unless it runs out of room."""
 
     never_ends: bool = False
+    first_version: int = 3
+    """Of the weights; the next ones come with each turn."""
     asked: list[list[Prompt]] = field(default_factory=list)
 
     def load(self, weights: object, *, version: int) -> None:
@@ -49,7 +51,7 @@ class Speaker:
                     logprobs=(-1.0, -0.5),
                     text=f"turn {turn}",
                     finish=Finish.length if self.never_ends else Finish.stop,
-                    weights_version=3,
+                    weights_version=self.first_version + turn - 1,
                 ),
             )
 
@@ -108,6 +110,13 @@ def test_a_conversation_is_one_response_in_which_only_the_policys_tokens_are_its
     assert completion.logprobs == (-1.0, -0.5, 0.0, 0.0, -1.0, -0.5)
     assert completion.text == f"turn 1{TURN_BREAK}turn 2"
     assert [message.content for message in completion.turns] == ["turn 1", "go on", "turn 2"]
+
+
+def test_every_turn_keeps_the_version_that_sampled_it() -> None:
+    completion = completion_of(talk(1, max_turns=3, speaker=Speaker(), teller=Teller(num_replies=2))[0])
+    assert completion.versions == ((3, 2), (4, 2), (5, 2))
+    assert completion.weights_version == 3
+    assert completion_of(talk(1, max_turns=1, speaker=Speaker(), teller=Teller(num_replies=0))[0]).versions == ()
 
 
 def test_what_was_sampled_is_continued_and_never_tokenised_again() -> None:

@@ -27,7 +27,8 @@ from sdpo.config import (
     SDPOConfig,
     SupportConfig,
 )
-from sdpo.learner.loss import SUMS, Anchors, Scale, micro_batch_loss
+from sdpo.learner.loss import Anchors, Scale, micro_batch_loss
+from sdpo.learner.tally import SUMS
 from sdpo.objectives.divergence import divergence
 from sdpo.objectives.logits import Logits
 from sdpo.objectives.policy_gradient import policy_gradient_loss
@@ -660,7 +661,7 @@ def buckets(student_RV: Tensor, teacher_RV: Tensor, num_ids: int) -> tuple[Tenso
 def packed_loss(
     model: Model, batch: MicroBatch, update: Update, algorithm: AlgorithmConfig, mine_n: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A micro-batch's share of the loss and its sums, from what the micro-batch holds and the update's counts alone; if given, of
+    """A micro-batch's share of the loss and ``SUMS``, from what the micro-batch holds and the update's counts alone; if given, of
     the tokens ``mine_n``."""
     mine_n = torch.arange(len(batch.rows_N)) if mine_n is None else mine_n
     hidden_nH, ids_n = hidden_of_pack(model, batch.student)[mine_n], batch.response_ids_N[mine_n][:, None]
@@ -669,7 +670,7 @@ def packed_loss(
         return (states_nH @ head_VH.T / SCALE.temperature).log_softmax(-1).gather(-1, ids_n)[:, 0].detach()
 
     reference_n = said_by(hidden_of_pack(REFERENCE, batch.student)[mine_n], REFERENCE[1])
-    return micro_batch_loss(
+    loss, tally = micro_batch_loss(
         hidden_nH,
         model[1],
         [Logits(hidden_NH=hidden_of_pack(TEACHER, batch.teacher), head_VH=TEACHER[1])],
@@ -681,6 +682,7 @@ def packed_loss(
         SCALE,
         CHUNK_MIB,
     )
+    return loss, tally.sums
 
 
 def terms(name: str, mean: LossMean, ratio: RatioLevel, granularity: Granularity) -> AlgorithmConfig:

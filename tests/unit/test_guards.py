@@ -99,6 +99,7 @@ HEALTHY: Mapping[str, Mapping[str, Curve]] = {
         name: lambda step, usual=usual, odd=odd: odd if step == 30 else usual  # type: ignore[misc]
         for name, usual, odd in (("response_tokens", 60.0, 1.0), ("entropy", 0.9, 0.0), ("divergence", 0.1, 9.0))
     },
+    "some tokens further apart than most": {"mismatch/p99": lambda step: 0.05},
     "a step or two without a lesson or a hint": {
         "updates": lambda step: float(step % 3 == 0),
         "hindsight": lambda step: float(step % 3 == 1),
@@ -133,6 +134,7 @@ COLLAPSES: Mapping[str, tuple[Guard, Mapping[str, Curve]]] = {
     "unlearning": (Guard.success, {"success": fallen(0.5, 0.1)}),
     "unlearning from a low start": (Guard.success, {"success": fallen(0.12, 0.0)}),
     "another engine": (Guard.mismatch, {"mismatch": fallen(0.001, 0.5)}),
+    "another engine here and there": (Guard.mismatch, {"mismatch/p99": fallen(0.01, 0.9)}),
 }
 
 

@@ -1,11 +1,12 @@
 """Every logged number: declared once, and computed by hand on a few attempts."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from sdpo.evaluation import heldout_metrics
-from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS, Reduction, of_groups, reduce
+from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS, Reduction, of_groups, of_versions, reduce
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Role, SetAside, Task, Verdict
 
 TASK = Task(id="sums/1", env="sums", messages=(Message(role=Role.user, content="?"),))
@@ -56,6 +57,19 @@ def test_numbers_of_a_step_are_those_by_hand():
     )
 
 
+def sampled_by(num_tokens: int, *versions: tuple[int, int]) -> Attempt:
+    oldest = min(version for version, _ in versions)
+    runs = versions if len(versions) > 1 else ()
+    return replace(attempt(1.0), completion=replace(completion(num_tokens), weights_version=oldest, versions=runs))
+
+
+def test_staleness_is_the_age_of_the_weights_in_steps_over_the_policys_tokens():
+    """By hand: ages 0 of two tokens, 2 and 1 of three and one, 1 of two."""
+    groups = (group(sampled_by(2, (7, 2)), sampled_by(4, (5, 3), (6, 1))), group(sampled_by(2, (6, 2))))
+    assert of_versions(groups, 7) == {"staleness": (0 * 2 + 2 * 3 + 1 * 1 + 1 * 2) / 8, "staleness/max": 2.0}
+    assert of_versions((group(num_set_aside=1),), 7) == {"staleness": 0.0, "staleness/max": 0.0}
+
+
 def test_a_step_without_attempts_has_numbers_too():
     nothing = of_groups((group(num_set_aside=2),), ((),))
     assert nothing.pop("set_aside") == 2.0
@@ -64,7 +78,7 @@ def test_a_step_without_attempts_has_numbers_too():
 
 
 def test_every_number_of_a_step_and_of_an_evaluation_is_declared():
-    named = {*of_groups(GROUPS, HINTS), *heldout_metrics(GROUPS)}
+    named = {*of_groups(GROUPS, HINTS), *of_versions(GROUPS, 1), *heldout_metrics(GROUPS)}
     assert {name for name in named if not name.startswith(ENVIRONMENT_PREFIX)} <= METRICS.keys()
 
 

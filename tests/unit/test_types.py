@@ -15,6 +15,7 @@ from sdpo.types import (
     Sample,
     Task,
     Verdict,
+    joined_versions,
 )
 
 USER, ASSISTANT = Message(role=Role.user, content="2 + 2?"), Message(role=Role.assistant, content="4")
@@ -42,6 +43,47 @@ def test_a_task_may_hold_a_conversation():
 def test_a_completion_has_one_logprob_a_token(logprobs):
     with pytest.raises(ValueError, match=f"got {len(logprobs)} for 2 tokens"):
         Completion(token_ids=(1, 2), logprobs=logprobs, text="", finish=Finish.stop, weights_version=0)
+
+
+@pytest.mark.parametrize(
+    ("versions", "message"),
+    [
+        (((3, 1),), "must cover the 2 tokens of the policy"),
+        (((3, 2), (4, 1)), "must cover the 2 tokens of the policy"),
+        (((3, 2), (4, 0)), "in runs of at least one"),
+        (((4, 1), (5, 1)), "weights_version is the oldest of its versions; got 3"),
+    ],
+)
+def test_a_completions_versions_cover_what_the_policy_said_and_the_oldest_is_its_own(versions, message):
+    with pytest.raises(ValueError, match=message):
+        completion(versions=versions)
+
+
+def completion(**changed):
+    """Of three tokens, the middle one the environment's."""
+    said = {"token_ids": (1, 2, 3), "logprobs": (-0.1, 0.0, -0.3), "own_mask": (True, False, True)}
+    return Completion(**{**said, "text": "", "finish": Finish.stop, "weights_version": 3, **changed})
+
+
+def test_a_completion_knows_the_version_of_every_token_of_the_policy():
+    assert completion().version_runs == ((3, 2),)
+    assert completion(versions=((3, 1), (4, 1))).version_runs == ((3, 1), (4, 1))
+    assert completion(own_mask=None).num_own_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("runs", "joined"),
+    [
+        ([], ()),
+        ([(3, 2)], ()),
+        ([(3, 2), (3, 1)], ()),
+        ([(3, 2), (4, 0)], ()),
+        ([(3, 2), (4, 1), (4, 2)], ((3, 2), (4, 3))),
+        ([(3, 1), (4, 1), (3, 1)], ((3, 1), (4, 1), (3, 1))),
+    ],
+)
+def test_runs_of_one_version_are_joined_and_one_version_alone_needs_none(runs, joined):
+    assert joined_versions(runs) == joined
 
 
 @pytest.mark.parametrize("reward", [-0.01, 1.01, math.nan, math.inf, -math.inf])
