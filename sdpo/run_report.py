@@ -64,6 +64,7 @@ class _StepLog:
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         self.values.update(metrics.of_groups(groups_P, hints_P_G))
+        self.values.update(metrics.of_versions(groups_P, self._step - 1))
         self._terminal.attempts(self.values)
         self._tracker.rollouts(self._step, groups_P, hints_P_G)
 
@@ -75,7 +76,6 @@ class EvaluationLog:
     """The StepLog of an evaluation: shows progress, keeps nothing."""
 
     def __init__(self, terminal: Terminal) -> None:
-        self.values.update(metrics.of_versions(groups_P, self._step - 1))
         self._terminal = terminal
 
     def phase(self, name: str) -> None:

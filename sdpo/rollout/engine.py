@@ -42,6 +42,15 @@ class _Running:
     sampled_before: list[tuple[int, int]] = field(default_factory=list)
     """Earlier versions, each with the number of tokens that had come when it ended."""
 
+    def versions(self, num_tokens: int) -> tuple[tuple[int, int], ...]:
+        """Runs of (version, tokens that it sampled), without empty ones."""
+        runs, start = [], 0
+        for version, end in (*self.sampled_before, (self.version, num_tokens)):
+            if end > start:
+                runs.append((version, end - start))
+            start = end
+        return tuple(runs)
+
 
 class VllmEngine:
     """Samples with the weights of ``model_path``, or with those it was given last."""
@@ -180,6 +189,7 @@ class VllmEngine:
     def _completion(self, output: RequestOutput) -> Completion:
         sampled, running = output.outputs[0], self._running.pop(output.request_id)
         token_ids = tuple(sampled.token_ids)
+        versions = running.versions(len(token_ids))
         assert sampled.logprobs is not None, "logprobs were asked for"
         return Completion(
             token_ids=token_ids,
@@ -188,7 +198,8 @@ class VllmEngine:
             ),
             text=str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).replace(TURN_BREAK, " "),
             finish=Finish.stop if sampled.finish_reason == "stop" else Finish.length,
-            weights_version=running.version,
+            weights_version=min(version for version, _ in versions),
+            versions=versions if len(versions) > 1 else (),
         )
 
 

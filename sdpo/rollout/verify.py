@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -14,11 +15,11 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from sdpo.actors import start
+from sdpo.actors import Process, kill, start, this_process
 from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig, SandboxIsolation
 from sdpo.envs import registry, sandbox
 from sdpo.envs.base import Conversational, Environment
-from sdpo.errors import UserError
+from sdpo.errors import MachineError, UserError
 from sdpo.logs import redirect_output, tail
 from sdpo.types import Attempt, Completion, Prompt, Reply, SetAside, Task, Verdict
 
@@ -61,8 +62,8 @@ class VerifierActor:
         sandbox.use(sandbox.Settings(isolation=kind, allow_weak=asked.allow_weak))
         self._environment = registry.make(env.name, env.options)
 
-    def ready(self) -> bool:
-        return True
+    def process(self) -> Process:
+        return this_process()
 
     def judge(self, task: Task, completion: Completion) -> Attempt | SetAside:
         return judge(self._environment, task, completion)
@@ -81,6 +82,8 @@ class _Question(NamedTuple):
     completion: Completion
     answers: deque[_Answer]
     """Where the answer goes: to the call that asked."""
+    has_killed: bool = False
+    """Whether a process died over it. One may die of itself, or be killed; a second time, the question is at fault."""
 
 
 class _Owed(NamedTuple):
@@ -96,8 +99,10 @@ class _Worker:
 
     actor: Any
     """Handle on a VerifierActor."""
-    starting: ray.ObjectRef[bool] | None
+    starting: ray.ObjectRef[Process] | None
     """Not yet answered that it is there; the time limit of a verdict begins only then."""
+    process: Process | None = None
+    """Known once it is there."""
     owed: deque[_Owed] = field(default_factory=deque)
     since: float = 0.0
     """When the oldest became the oldest, as far as was seen; time.monotonic() seconds."""
@@ -115,6 +120,8 @@ class VerifierPool:
         self._config = config
         self._log = logs / "verifier.log"
         self._lock = Lock()
+        self._num_failed_starts = 0
+        """In a row."""
         self._workers = [self._start() for _ in range(config.num_verifiers)]
 
     def wait_until_ready(self) -> None:
@@ -123,7 +130,7 @@ class VerifierPool:
             if worker.starting is None:
                 continue
             try:
-                ray.get(worker.starting, timeout=self._config.start_timeout_s)
+                worker.process = ray.get(worker.starting, timeout=self._config.start_timeout_s)
             except (RayError, GetTimeoutError) as error:
                 raise UserError(
                     f"environment {self._env.name!r} must start in a verifier's process within rollout.start_timeout_s="
@@ -171,7 +178,7 @@ class VerifierPool:
 
     def _start(self) -> _Worker:
         actor = start(VerifierActor, self._log, self._env, self._sandbox)
-        return _Worker(actor=actor, starting=actor.ready.remote())
+        return _Worker(actor=actor, starting=actor.process.remote())
 
     def _least_busy(self) -> _Worker:
         return min(self._workers, key=lambda worker: len(worker.owed))
@@ -201,10 +208,11 @@ class VerifierPool:
             try:
                 outcome = ray.get(ref)
             except RayError as error:
-                self._set_aside(worker, f"the verifier's process died: {type(error).__name__}: {error}")
+                self._note_start(worker)
+                self._outlive(worker, f"the verifier's process died: {type(error).__name__}: {error}")
                 continue
             worker.owed.popleft()
-            worker.since = time.monotonic()
+            worker.since, self._num_failed_starts = time.monotonic(), 0
             question.answers.append((question.prompt, outcome))
         for worker in (heads[ref] for ref in late):
             self._note_start(worker)
@@ -215,21 +223,43 @@ class VerifierPool:
 
     def _note_start(self, worker: _Worker) -> None:
         if worker.starting is not None and ray.wait([worker.starting], timeout=0.0)[0]:
-            worker.starting = None
-            worker.since = time.monotonic()
+            with suppress(RayError):  # it died instead
+                worker.process = ray.get(worker.starting)
+                worker.starting = None
+                worker.since = time.monotonic()
 
     def _limit_s(self, worker: _Worker) -> float:
         return self._config.verify_timeout_s if worker.starting is None else self._config.start_timeout_s
 
+    def _outlive(self, worker: _Worker, error: str) -> None:
+        """The worker died over its oldest question: that is asked once more, then set aside. One that has never begun died of
+        something else. Raises MachineError where none begins any more."""
+        if worker.starting is not None:
+            self._num_failed_starts += 1
+            if self._num_failed_starts > self._config.max_restarts:
+                raise MachineError(
+                    f"a verifier's process failed to start {self._num_failed_starts} times in a row (rollout.max_restarts="
+                    f"{self._config.max_restarts}). The end of {self._log}:\n{tail(self._log)}"
+                )
+            self._replace(worker, [owed.question for owed in worker.owed])
+        elif worker.owed[0].question.has_killed:
+            self._set_aside(worker, error)
+        else:
+            first, *others = [owed.question for owed in worker.owed]
+            self._replace(worker, [first._replace(has_killed=True), *others])
+
     def _set_aside(self, worker: _Worker, error: str) -> None:
         """What the worker was working on; a new process in its place is asked the rest again."""
-        ray.kill(worker.actor)
-        questions = [owed.question for owed in worker.owed]
+        failed, *others = [owed.question for owed in worker.owed]
+        self._replace(worker, others)
+        failed.answers.append((failed.prompt, SetAside(completion=failed.completion, error=error)))
+
+    def _replace(self, worker: _Worker, questions: Sequence[_Question]) -> None:
+        """A new process, which is asked these."""
+        kill(worker.actor, worker.process)
         successor = self._start()
-        worker.actor, worker.starting = successor.actor, successor.starting
+        worker.actor, worker.starting, worker.process = successor.actor, successor.starting, None
         worker.owed.clear()
-        for question in questions[1:]:
+        for question in questions:
             self._submit(worker, question)
         worker.since = time.monotonic()
-        failed = questions[0]
-        failed.answers.append((failed.prompt, SetAside(completion=failed.completion, error=error)))
