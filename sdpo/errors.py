@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class MachineError(RuntimeError):
     """A process that died or did not answer: who waited for whom, and the end of its log. Exit code 1; the run can be resumed."""
+
+
+class LearnerLost(MachineError):
+    """A rank of the learner died or hangs, so that the others cannot go on: who and why, in the first line."""

@@ -14,7 +14,6 @@ from sdpo.cluster import connected, gpu_shares
 from sdpo.config import Config, EvaluateConfig
 from sdpo.envs import registry
 from sdpo.foreground import chatter_into, stopping, user_screen
-from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
@@ -25,13 +24,11 @@ from sdpo.preflight import HELDOUT_SEED, Ready, check_environment, check_trainin
 from sdpo.printable import printable
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
-from sdpo.run_folder import RunFolder, plain, records
-from sdpo.run_report import EvaluationLog, RunReport, StopRequest
-from sdpo.success_buffer import remembered
-from sdpo.task_stream import TaskStream
+from sdpo.run_folder import RunFolder, plain
+from sdpo.run_report import EvaluationLog, StopRequest
 from sdpo.terminal import Terminal
-from sdpo.tracking import Tracker
-from sdpo.train import train
+from sdpo.training_run import TrainingRun, standing
+from sdpo.watchdog import Progress, Watchdog, WatchedVerifier
 
 
 def run_training(config: Config) -> int:
@@ -54,9 +51,8 @@ def run_training(config: Config) -> int:
         screen.print(f"{folder.path} has all its {config.num_steps} steps; raise num_steps to go on, or choose another name=.")
         outcome.show(screen, folder)
         return 0
-    folder.forget_after(first_step)
     with chatter_into(folder.logs / "driver.log", screen):
-        stopped_by = _train(config, folder, ready, screen, last, first_step)
+        stopped_by = _train(config, folder, ready, screen)
     outcome.show(screen, folder)
     if outcome.ended_by_alarm(screen, folder, config):
         return 0
@@ -83,14 +79,14 @@ def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:
     )
 
 
-def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, last: Path | None, first_step: int) -> int | None:
+def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> int | None:
     """Returns the signal that ended the run early, if one did."""
     terminal = Terminal(screen, f"sdpo · {config.name}", config.num_steps, quiet=config.tracking.quiet)
-    stop = StopRequest()
-    guards = folded(config, records(folder.metrics), records(folder.evaluations))
-    successes = remembered(config.algorithm, folder.rollouts_up_to(first_step))
-    with connected(config.cluster), terminal, stopping(stop, terminal):
-        terminal.say(f"{folder.path}: " + (f"continuing after step {first_step}" if last else "a new run"))
+    stop, progress = StopRequest(), Progress()
+    where = standing(config, folder)
+    watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
+    with connected(config.cluster), terminal, stopping(stop, terminal), watchdog:
+        terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
         shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
         engine = EngineFleet(
             ready.model_path,
@@ -120,29 +116,19 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, folder.logs)
         learner.wait_until_ready()
         engine.wait_until_ready()
-        if last is not None:
-            learner.restore(last)
-            terminal.restore(outcome.lines(folder.metrics), guards.alarms)
         verifier.wait_until_ready()
         stop.can_wait = True
-        tracker = Tracker(folder, config.tracking, first_step=first_step + 1)
-        try:
-            train(
-                config,
-                TaskStream(tasks=ready.train, seed=config.seed),
-                ready.heldout,
-                engine,
-                verifier,
-                ready.renderer,
-                learner,
-                RunReport(terminal, tracker, stop, guards),
-                folder.checkpoints,
-                guards,
-                references=ready.references,
-                successes=successes,
-            )
-        finally:
-            tracker.close()
+        TrainingRun(
+            config=config,
+            folder=folder,
+            ready=ready,
+            engine=engine,
+            verifier=WatchedVerifier(verifier=verifier, progress=progress),
+            learner=learner,
+            terminal=terminal,
+            stop=stop,
+            progress=progress,
+        ).go_on(where)
     return stop.signal_number if stop.is_set and learner.step < config.num_steps else None
 
 

@@ -1,14 +1,24 @@
-"""Where chatter goes: libraries' output into a file of the run, so that the screen stays the user's."""
+"""Where chatter goes: libraries' output into a file of the run, so that the screen stays the user's; on request stacks, too."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import platform
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
+
+PROCESSES = "processes"
+"""Folder beside the logs: a file ``HOST-PID`` for each process that writes one, with the time at which it was created."""
 
 
 def redirect_output(path: Path) -> None:
-    """Send this process's standard output and error, those of C++ libraries and children included, to the end of ``path``."""
+    """Send this process's standard output and error, those of C++ libraries and children included, to the end of ``path``, and
+    from now on the stacks of all its threads whenever it gets SIGUSR1 (from C, so also while it hangs in a library)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
@@ -16,6 +26,8 @@ def redirect_output(path: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    _sign_in(path.parent / PROCESSES)
 
 
 def tail(path: Path, num_lines: int = 15) -> str:
@@ -24,3 +36,37 @@ def tail(path: Path, num_lines: int = 15) -> str:
         return "(no log was written)"
     lines = path.read_text(errors="replace").splitlines()
     return "\n".join(lines[-num_lines:]) or "(the log is empty)"
+
+
+def processes(logs: Path) -> list[int]:
+    """Ids of the processes of this machine that write a log in ``logs`` and answer SIGUSR1 with their stacks."""
+    found = []
+    for file in (logs / PROCESSES).glob(f"{platform.node()}-*"):
+        pid = int(file.name.rpartition("-")[2])
+        try:
+            is_the_same = abs(psutil.Process(pid).create_time() - float(file.read_text())) < 2.0  # ids are given out again
+        except (OSError, ValueError, psutil.Error):
+            is_the_same = False
+        if is_the_same:
+            found.append(pid)
+        else:
+            file.unlink(missing_ok=True)
+    return found
+
+
+def ask_for_stacks(logs: Path) -> int:
+    """Have each of them but this one write its stacks. Returns how many were asked."""
+    others = [pid for pid in processes(logs) if pid != os.getpid()]
+    for pid in others:
+        with suppress(OSError):  # it has ended since
+            os.kill(pid, signal.SIGUSR1)
+    return len(others)
+
+
+def _sign_in(folder: Path) -> None:
+    with suppress(OSError):  # a full disk; then nobody will ask this process
+        folder.mkdir(exist_ok=True)
+        file = folder / f"{platform.node()}-{os.getpid()}"
+        scratch = file.with_name(f".{file.name}.partial")
+        scratch.write_text(str(psutil.Process().create_time()))
+        os.replace(scratch, file)

@@ -13,6 +13,7 @@ from sdpo.guards.fold import Guards
 from sdpo.terminal import Terminal
 from sdpo.tracking import Tracker, rounded
 from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Prompt
+from sdpo.watchdog import Progress
 
 TIMED = {name.removeprefix("time/").removesuffix("_s") for name in metrics.METRICS if name.startswith("time/")}
 
@@ -45,8 +46,8 @@ class _PhaseClock:
 class _StepLog:
     """The StepLog of one training step."""
 
-    def __init__(self, step: int, terminal: Terminal, tracker: Tracker) -> None:
-        self._step, self._terminal, self._tracker = step, terminal, tracker
+    def __init__(self, step: int, terminal: Terminal, tracker: Tracker, progress: Progress) -> None:
+        self._step, self._terminal, self._tracker, self._progress = step, terminal, tracker, progress
         self.clock = _PhaseClock()
         self.values: dict[str, float] = {}
         self.updates: list[Metrics] = []
@@ -56,9 +57,10 @@ class _StepLog:
         assert name in TIMED, f"phase {name!r} has no metric time/{name}_s"
         self.clock.enter(name)
         self._terminal.phase(name)
+        self._progress.begins(name)
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
-        for prompt, completion in _watched(completions, total, self._terminal):
+        for prompt, completion in _watched(completions, total, self._terminal, self._progress):
             self.generated_tokens += len(completion.token_ids)
             yield prompt, completion
 
@@ -70,19 +72,22 @@ class _StepLog:
 
     def update(self, metrics: Metrics) -> None:
         self.updates.append(metrics)
+        self._progress.update()
 
 
 class EvaluationLog:
     """The StepLog of an evaluation: shows progress, keeps nothing."""
 
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
+    def __init__(self, terminal: Terminal, progress: Progress | None = None) -> None:
+        """``progress``: where it is noted; None: nobody watches."""
+        self._terminal, self._progress = terminal, progress or Progress()
 
     def phase(self, name: str) -> None:
         self._terminal.phase(name)
+        self._progress.begins(name)
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
-        return _watched(completions, total, self._terminal)
+        return _watched(completions, total, self._terminal, self._progress)
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         """Nothing to keep."""
@@ -92,23 +97,28 @@ class EvaluationLog:
 
 
 def _watched(
-    completions: Iterable[tuple[Prompt, Completion]], total: int, terminal: Terminal
+    completions: Iterable[tuple[Prompt, Completion]], total: int, terminal: Terminal, progress: Progress
 ) -> Iterator[tuple[Prompt, Completion]]:
-    """The same completions, each shown on the terminal as it passes."""
+    """The same completions, each shown on the terminal and noted as it passes."""
     num_tokens = 0
     terminal.progress(0, total, 0)
+    progress.completions(0, total)
     for done, (prompt, completion) in enumerate(completions, start=1):
         num_tokens += len(completion.token_ids)
         terminal.progress(done, total, num_tokens)
+        progress.completions(done, total)
         yield prompt, completion
 
 
 class RunReport:
     """Tells people how the run goes, and keeps it."""
 
-    def __init__(self, terminal: Terminal, tracker: Tracker, stop: StopRequest, guards: Guards) -> None:
-        """``guards`` are fed with what is recorded."""
+    def __init__(
+        self, terminal: Terminal, tracker: Tracker, stop: StopRequest, guards: Guards, progress: Progress | None = None
+    ) -> None:
+        """``guards`` are fed with what is recorded; ``progress`` is where it is noted, None: nobody watches."""
         self._terminal, self._tracker, self._stop, self._guards = terminal, tracker, stop, guards
+        self._progress = progress or Progress()
         self._save_s = 0.0
         self._looking_since = time.monotonic()
 
@@ -119,7 +129,7 @@ class RunReport:
     @contextmanager
     def step(self, step: int) -> Iterator[_StepLog]:
         began = time.monotonic()
-        log = _StepLog(step, self._terminal, self._tracker)
+        log = _StepLog(step, self._terminal, self._tracker, self._progress)
         self._terminal.step_begins(step)
         yield log
         log.clock.enter(None)
@@ -141,7 +151,7 @@ class RunReport:
     @contextmanager
     def looking(self, step: int) -> Iterator[EvaluationLog]:
         self._looking_since = time.monotonic()
-        yield EvaluationLog(self._terminal)
+        yield EvaluationLog(self._terminal, self._progress)
 
     def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None) -> None:
         seconds = time.monotonic() - self._looking_since
@@ -163,5 +173,6 @@ class RunReport:
     def saving(self, step: int) -> Iterator[None]:
         began = time.monotonic()
         self._terminal.phase("save")
+        self._progress.begins("save")
         yield
         self._save_s = time.monotonic() - began

@@ -28,6 +28,7 @@ PHASES = {
     "evaluate": "evaluating held-out tasks",
     "lift": "evaluating the teacher on held-out tasks",
     "save": "saving a checkpoint",
+    "rebuild": "rebuilding the learner from the last checkpoint",
 }
 _SHOWN = (
     ("success", "success rate", "{:.1%}"),
@@ -102,8 +103,13 @@ class Terminal:
             self._console.print(alarm_line(alarm.step, alarm.guard.value, alarm.sentence), highlight=False, soft_wrap=True)
 
     def restore(self, rows: Sequence[Mapping[str, float]], alarms: Sequence[Alarm] = ()) -> None:
-        """What an interrupted run had recorded, so that the curves go on."""
-        self._alarms += alarms
+        """What an interrupted run had recorded, so that the curves go on; what was shown of later steps is forgotten."""
+        last = rows[-1]["step"] if rows else -1  # before the first step nothing counts, not even a look at the model
+        self._heldout = [(step, success) for step, success in self._heldout if step <= last]
+        self._lifts = [(step, lift) for step, lift in self._lifts if step <= last]
+        self._alarms = list(alarms)
+        self._history.clear()
+        self._step_since = None
         for row in rows:
             self._remember(row)
 

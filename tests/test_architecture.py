@@ -23,7 +23,7 @@ LAYERS = [
         "sdpo.models",
         "sdpo.packing",
     },
-    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons", "sdpo.conversation", "sdpo.guards"},
+    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons", "sdpo.conversation", "sdpo.guards", "sdpo.watchdog"},
     {
         "sdpo.rendering",
         "sdpo.rollout",
@@ -46,13 +46,14 @@ LAYERS = [
     },
     {"sdpo.lift", "sdpo.foreground"},
     {"sdpo.train", "sdpo.replay", "sdpo.look", "sdpo.report"},
-    {"sdpo.launch", "sdpo.warmup"},
+    {"sdpo.training_run", "sdpo.warmup"},
+    {"sdpo.launch"},
     {"sdpo.cli"},
 ]
 ROOMS = {
     "vllm": ("sdpo.rollout",),
     "deepspeed": ("sdpo.learner",),
-    "ray": ("sdpo.actors", "sdpo.rollout", "sdpo.learner.group", "sdpo.cluster"),
+    "ray": ("sdpo.actors", "sdpo.rollout", "sdpo.learner.group", "sdpo.learner.answers", "sdpo.cluster"),
     "hydra": ("sdpo.compose", "sdpo.config"),
     "omegaconf": ("sdpo.compose", "sdpo.config"),
 }

@@ -102,10 +102,10 @@ class LearnerConfig:
     num_threads: int | None = None
     """CPU threads of a rank; None: the machine's cores, shared out among the ranks."""
     timeout_s: float = 1800.0
-    """Longest wait for a rank in a collective or for an answer of the learner."""
+    """Longest wait for an answer of the learner; then it is lost, as if a rank had died."""
     max_restarts: int = 3
-    """Times that the learner is rebuilt from the last checkpoint after one of its ranks died; checkpoints between two deaths
-    set the count back."""
+    """Times that the learner is rebuilt from the last checkpoint after one of its ranks died or fell silent; a new checkpoint
+    sets the count back."""
 
     @property
     def num_data_ranks(self) -> int:

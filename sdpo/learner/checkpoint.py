@@ -70,6 +70,12 @@ def abandon(path: Path, error: Exception) -> UserError:
     )
 
 
+def sweep(folder: Path) -> None:
+    """Remove what interrupted writes left. Nobody may be writing."""
+    for partial in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def prune(folder: Path, *, keep: int, keep_best: int) -> None:
     """Remove all but the newest ``keep`` and the ``keep_best`` with the highest score, and what interrupted writes left."""
     found = checkpoints(folder)
@@ -81,8 +87,7 @@ def prune(folder: Path, *, keep: int, keep_best: int) -> None:
     for path in found:
         if path not in kept:
             _remove(path)
-    for partial in folder.glob(f".{PREFIX}*"):
-        shutil.rmtree(partial, ignore_errors=True)
+    sweep(folder)
 
 
 def _remove(path: Path) -> None:

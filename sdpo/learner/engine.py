@@ -30,6 +30,9 @@ from sdpo.objectives.logits import Budget, Logits
 from sdpo.packing import pack_rows
 from sdpo.types import MicroBatch, Pack, Update
 
+START_TIMEOUT_S = 600.0
+"""Longest that a rank may take to load its model and meet the others, or ``learner.timeout_s`` where that is longer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -282,7 +285,9 @@ def _meet(place: Place, config: LearnerConfig) -> tuple[torch.device, distribute
     import deepspeed
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    timeout = timedelta(seconds=config.timeout_s)
+    timeout = timedelta(
+        seconds=START_TIMEOUT_S + config.timeout_s
+    )  # whoever asks the ranks gives up first, and knows whom it lacks
     if not distributed.is_initialized():
         distributed.init_process_group(
             backend, init_method=place.rendezvous, rank=place.rank, world_size=place.num_ranks, timeout=timeout

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from transformers import AutoConfig, PretrainedConfig
 
 from sdpo.actors import start, threads_each
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
-from sdpo.errors import MachineError, UserError
+from sdpo.errors import LearnerLost, MachineError
 from sdpo.learner import checkpoint, policy_folder, update_file
+from sdpo.learner.answers import answers, dead
 from sdpo.learner.checkpoint import Counters
-from sdpo.learner.engine import DeepSpeedLearner, Place
+from sdpo.learner.engine import START_TIMEOUT_S, DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
-from sdpo.logs import redirect_output, tail
+from sdpo.logs import redirect_output
 from sdpo.types import Metrics, Ranks, Update
 from sdpo.weights import Shipment, shipped
 
@@ -28,6 +28,9 @@ class LearnerActor:
     def __init__(self, log: Path, model_path: str) -> None:
         redirect_output(log)
         self._model_path = model_path
+
+    def ready(self) -> bool:
+        return True
 
     def free_address(self) -> str:
         """``host:port`` on this actor's machine, for the ranks to meet at."""
@@ -107,30 +110,49 @@ class LearnerGroup:
         that weights travel in."""
         self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
         self.step = 0
-        self._config = config
+        self._model_path, self._teacher_path, self._num_gpus = model_path, teacher_path, num_gpus
+        self._config, self._algorithm, self._scale = config, algorithm, scale
         self._checkpoints = checkpoints
         self._skipped, self._num_skipped = skipped, 0
         self._bucket_bytes = bucket_bytes
         self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
         self._anchors_always = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
-        threads = config.num_threads or threads_each(config.num_ranks)
-        self._actors = [start(LearnerActor, log, model_path, num_gpus=num_gpus, num_threads=threads) for log in self._logs]
-        address = self._answers([self._actors[0].free_address.remote()])[0]
+        self._start()
+
+    def _start(self) -> None:
+        threads = self._config.num_threads or threads_each(self._config.num_ranks)
+        self._actors = [
+            start(LearnerActor, log, self._model_path, num_gpus=self._num_gpus, num_threads=threads) for log in self._logs
+        ]
+        address = self._answers([self._actors[0].free_address.remote()], at_least_s=START_TIMEOUT_S)[0]
         self._started = [
             actor.start.remote(
-                teacher_path,
-                config,
-                algorithm,
-                scale,
-                Place(rank=rank, num_ranks=config.num_ranks, rendezvous=f"tcp://{address}"),
+                self._teacher_path,
+                self._config,
+                self._algorithm,
+                self._scale,
+                Place(rank=rank, num_ranks=self._config.num_ranks, rendezvous=f"tcp://{address}"),
             )
             for rank, actor in enumerate(self._actors)
         ]
 
     def wait_until_ready(self) -> None:
         """Returns once every rank has its model and has met the others."""
-        self._answers(self._started)
+        self._answers(self._started, at_least_s=START_TIMEOUT_S)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every rank's process is there, as far as is known."""
+        return not dead(self._actors, within_s=5.0)
+
+    def rebuild(self) -> None:
+        """New ranks instead of what is left of these, which begin like those of a new run."""
+        for actor in self._actors:
+            ray.kill(actor)
+        self.step, self._num_skipped = 0, 0
+        self._start()
+        self.wait_until_ready()
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint, whatever number of ranks and ZeRO stage wrote it. Raises UserError where it is none."""
@@ -191,12 +213,15 @@ class LearnerGroup:
         self._answers([actor.refresh_teacher.remote() for actor in self._actors])
 
     def save(self, path: Path, *, score: float | None) -> None:
-        """Whole or not at all. Raises UserError where it cannot be written, a full disk included."""
+        """Whole or not at all. Raises UserError where it cannot be written, a full disk included; where a rank is lost over it,
+        what was written is left to be swept up once nobody writes any more."""
         try:
             scratch = checkpoint.begin(path)
             self._answers([actor.save.remote(scratch) for actor in self._actors])
             step, num_updates = self._answers([self._actors[0].counters.remote()])[0]
             checkpoint.commit(path, Counters(step=step, num_updates=num_updates, score=score))
+        except LearnerLost:
+            raise
         except (OSError, MachineError) as error:
             raise checkpoint.abandon(path, error) from error
         checkpoint.prune(path.parent, keep=self._checkpoints.keep, keep_best=self._checkpoints.keep_best)
@@ -205,19 +230,6 @@ class LearnerGroup:
         """The policy as it is now, as a plain Hugging Face folder, which must not be there yet."""
         self._answers([actor.write_policy.remote(folder) for actor in self._actors])
 
-    def _answers(self, refs: Sequence[ray.ObjectRef]) -> list:  # type: ignore[type-arg]
-        """Of all ranks, or the reason why one gave none: who was waited for, and the end of its log."""
-        try:
-            return list(ray.get(list(refs), timeout=self._config.timeout_s))
-        except GetTimeoutError as error:
-            raise MachineError(f"the learner did not answer within learner.timeout_s; see {self._logs[0]}") from error
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise error.cause from error
-            cause = str(error.cause).partition("\n")[0]
-            raise MachineError(
-                f"a rank of the learner failed: {type(error.cause).__name__}: {cause}. See {self._logs[0]}"
-            ) from error
-        except RayActorError as error:
-            ends = "\n".join(f"The end of {log}:\n{tail(log)}" for log in self._logs)
-            raise MachineError(f"a rank of the learner died.\n{ends}") from error
+    def _answers(self, asked: Sequence[ray.ObjectRef], *, at_least_s: float = 0.0) -> list:  # type: ignore[type-arg]
+        """Of the ranks that were asked, the first ones; or the reason why one gave none."""
+        return answers(self._actors, asked, self._logs, timeout_s=max(self._config.timeout_s, at_least_s))

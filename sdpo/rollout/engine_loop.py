@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from sdpo.errors import MachineError
+from sdpo.errors import LearnerLost
 from sdpo.types import Completion, Prompt, Sampling
 from sdpo.weights import PackedWeights, Shipment
 
@@ -75,7 +75,7 @@ class Pulse:
     """Since the engine began: one with work whose number stands still is stuck."""
 
 
-class WeightsLost(MachineError):
+class WeightsLost(LearnerLost):
     """A piece of a shipment could not be fetched, so nothing was changed: whoever made it is gone."""
 
 

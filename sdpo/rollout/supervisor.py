@@ -187,9 +187,7 @@ class Supervisor:
             case Loaded():
                 self._has_loaded(member, news)
             case NotLoaded():
-                for loading in [loading for loading in self._loadings if loading.load is news.load]:
-                    self._loadings.remove(loading)
-                    loading.done.set_exception(news.error)
+                self._has_not_loaded(news)
             case Died():
                 self._replace(member, news)
 
@@ -204,6 +202,16 @@ class Supervisor:
             self._is_ready(member)
         for loading in self._loadings:
             loading.is_served = loading.is_served or loading.load is sent
+
+    def _has_not_loaded(self, news: NotLoaded) -> None:
+        """Who sent the weights is gone. Where no engine has them, prompts are not answered before somebody sends others."""
+        for loading in [loading for loading in self._loadings if loading.load is news.load]:
+            self._loadings.remove(loading)
+            loading.fail(news.error)
+        if not any(member.health is Health.ready for member in self._members):
+            for job in set(self._jobs.values()):
+                self._forget(job)
+                job.fail(news.error)
 
     def _is_ready(self, member: Member) -> None:
         member.health = Health.ready

@@ -126,6 +126,22 @@ def test_an_alarm_is_said_at_once_and_stays_in_the_live_view(quiet: bool) -> Non
     assert "alarm, step 3" in shown(plain)
 
 
+def test_what_is_run_again_is_forgotten() -> None:
+    """After a restore the view shows the steps that count, and each of them once."""
+    plain = console(is_terminal=False)
+    with Terminal(console(is_terminal=True), "sdpo", 3) as terminal:
+        for step in (0, 1, 2):
+            terminal.evaluation(step, LOOK)
+            terminal.step_ends(step + 1, ROW)
+        terminal.restore([{**ROW, "step": 1}])
+        plain.print(terminal._view())
+        assert terminal._history["success"] == [ROW["success"]]
+        terminal.restore([])
+        plain.print(terminal._view())
+    assert shown(plain).count("held-out, step 0") == shown(plain).count("held-out, step 1") == 1
+    assert "held-out, step 2" not in shown(plain)
+
+
 def test_model_text_is_shown_as_text_and_control_characters_are_dropped() -> None:
     hostile = "[red]not markup[/red] \x1b[2J\x07 [/nope]"
     screen = console(is_terminal=False)

@@ -1,0 +1,75 @@
+"""What the ranks of the learner answer, and who is to blame where one does not.
+
+One that died is noticed at once (Ray and gloo both see its sockets close), by Ray whatever the others wait in; but it may be
+another that fails first, with an error of its collective. So after an error the ranks are asked whether they are still there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from sdpo.errors import LearnerLost, MachineError, UserError
+from sdpo.logs import tail
+
+DEATH_IS_KNOWN_S = 60.0
+"""Longest that Ray takes to notice a death: at once that of a process, after some failed checks that of a whole machine."""
+
+
+def answers(actors: Sequence[Any], asked: Sequence[ray.ObjectRef[Any]], logs: Sequence[Path], *, timeout_s: float) -> list[Any]:
+    """Of the first ranks, one each of what they were ``asked``; ``actors`` and ``logs`` are all ranks'.
+
+    Raises LearnerLost where a rank died or did not answer in time, the user's error where a rank raised one, MachineError where
+    it raised another.
+    """
+    try:
+        return list(ray.get(list(asked), timeout=timeout_s))
+    except GetTimeoutError as error:
+        _, late = ray.wait(list(asked), num_returns=len(asked), timeout=0.0)
+        silent = [rank for rank, ref in enumerate(asked) if ref in late]
+        raise LearnerLost(
+            f"{_named(silent)} of the learner did not answer within learner.timeout_s={timeout_s:g} s.\n{_ends(logs, silent)}"
+        ) from error
+    except RayError as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, UserError):
+            raise cause from error
+        found = dead(actors, within_s=DEATH_IS_KNOWN_S)
+        if found or isinstance(error, RayActorError):
+            raise LearnerLost(f"{_named(found)} of the learner died.\n{_ends(logs, found)}") from error
+        sentence = str(cause).partition("\n")[0]
+        raise MachineError(f"a rank of the learner failed: {type(cause).__name__}: {sentence}. See {logs[0]}") from error
+
+
+def dead(actors: Sequence[Any], *, within_s: float) -> list[int]:
+    """Ranks whose process is known to have ended; returns as soon as there is one, or every rank has answered."""
+    until = time.monotonic() + within_s
+    waiting = {actor.ready.remote(): rank for rank, actor in enumerate(actors)}
+    found: list[int] = []
+    while waiting and not found:
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=max(0.0, until - time.monotonic()))
+        if not ready:
+            break
+        ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0.0)
+        for ref in ready:
+            rank = waiting.pop(ref)
+            try:
+                ray.get(ref)
+            except RayError:
+                found.append(rank)
+    return sorted(found)
+
+
+def _named(ranks: Sequence[int]) -> str:
+    if not ranks:
+        return "a rank"
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def _ends(logs: Sequence[Path], ranks: Sequence[int]) -> str:
+    return "\n".join(f"The end of {logs[rank]}:\n{tail(logs[rank])}" for rank in ranks)

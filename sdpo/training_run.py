@@ -1,0 +1,141 @@
+"""A run from where it stands to its end, in one process: whenever the learner is lost, it is rebuilt from the last checkpoint.
+
+What was recorded after that checkpoint is forgotten and the steps are run again, as by a new process, but with the engines and
+verifiers that are there; so the run ends with the same bits as one that lost nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sdpo import outcome
+from sdpo.config import Config
+from sdpo.errors import LearnerLost, MachineError
+from sdpo.guards.fold import Guards, folded
+from sdpo.learner import checkpoint
+from sdpo.preflight import Ready
+from sdpo.protocols import Engine, Learner, Verifier
+from sdpo.run_folder import RunFolder, records
+from sdpo.run_report import RunReport, StopRequest
+from sdpo.success_buffer import SuccessBuffer, remembered
+from sdpo.task_stream import TaskStream
+from sdpo.terminal import Terminal
+from sdpo.tracking import Tracker
+from sdpo.train import train
+from sdpo.watchdog import Progress
+
+
+class RebuildableLearner(Learner, Protocol):
+    """A learner over processes that may die."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of them are there, as far as is known."""
+        ...
+
+    def rebuild(self) -> None:
+        """New processes, which begin like those of a new run."""
+        ...
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a run continues with."""
+
+    checkpoint: Path | None
+    """The last whole one; None: from the start."""
+    step: int
+    guards: Guards
+    successes: SuccessBuffer
+
+
+def standing(config: Config, folder: RunFolder) -> Standing:
+    """Where the run stands, once what was recorded after its last checkpoint is forgotten."""
+    done = checkpoint.checkpoints(folder.checkpoints)
+    last = done[-1] if done else None
+    step = checkpoint.counters_of(last).step if last else 0
+    folder.forget_after(step)
+    return Standing(
+        checkpoint=last,
+        step=step,
+        guards=folded(config, records(folder.metrics), records(folder.evaluations)),
+        successes=remembered(config.algorithm, folder.rollouts_up_to(step)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """What a run is made of, all of it started."""
+
+    config: Config
+    folder: RunFolder
+    ready: Ready
+    engine: Engine
+    verifier: Verifier
+    learner: RebuildableLearner
+    terminal: Terminal
+    stop: StopRequest
+    progress: Progress
+
+    def go_on(self, where: Standing) -> None:
+        """To its last step, or until it is asked to stop. Raises MachineError where the learner is lost too often."""
+        why, num_restarts, most = "", 0, self.config.learner.max_restarts
+        while True:
+            try:
+                self._stand(where, why)
+                self._train(where)
+                return
+            except MachineError as error:
+                if self.stop.is_set or not (isinstance(error, LearnerLost) or not self.learner.is_whole):
+                    raise
+                before, where = where, standing(self.config, self.folder)
+                num_restarts = 1 + (num_restarts if where.checkpoint == before.checkpoint else 0)
+                if num_restarts > most:
+                    raise LearnerLost(
+                        f"the learner was lost once more than learner.max_restarts={most} allows without a new checkpoint in "
+                        f"between. The last time: {error}"
+                    ) from error
+                why = str(error).partition("\n")[0].rstrip(".")
+
+    def _stand(self, where: Standing, why: str) -> None:
+        """Bring the learner to where the run stands. ``why`` it must be rebuilt for that; empty: it is there, and new."""
+        began = time.monotonic()
+        if why:
+            self.terminal.phase("rebuild")
+            self.progress.begins("rebuild")
+            self.learner.rebuild()
+        checkpoint.sweep(self.folder.checkpoints)  # of a rank that died while it wrote; now nobody writes
+        if where.checkpoint is not None:
+            self.learner.restore(where.checkpoint)
+        self.terminal.restore(outcome.lines(self.folder.metrics), where.guards.alarms)
+        if why:
+            source = "the start, as there is no checkpoint yet" if where.checkpoint is None else where.checkpoint.name
+            seconds = time.monotonic() - began
+            self.terminal.warn(f"{why}; the learner was rebuilt in {seconds:.1f} s from {source}, and the run goes on")
+
+    def _train(self, where: Standing) -> None:
+        tracker = Tracker(self.folder, self.config.tracking, first_step=where.step + 1)
+        try:
+            train(
+                self.config,
+                TaskStream(tasks=self.ready.train, seed=self.config.seed),
+                self.ready.heldout,
+                self.engine,
+                self.verifier,
+                self.ready.renderer,
+                self.learner,
+                RunReport(self.terminal, tracker, self.stop, where.guards, self.progress),
+                self.folder.checkpoints,
+                where.guards,
+                references=self.ready.references,
+                successes=where.successes,
+            )
+        finally:
+            tracker.close()

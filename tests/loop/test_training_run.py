@@ -1,0 +1,223 @@
+"""A learner that is lost, on fakes: where the run goes on, what it forgets, and when it gives up."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sdpo.config import (
+    AlgorithmConfig,
+    BatchConfig,
+    CheckpointConfig,
+    Config,
+    EnvConfig,
+    EvaluationConfig,
+    HindsightConfig,
+    LearnerConfig,
+    ModelConfig,
+    SDPOConfig,
+    TrackingConfig,
+)
+from sdpo.errors import LearnerLost, MachineError
+from sdpo.hindsight import no_reference
+from sdpo.learner import checkpoint
+from sdpo.learner.checkpoint import Counters
+from sdpo.preflight import Ready
+from sdpo.run_folder import RunFolder, records
+from sdpo.run_report import StopRequest
+from sdpo.terminal import Terminal
+from sdpo.training_run import TrainingRun, standing
+from sdpo.types import Metrics, Ranks, Update
+from sdpo.watchdog import Progress
+from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier, task
+
+TASKS = tuple(task(f"task {index}") for index in range(6))
+HELDOUT = tuple(task(f"heldout {index}") for index in range(2))
+
+
+@dataclass
+class MortalLearner(FakeLearner):
+    """Writes the counters of its checkpoints, and fails where it is told to."""
+
+    deaths: list[str] = field(default_factory=list)
+    """Events in which it dies, the next one first: ``update 3`` is that of the third step, ``rebuild`` any."""
+    error: MachineError = field(default_factory=lambda: LearnerLost("rank 1 of the learner died.\nThe end of LOG:\nbang"))
+    is_whole: bool = True
+
+    def _may_die(self, event: str) -> None:
+        if self.deaths and self.deaths[0] == event:
+            self.deaths.pop(0)
+            raise self.error
+
+    def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
+        self._may_die(f"update {self.step + 1}")
+        return super().update(update, algorithm)
+
+    def save(self, path: Path, *, score: float | None) -> None:
+        scratch = checkpoint.begin(path)
+        (scratch / "rank-00000.safetensors").write_text("half of it")
+        self._may_die(f"save {self.step}")
+        super().save(path, score=score)
+        checkpoint.commit(path, Counters(step=self.step, num_updates=self.step, score=score))
+
+    def rebuild(self) -> None:
+        self.events.append("rebuild")
+        self._may_die("rebuild")
+        self.step = 0
+
+    def restore(self, path: Path) -> None:
+        self.events.append(f"restore {path.name}")
+        self.step = checkpoint.counters_of(path).step
+
+
+class Run:
+    """A run of six steps with a checkpoint after every second, in a folder."""
+
+    def __init__(self, path: Path, *deaths: str, **changes: object) -> None:
+        config = Config(
+            num_steps=6,
+            name="run",
+            algorithm=SDPOConfig(hindsight=HindsightConfig(success_buffer=2)),
+            model=ModelConfig(name="fake", path="fake"),
+            env=EnvConfig(name="fake"),
+            batch=BatchConfig(num_tasks=2, group_size=4),
+            evaluation=EvaluationConfig(every=2, num_tasks=2, num_attempts=2),
+            checkpoint=CheckpointConfig(every=2),
+            learner=LearnerConfig(max_restarts=2),
+            tracking=TrackingConfig(tensorboard=False),
+        )
+        self.config = replace(config, **changes)  # type: ignore[arg-type]
+        self.folder = RunFolder(path)
+        self.folder.claim(self.config)
+        self.screen = io.StringIO()
+        self.events: list[str] = []
+        self.stop = StopRequest()
+        self.learner = MortalLearner(self.events, ranks=Ranks(num=1, pairs_per_token=100.0), deaths=list(deaths))
+
+    def __call__(self) -> None:
+        terminal = Terminal(Console(file=self.screen, width=120), "run", 6)
+        TrainingRun(
+            config=self.config,
+            folder=self.folder,
+            ready=Ready(
+                model_path="fake",
+                teacher_path=None,
+                environment=None,  # type: ignore[arg-type]  # nobody asks it
+                train=TASKS,
+                heldout=HELDOUT,
+                renderer=FakeRenderer(),  # type: ignore[arg-type]
+                references=no_reference,
+            ),
+            engine=FakeEngine(self.events),
+            verifier=FakeVerifier(),  # type: ignore[arg-type]  # one turn: it is not asked to reply
+            learner=self.learner,
+            terminal=terminal,
+            stop=self.stop,
+            progress=Progress(),
+        ).go_on(standing(self.config, self.folder))
+
+    @property
+    def said(self) -> str:
+        return self.screen.getvalue().replace("\n", " ")
+
+    def recorded(self) -> dict[str, object]:
+        """All that a run keeps, but for what the clock says."""
+        return {
+            "metrics": [
+                {name: value for name, value in row.items() if not name.startswith("time/") and name != "tokens_per_s"}
+                for row in records(self.folder.metrics)
+            ],
+            "evaluations": [
+                {name: value for name, value in record.items() if not name.startswith("time/")}
+                for record in records(self.folder.evaluations)
+            ],
+            "rollouts": {path.name: path.read_text() for path in self.folder.rollouts.iterdir()},
+            "checkpoints": {path.name: (path / checkpoint.COUNTERS).read_text() for path in self.folder.checkpoints.iterdir()},
+        }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    run = Run(tmp_path_factory.mktemp("runs") / "run")
+    run()
+    return run.recorded()
+
+
+@pytest.mark.parametrize(
+    ("deaths", "events", "source"),
+    [
+        (["update 1"], ["rebuild"], "the start, as there is no checkpoint yet"),
+        (["update 4"], ["rebuild", "restore step_000002"], "step_000002"),
+        (["save 4"], ["rebuild", "restore step_000002"], "step_000002"),
+        (["update 4", "rebuild"], ["rebuild", "rebuild", "restore step_000002"], "step_000002"),
+        (
+            ["update 3", "update 4", "update 5", "update 6"],  # two each between checkpoints
+            ["rebuild", "restore step_000002"] * 2 + ["rebuild", "restore step_000004"] * 2,
+            "step_000004",
+        ),
+    ],
+)
+def test_the_run_goes_on_from_the_last_whole_checkpoint_and_keeps_what_an_undisturbed_one_keeps(
+    tmp_path: Path, undisturbed: dict[str, object], deaths: list[str], events: list[str], source: str
+) -> None:
+    run = Run(tmp_path / "run", *deaths)
+    run()
+    assert [event for event in run.events if event.startswith(("rebuild", "restore"))] == events
+    assert f"warning: rank 1 of the learner died; the learner was rebuilt in 0.0 s from {source}, and the run goes on" in run.said
+    assert run.recorded() == undisturbed
+    assert run.learner.deaths == []
+
+
+def test_the_engine_gets_the_weights_that_the_run_goes_on_with(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", "update 4")
+    run()
+    restored = run.events.index("restore step_000002")
+    assert run.events[restored - 2 : restored + 2] == ["anchor", "rebuild", "restore step_000002", "load 2"]
+
+
+def test_a_learner_that_is_lost_too_often_without_a_checkpoint_ends_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", "update 3", "update 3", "update 4")
+    with pytest.raises(MachineError, match=r"once more than learner.max_restarts=2 allows .* rank 1 of the learner died"):
+        run()
+    assert run.events.count("rebuild") == 2
+    assert [row["step"] for row in records(run.folder.metrics)] == [1, 2]
+    run.learner.step = 0
+    run()  # the same command continues
+    assert [row["step"] for row in records(run.folder.metrics)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_error_of_a_learner_that_is_there_ends_the_run(tmp_path: Path) -> None:
+    """Three updates in a row that are not finite, an error inside a rank: a new learner would only meet it again."""
+    run = Run(tmp_path / "run", "update 3")
+    run.learner.error = MachineError("3 updates in a row had a loss or gradient that is not finite")
+    with pytest.raises(MachineError, match="not finite"):
+        run()
+    assert "rebuild" not in run.events
+
+
+def test_an_error_of_an_engine_is_the_learners_where_that_died(tmp_path: Path) -> None:
+    """Weights on their way are gone with the rank that sent them, and then it is the engine that fails."""
+    run = Run(tmp_path / "run", "update 3")
+    run.learner.error, run.learner.is_whole = MachineError("a rollout engine did not take the weights of step 2"), False
+    run()
+    assert run.events.count("rebuild") == 1
+    assert "a rollout engine did not take the weights of step 2; the learner was rebuilt" in run.said
+
+
+def test_a_learner_is_not_rebuilt_for_a_run_that_shall_stop(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", "update 3")
+    run.stop.is_set = False
+
+    def stop_and_die(event: str) -> None:
+        if event == "update 3":
+            run.stop.is_set = True
+            raise run.learner.error
+
+    run.learner._may_die = stop_and_die  # type: ignore[method-assign]
+    with pytest.raises(LearnerLost, match="rank 1 of the learner died"):
+        run()
+    assert "rebuild" not in run.events
