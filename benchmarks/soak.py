@@ -234,7 +234,8 @@ def main() -> int:
     figures = {
         "steps": len(run.steps), "faults": dict(faults), "wall_s": round(took_s), "num_starts": run.num_starts,
         "recovery_s": {
-            who: {"num": len(all_of), "median": statistics.median(all_of), "max": max(all_of)} for who, all_of in recovered.items()
+            who: {"num": len(seconds), "median": statistics.median(seconds), "max": max(seconds)}
+            for who, seconds in recovered.items()
         },
         "memory_growth": grown, "not_as_it_should_be": found,
     }  # fmt: skip
