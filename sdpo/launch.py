@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
@@ -85,7 +86,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
     stop, progress = StopRequest(), Progress()
     where = standing(config, folder)
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
-    with connected(config.cluster), terminal, stopping(stop, terminal), watchdog:
+    with connected(config.cluster), terminal, stopping(stop, terminal), watchdog, ExitStack() as at_end:
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
         shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
         engine = EngineFleet(
@@ -98,6 +99,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
             logs=folder.logs,
             tell=terminal.say,
         )
+        at_end.callback(engine.close)
         learner = LearnerGroup(
             ready.model_path,
             teacher_path=ready.teacher_path,
@@ -148,7 +150,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     )
     logs = Path(config.logs_dir).absolute()
     terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 1)
-    with chatter_into(logs / "driver.log", screen), connected(config.cluster), terminal:
+    with chatter_into(logs / "driver.log", screen), connected(config.cluster), terminal, ExitStack() as at_end:
         engine = EngineFleet(
             model_path,
             max_model_tokens=max(config.sampling.max_prompt_tokens, config.hindsight_tokens)
@@ -157,7 +159,9 @@ def run_evaluation(config: EvaluateConfig) -> int:
             seed=config.seed,
             num_gpus=gpu_shares(0, config.rollout, config.cluster.placement).engine,
             logs=logs,
+            tell=terminal.say,
         )
+        at_end.callback(engine.close)
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
         engine.wait_until_ready()
         verifier.wait_until_ready()

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,8 +76,9 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
     began = time.monotonic()
     terminal = Terminal(screen, f"sdpo warmup · {ready.environment.name}", config.num_updates, quiet=config.quiet)
     log = EvaluationLog(terminal)
-    with connected(config.cluster), terminal, stopping(StopRequest(), terminal):
-        engine, learner, verifier = _started(config, ready)
+    with connected(config.cluster), terminal, stopping(StopRequest(), terminal), ExitStack() as at_end:
+        engine, learner, verifier = _started(config, ready, terminal)
+        at_end.callback(engine.close)
         engine.load(learner.weights(), version=learner.step)
         examiner = Examiner(
             heldout=ready.heldout,
@@ -113,7 +115,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
     return outcome
 
 
-def _started(config: WarmupConfig, ready: Ready) -> tuple[EngineFleet, LearnerGroup, VerifierPool]:
+def _started(config: WarmupConfig, ready: Ready, terminal: Terminal) -> tuple[EngineFleet, LearnerGroup, VerifierPool]:
     """Returns once all of them can work."""
     logs = Path(config.logs_dir).absolute()
     gpus = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
@@ -125,6 +127,7 @@ def _started(config: WarmupConfig, ready: Ready) -> tuple[EngineFleet, LearnerGr
         num_gpus=gpus.engine,
         is_colocated=gpus.are_colocated,
         logs=logs,
+        tell=terminal.say,
     )
     learner = LearnerGroup(
         ready.model_path,
