@@ -124,7 +124,7 @@ def strike(run: Run, name: str, chance: random.Random) -> bool:
 
 
 Memory = dict[str, dict[int, float]]
-"""Bytes, by role and step."""
+"""Bytes of the role's largest process, by role and step."""
 
 
 def soak(run: Run, num_steps: int, every: int, chance: random.Random, screen: Console) -> tuple[Counter[str], Memory]:
@@ -148,7 +148,7 @@ def soak(run: Run, num_steps: int, every: int, chance: random.Random, screen: Co
             for role in ("driver", "engine", "learner"):
                 sizes = [size for pid in run.pids(role) if (size := own_memory(pid)) is not None]
                 if sizes:
-                    memory[role][step] = statistics.fmean(sizes)
+                    memory[role][step] = max(sizes)  # one that has just begun has less
         if step >= next_fault and next_fault < num_steps:
             time.sleep(chance.uniform(0.0, 2.0))
             name = names[sum(faults.values()) % len(names)]
@@ -237,7 +237,11 @@ def main() -> int:
             who: {"num": len(seconds), "median": statistics.median(seconds), "max": max(seconds)}
             for who, seconds in recovered.items()
         },
-        "memory_growth": grown, "not_as_it_should_be": found,
+        "memory_growth": grown,
+        "memory_mib": {
+            role: [round(size / 2**20) for _, size in sorted(sizes.items())][:: options.every] for role, sizes in memory.items()
+        },
+        "not_as_it_should_be": found,
     }  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
