@@ -12,6 +12,10 @@ a machine that slows down does so for both. Before that TRL tries every ``--trl-
 TRL by default loads fp32 weights and computes under bf16 autocast; with bfloat16, as in the documentation's example of SDPO, its
 weights, teacher and moments are bf16.
 
+TRL's other generation, vLLM, works on GPUs alone: without one ``vllm_mode="colocate"`` starts, and ends at the first new weights
+(they are loaded over those that vLLM has repacked: 'Parameter' object has no attribute 'weight_loader'), and ``"server"`` refuses
+(its weights travel by NCCL).
+
 Feedback: TRL takes it as a column of the data set, one text a task, there before any attempt, so no attempt gets an answer of
 its own. The column holds the environment's verdict on an empty answer, a short one. TRL scores all rows under student and
 teacher, with a hint or without; ours leaves those without one out.
@@ -32,9 +36,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import subprocess
@@ -122,6 +128,9 @@ def main() -> None:
         print(json.dumps([asdict(step) for step in measured]))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends the side that is at work, too
+    missing = [package for package in ("trl", "datasets") if importlib.util.find_spec(package) is None]
+    if missing:
+        raise SystemExit(f"the peer must be installed; {' and '.join(missing)} cannot be imported. {__file__} says how to add it.")
     screen = Console(width=110)
     load = os.getloadavg()[0]
     resolve(config.model.path, lambda sentence: screen.print(sentence, highlight=False))  # fetched outside the measurement
@@ -241,6 +250,7 @@ class PeakMemory(threading.Thread):
 
 def trl_steps(config: Config, form: Form, num_steps: int) -> list[Step]:
     """Runs in TRL's process."""
+    limit_memory()
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     torch.set_num_threads(os.cpu_count() or 1)
     # Imported where they are used: the peer is optional, and would weigh on the other processes.
@@ -270,6 +280,14 @@ def trl_steps(config: Config, form: Form, num_steps: int) -> list[Step]:
         )
         trainer.train()
     return steps
+
+
+def limit_memory() -> None:
+    """A form that asks for more than there is fails by itself, and takes nothing else down."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    held = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+    limit = held + psutil.virtual_memory().available * 95 // 100
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def streamed(config: Config, num_steps: int) -> list[Task]:
