@@ -130,7 +130,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends the side that is at work, too
     missing = [package for package in ("trl", "datasets") if importlib.util.find_spec(package) is None]
     if missing:
-        raise SystemExit(f"the peer must be installed; {' and '.join(missing)} cannot be imported. {__file__} says how to add it.")
+        raise SystemExit(f"the peer must be installed; {', '.join(missing)} is missing. The docstring says how to add it.")
     screen = Console(width=110)
     load = os.getloadavg()[0]
     resolve(config.model.path, lambda sentence: screen.print(sentence, highlight=False))  # fetched outside the measurement
