@@ -14,7 +14,9 @@ from sdpo.cluster import connected, gpu_shares
 from sdpo.config import Config, EvaluateConfig
 from sdpo.envs import registry
 from sdpo.foreground import chatter_into, stopping, user_screen
+from sdpo.generation import rollouts_of
 from sdpo.guards.fold import folded
+from sdpo.journal import Journal
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
@@ -123,10 +125,12 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
         verifier.wait_until_ready()
         stop.can_wait = True
         tracker = Tracker(folder, config.tracking, first_step=first_step + 1)
+        tasks, journal = TaskStream(tasks=ready.train, seed=config.seed), Journal(folder.unfinished, step=first_step)
+        rollouts = rollouts_of(config, tasks, engine, verifier, ready.renderer, journal)
         try:
             train(
                 config,
-                TaskStream(tasks=ready.train, seed=config.seed),
+                rollouts,
                 ready.heldout,
                 engine,
                 verifier,
@@ -139,6 +143,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, las
                 successes=successes,
             )
         finally:
+            rollouts.close()
             tracker.close()
     return stop.signal_number if stop.is_set and learner.step < config.num_steps else None
 

@@ -23,7 +23,7 @@ LAYERS = [
         "sdpo.models",
         "sdpo.packing",
     },
-    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons", "sdpo.conversation", "sdpo.guards"},
+    {"sdpo.hindsight", "sdpo.batching", "sdpo.run_folder", "sdpo.lessons", "sdpo.conversation", "sdpo.guards", "sdpo.journal"},
     {
         "sdpo.rendering",
         "sdpo.rollout",
@@ -44,8 +44,8 @@ LAYERS = [
         "sdpo.compose",
         "sdpo.export",
     },
-    {"sdpo.lift", "sdpo.foreground"},
-    {"sdpo.train", "sdpo.replay", "sdpo.look", "sdpo.report"},
+    {"sdpo.lift", "sdpo.foreground", "sdpo.asking"},
+    {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
     {"sdpo.launch", "sdpo.warmup"},
     {"sdpo.cli"},
 ]
@@ -64,6 +64,7 @@ LIGHT = (
     "sdpo.success_buffer",
     "sdpo.grouping",
     "sdpo.conversation",
+    "sdpo.journal",
     "sdpo.task_stream",
     "sdpo.envs",
     "sdpo.environments",
