@@ -62,5 +62,5 @@ def _kill(pid: int) -> None:
 
 
 def threads_each(num_processes: int) -> int:
-    """CPU threads for each of several processes that work at the same time."""
-    return max(1, (os.cpu_count() or 1) // num_processes)
+    """CPU threads for each of several processes that work at the same time: of the cores that this one may use."""
+    return max(1, len(os.sched_getaffinity(0)) // num_processes)

@@ -125,12 +125,38 @@ class StepLog(Protocol):
         """The same completions, counted as they pass."""
         ...
 
+    def taken_over(self, completions: Sequence[Completion], total: int) -> None:
+        """What a run that was killed had sampled for the step, of ``total`` attempts that it learns from."""
+        ...
+
+    def ahead(self, seconds: float) -> None:
+        """How long the step's attempts were generated before it asked for them."""
+        ...
+
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         """What was attempted, and what hindsight there is."""
         ...
 
     def update(self, metrics: Metrics) -> None:
         """What one optimizer step says of itself."""
+        ...
+
+
+class Rollouts(Protocol):
+    """What steps learn from."""
+
+    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+        """[P] the groups of the step after ``step`` finished ones. The engine must have been given that version of the weights;
+        steps are asked for in order, from the last checkpoint's on where the run goes back to it. Raises what their generation
+        raised."""
+        ...
+
+    def paused(self) -> AbstractContextManager[None]:
+        """While it lasts nothing that will be learned from is being sampled, so that the engine may serve other weights."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will be asked for: what is under way is given up."""
         ...
 
 

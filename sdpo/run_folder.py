@@ -1,7 +1,7 @@
 """What lies where in a run's folder, whose config it belongs to, and what of it counts after a kill.
 
 ``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation), ``alarms.jsonl``,
-``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``checkpoints/step_NNNNNN/``,
+``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``unfinished/`` (``journal.py``), ``checkpoints/step_NNNNNN/``,
 ``skipped/`` (updates that could not be taken), ``tensorboard/``, ``logs/``.
 """
 
@@ -63,6 +63,11 @@ class RunFolder:
     @property
     def rollouts(self) -> Path:
         return self.path / "rollouts"
+
+    @property
+    def unfinished(self) -> Path:
+        """Attempts of steps that may have to be repeated."""
+        return self.path / "unfinished"
 
     @property
     def checkpoints(self) -> Path:

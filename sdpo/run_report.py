@@ -52,6 +52,8 @@ class _StepLog:
         self.values: dict[str, float] = {}
         self.updates: list[Metrics] = []
         self.generated_tokens = 0
+        self.tokens_taken_over = 0
+        """Of the generated ones, those that a run sampled which was killed."""
 
     def phase(self, name: str) -> None:
         assert name in TIMED, f"phase {name!r} has no metric time/{name}_s"
@@ -63,6 +65,15 @@ class _StepLog:
         for prompt, completion in _watched(completions, total, self._terminal, self._progress):
             self.generated_tokens += len(completion.token_ids)
             yield prompt, completion
+
+    def taken_over(self, completions: Sequence[Completion], total: int) -> None:
+        num_tokens = sum(completion.num_own_tokens for completion in completions)
+        self.generated_tokens += num_tokens
+        self.tokens_taken_over += num_tokens
+        self._terminal.say(f"took over {len(completions)} of {total} attempts of step {self._step}")
+
+    def ahead(self, seconds: float) -> None:
+        self.clock.seconds["ahead"] = seconds
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         self.values.update(metrics.of_groups(groups_P, hints_P_G))
@@ -88,6 +99,12 @@ class EvaluationLog:
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
         return _watched(completions, total, self._terminal, self._progress)
+
+    def taken_over(self, completions: Sequence[Completion], total: int) -> None:
+        """Nothing to keep."""
+
+    def ahead(self, seconds: float) -> None:
+        """Nothing to keep."""
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         """Nothing to keep."""
@@ -133,12 +150,13 @@ class RunReport:
         self._terminal.step_begins(step)
         yield log
         log.clock.enter(None)
+        generation_s = log.clock.seconds.get("generate", 0.0) + log.clock.seconds.get("ahead", 0.0)
         row = {
             **log.values,
             **self._guards.numbers,
             **metrics.reduce(log.updates),
             "generated_tokens": float(log.generated_tokens),
-            "tokens_per_s": log.generated_tokens / max(log.clock.seconds.get("generate", 0.0), 1e-9),
+            "tokens_per_s": (log.generated_tokens - log.tokens_taken_over) / max(generation_s, 1e-9),
             **{f"time/{name}_s": seconds for name, seconds in log.clock.seconds.items()},
             "time/step_s": time.monotonic() - began,
             "time/save_s": self._save_s,
@@ -175,4 +193,5 @@ class RunReport:
         self._terminal.phase("save")
         self._progress.begins("save")
         yield
+        self._tracker.saved(step)
         self._save_s = time.monotonic() - began

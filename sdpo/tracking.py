@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdpo import journal
 from sdpo.config import TrackingConfig
 from sdpo.guards.alarms import Alarm
 from sdpo.run_folder import RunFolder
@@ -58,6 +59,10 @@ class Tracker:
         record = {"step": alarm.step, "guard": alarm.guard.value, "sentence": alarm.sentence}
         _append(self._folder.alarms, record)
 
+    def saved(self, step: int) -> None:
+        """A checkpoint stands: the first ``step`` steps will not be repeated."""
+        journal.forget(self._folder.unfinished, step)
+
     def close(self) -> None:
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -80,12 +85,12 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
             "num_tokens": len(attempt.completion.token_ids),
             **_conversation(attempt.completion),
             "weights_version": attempt.completion.weights_version,
+            **({"versions": attempt.completion.versions} if attempt.completion.versions else {}),
             "reward": attempt.verdict.reward,
             "feedback": attempt.verdict.feedback,
             "hint": None if hint is None else hint.source.value,
             "demonstration": None if hint is None else hint.demonstration,
             "is_remembered": hint is not None and hint.is_remembered,
-            **({"versions": attempt.completion.versions} if attempt.completion.versions else {}),
         }
         for attempt, hint in zip(group.attempts, hints_G, strict=True)
     ]

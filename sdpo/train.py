@@ -5,28 +5,26 @@ Shapes: P tasks a step, G attempts a task.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdpo.batching import pack
-from sdpo.config import Config, HindsightConfig, OnLowLift, SDPOConfig
-from sdpo.conversation import attempts
+from sdpo.config import Config, OnLowLift, SDPOConfig
 from sdpo.errors import UserError
-from sdpo.evaluation import evaluate, refuse_broken_environment
-from sdpo.grouping import asked, grouped
+from sdpo.evaluation import evaluate
 from sdpo.guards.fold import Guards
 from sdpo.hindsight import choose_hints, no_reference
 from sdpo.lessons import lessons
 from sdpo.lift import low_lift, teacher_lift
-from sdpo.protocols import Engine, Learner, Renderer, Report, StepLog, Verifier
+from sdpo.protocols import Engine, Learner, Renderer, Report, Rollouts, Verifier
 from sdpo.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
-from sdpo.task_stream import TaskStream
-from sdpo.types import Evaluation, Group, Hint, Lift, Sampling, Task
+from sdpo.types import Group, Hint, Lift, Sampling, Task
 
 
 def train(
     run: Config,
-    tasks: TaskStream,
+    rollouts: Rollouts,
     heldout: tuple[Task, ...],
     engine: Engine,
     verifier: Verifier,
@@ -42,25 +40,14 @@ def train(
     or the feedback, scores each answer again; the student moves towards it. What is learned from, the student samples."""
     engine.load(learner.weights(), version=learner.step)
     if learner.step == 0:
-        _look(0, run, heldout, engine, verifier, renderer, learner, report)
+        _look(0, run, rollouts, heldout, engine, verifier, renderer, learner, report)
     if report.should_stop:
         return
-    sampling = Sampling(
-        temperature=run.sampling.temperature,
-        top_p=1.0,
-        max_response_tokens=run.sampling.max_response_tokens,
-        max_turns=run.sampling.max_turns,
-    )
     for step in range(learner.step, run.num_steps):
         with report.step(step + 1) as log:
-            # 1. Sample G attempts at each of P tasks, and have each verified as it ends.
+            # 1. G attempts at each of P tasks, sampled by the engine and verified as each ended (asking.py, generation.py).
             log.phase("generate")
-            tasks_P = tasks.batch(step, run.batch.num_tasks)  # a pure function of (seed, step)
-            prompts_P = tuple(renderer.prompt(task) for task in tasks_P)
-            prompts = asked(prompts_P, run.batch.group_size, f"{run.seed}/{step}")
-            verified = attempts(tasks_P, prompts, engine, verifier, renderer, sampling, log.watch)
-            groups_P = grouped(tasks_P, prompts_P, verified)
-            refuse_broken_environment(groups_P, run.rollout.max_set_aside_share)
+            groups_P = rollouts.of(step, log)
 
             # 2. Hindsight: what would have helped? No solved sibling and no feedback means no lesson.
             log.phase("hindsight")
@@ -86,7 +73,7 @@ def train(
         # 5. Look, answer what the numbers say, and keep.
         score = None
         if run.evaluation.is_due(step + 1, run.num_steps):
-            score = _look(step + 1, run, heldout, engine, verifier, renderer, learner, report)
+            score = _look(step + 1, run, rollouts, heldout, engine, verifier, renderer, learner, report)
         if guards.last_refresh == step + 1:
             learner.refresh_teacher()
         is_last = report.should_stop
@@ -110,6 +97,7 @@ def _hints(
 def _look(
     step: int,
     run: Config,
+    rollouts: Rollouts,
     heldout: tuple[Task, ...],
     engine: Engine,
     verifier: Verifier,
@@ -140,54 +128,41 @@ def _look(
         )
         lift = None
         if run.hindsight_answered is not None and run.evaluation.asks_for_lift(step, run.num_steps):
-            lift = _lift(evaluation, run, run.hindsight_answered, engine, verifier, renderer, learner, sampling, log)
+            with _teacher_in(engine, learner, rollouts):
+                lift = teacher_lift(
+                    evaluation,
+                    engine,
+                    verifier,
+                    renderer,
+                    run.hindsight_answered,
+                    sampling,
+                    seed=run.seed,
+                    max_set_aside_share=run.rollout.max_set_aside_share,
+                    log=log,
+                )
         report.evaluation(step, evaluation, lift)
     if step == 0 and lift is not None:
         _heed(lift, run, report)
     return evaluation.metrics["heldout/success"]
 
 
-def _lift(
-    evaluation: Evaluation,
-    run: Config,
-    hindsight: HindsightConfig,
-    engine: Engine,
-    verifier: Verifier,
-    renderer: Renderer,
-    learner: Learner,
-    sampling: Sampling,
-    log: StepLog,
-) -> Lift:
-    """With the teacher's weights in the engine, and the policy's again afterwards."""
-    is_lent = _lend_to_teacher(engine, learner)
-    try:
-        lift = teacher_lift(
-            evaluation,
-            engine,
-            verifier,
-            renderer,
-            hindsight,
-            sampling,
-            seed=run.seed,
-            max_set_aside_share=run.rollout.max_set_aside_share,
-            log=log,
-        )
-    except Exception:  # not for a KeyboardInterrupt, which ends the engines and shall not wait for what they are sampling
-        if is_lent:
-            engine.load(learner.weights(), version=learner.step)
-        raise
-    if is_lent:
-        engine.load(learner.weights(), version=learner.step)
-    return lift
-
-
-def _lend_to_teacher(engine: Engine, learner: Learner) -> bool:
-    """Whether the engine now has other weights than the policy's. The reference to them ends here, and so does their copy."""
+@contextmanager
+def _teacher_in(engine: Engine, learner: Learner, rollouts: Rollouts) -> Iterator[None]:
+    """The engine with the teacher's weights where they are not the policy's, which it has again afterwards. What is learned from
+    the student samples: until then no training batch is asked for, and none is under way."""
     weights = learner.teacher_weights()
     if weights is None:
-        return False
-    engine.load(weights, version=learner.step)
-    return True
+        yield
+        return
+    with rollouts.paused():
+        engine.load(weights, version=learner.step)
+        del weights  # and with it their copy
+        try:
+            yield
+        except Exception:  # not for a KeyboardInterrupt, which ends the engines and shall not wait for what they are sampling
+            engine.load(learner.weights(), version=learner.step)
+            raise
+        engine.load(learner.weights(), version=learner.step)
 
 
 def _heed(lift: Lift, run: Config, report: Report) -> None:

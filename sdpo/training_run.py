@@ -14,7 +14,9 @@ from typing import Protocol
 from sdpo import outcome
 from sdpo.config import Config
 from sdpo.errors import LearnerLost, MachineError
+from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards, folded
+from sdpo.journal import Journal
 from sdpo.learner import checkpoint
 from sdpo.preflight import Ready
 from sdpo.protocols import Engine, Learner, Verifier
@@ -122,10 +124,13 @@ class TrainingRun:
 
     def _train(self, where: Standing) -> None:
         tracker = Tracker(self.folder, self.config.tracking, first_step=where.step + 1)
+        tasks = TaskStream(tasks=self.ready.train, seed=self.config.seed)
+        journal = Journal(self.folder.unfinished, step=where.step)
+        rollouts = rollouts_of(self.config, tasks, self.engine, self.verifier, self.ready.renderer, journal)
         try:
             train(
                 self.config,
-                TaskStream(tasks=self.ready.train, seed=self.config.seed),
+                rollouts,
                 self.ready.heldout,
                 self.engine,
                 self.verifier,
@@ -138,4 +143,5 @@ class TrainingRun:
                 successes=where.successes,
             )
         finally:
+            rollouts.close()
             tracker.close()

@@ -125,6 +125,16 @@ class Hanging(Letters):
         return super().verify(task, completion)
 
 
+class Thoughtful(Letters):
+    """Takes its time over every verdict."""
+
+    def verify(self, task: Task, completion: str) -> Verdict:
+        import time
+
+        time.sleep(0.4)
+        return super().verify(task, completion)
+
+
 class Sums(Letters):
     """Asks for a letter and a number, knows the right answer, and says which of the two is wrong; a random model never has it."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from sdpo.compose import train_config
+from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards
 from sdpo.learner.engine import DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
@@ -106,12 +107,13 @@ class Gym:
         )
         terminal = Terminal(Console(file=io.StringIO()), config.name, config.num_steps, quiet=True)
         tracker, guards = Tracker(folder, config.tracking, first_step=1), Guards(config)
+        tasks, verifier = TaskStream(tasks=ready.train, seed=config.seed), LocalVerifier(ready.environment)
         train(
             config,
-            TaskStream(tasks=ready.train, seed=config.seed),
+            rollouts_of(config, tasks, self._engine, verifier, ready.renderer),
             ready.heldout,
             self._engine,
-            LocalVerifier(ready.environment),
+            verifier,
             ready.renderer,
             LocalLearner(learner, ready.model_path, config.algorithm, max_skipped_updates=config.learner.max_skipped_updates),
             UntilSolved(terminal, tracker, StopRequest(), guards),

@@ -148,6 +148,10 @@ class FakeReport:
     warnings: list[str] = field(default_factory=list)
     groups_seen: list[tuple[Group, ...]] = field(default_factory=list)
     hints_seen: list[Sequence[Sequence[Hint | None]]] = field(default_factory=list)
+    watched: list[tuple[int, int]] = field(default_factory=list)
+    """Of each time that completions were waited for: how many came, and how many were to come."""
+    takeovers: list[tuple[int, int]] = field(default_factory=list)
+    """Of each time that attempts were taken over from a killed run: how many, of how many."""
 
     @property
     def should_stop(self) -> bool:
@@ -178,7 +182,16 @@ class FakeReport:
         """Not looked at."""
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
-        yield from completions
+        num = 0
+        for num, answer in enumerate(completions, start=1):  # noqa: B007 - counted to the last
+            yield answer
+        self.watched.append((num, total))
+
+    def taken_over(self, completions: Sequence[Completion], total: int) -> None:
+        self.takeovers.append((len(completions), total))
+
+    def ahead(self, seconds: float) -> None:
+        """Not looked at."""
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         self.groups_seen.append(tuple(groups_P))

@@ -27,6 +27,7 @@ from sdpo.config import (
     TeacherKind,
     TrackingConfig,
 )
+from sdpo.generation import rollouts_of
 from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
@@ -107,9 +108,10 @@ class Run:
                 stop.is_set = version >= stop_after
 
         report = RunReport(terminal, Tracker(self.folder, self.config.tracking, first_step=first + 1), stop, guards)
+        engine, verifier, renderer = Engine(self.events), FakeVerifier(), FakeRenderer()
+        rollouts = rollouts_of(self.config, TaskStream(tasks=TASKS, seed=0), engine, verifier, renderer)
         train(
-            self.config, TaskStream(tasks=TASKS, seed=0), HELDOUT, Engine(self.events), FakeVerifier(), FakeRenderer(), learner,
-            report, self.folder.checkpoints, guards,
+            self.config, rollouts, HELDOUT, engine, verifier, renderer, learner, report, self.folder.checkpoints, guards,
         )  # fmt: skip
         return learner
 

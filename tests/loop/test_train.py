@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sdpo.config import (
-    BatchConfig,
-    Config,
-    EnvConfig,
     EvaluationConfig,
     GRPOConfig,
     HindsightConfig,
     HintChoice,
     LiftSchedule,
-    ModelConfig,
     OnLowLift,
     PolicyGradientConfig,
     RolloutConfig,
@@ -26,73 +22,13 @@ from sdpo.config import (
     TrackingConfig,
 )
 from sdpo.errors import UserError
-from sdpo.guards.fold import Guards
-from sdpo.hindsight import no_reference
 from sdpo.run_folder import RunFolder
-from sdpo.success_buffer import NOTHING_REMEMBERED, SuccessBuffer, remembered
+from sdpo.success_buffer import remembered
 from sdpo.task_stream import TaskStream
 from sdpo.tracking import Tracker
-from sdpo.train import train
-from sdpo.types import Attempt, Completion, Prompt, Ranks, Sampling, SetAside, Task, Verdict
-from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeReport, FakeVerifier, task
-
-TASKS = tuple(task(f"task {index}") for index in range(6))
-HELDOUT = tuple(task(f"heldout {index}") for index in range(2))
-
-
-class Run:
-    """One call of train() on fakes."""
-
-    def __init__(
-        self,
-        engine: type[FakeEngine] = FakeEngine,
-        *,
-        first_step: int = 0,
-        stop_after: int = 10**9,
-        broken: frozenset[str] = frozenset(),
-        heldout: tuple[Task, ...] = HELDOUT,
-        num_ranks: int = 1,
-        teacher: object | None = None,
-        events: list[str] | None = None,
-        verifier: type[FakeVerifier] = FakeVerifier,
-        references: Callable[[Task], str | None] = no_reference,
-        successes: SuccessBuffer = NOTHING_REMEMBERED,
-        **changes: object,
-    ) -> None:
-        """``events`` is a list to be filled, for one that outlives a failure."""
-        self.events: list[str] = [] if events is None else events
-        ranks = Ranks(num=num_ranks, pairs_per_token=100.0)
-        self.engine, self.learner = engine(self.events), FakeLearner(self.events, ranks=ranks, step=first_step)
-        self.learner.teacher = teacher
-        self.report = FakeReport(self.events, stop_after=stop_after)
-        config = Config(
-            num_steps=3,
-            name="test",
-            algorithm=SDPOConfig(),
-            model=ModelConfig(name="fake", path="fake"),
-            env=EnvConfig(name="fake"),
-            batch=BatchConfig(num_tasks=2, group_size=4, tasks_per_update=1),
-            evaluation=EvaluationConfig(num_tasks=2, num_attempts=2),
-        )
-        self.config = replace(config, **changes)  # type: ignore[arg-type]
-        train(
-            self.config,
-            TaskStream(tasks=TASKS, seed=0),
-            heldout,
-            self.engine,
-            verifier(broken),
-            FakeRenderer(),
-            self.learner,
-            self.report,
-            Path("checkpoints"),
-            Guards(self.config),
-            references=references,
-            successes=successes,
-        )
-
-    def training_prompts(self) -> list[Prompt]:
-        heldout = {tuple(map(ord, held.id)) for held in HELDOUT}
-        return [prompt for prompt in self.engine.asked if prompt.token_ids[: len("heldout 0")] not in heldout]
+from sdpo.types import Attempt, Completion, Prompt, Sampling, SetAside, Task, Verdict
+from tests.loop.fakes import FakeEngine, FakeVerifier
+from tests.loop.run import HELDOUT, TASKS, Run
 
 
 def test_a_step_samples_learns_and_hands_the_new_weights_to_the_engine_in_this_order() -> None:

@@ -1,0 +1,190 @@
+"""What is kept of a step that is under way, so that a killed driver asks again only for what is missing?
+
+Every verified attempt is a line of ``RUN/unfinished/step_NNNNNN.jsonl`` as soon as its verdict is there, with everything a
+completion and a verdict hold, floats exactly. A continued run takes over what was sampled for the same prompt with the same seed,
+by weights that its own descend from; everything else is asked again: lines of weights that will be learned anew, which need not
+come out the same, a line that the kill cut off, and attempts that were set aside, because whoever starts the run again may have
+mended the environment. A step's file goes once a checkpoint stands from which the step will not be repeated.
+
+A line is flushed to the operating system, not to the disk: it survives the process, not a power cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from sdpo.types import Attempt, Completion, Finish, Message, Prompt, Role, SetAside, Verdict
+
+Place = tuple[int, int]
+"""``task_index`` and ``attempt_index`` of a prompt."""
+
+
+def place(prompt: Prompt) -> Place:
+    """Which attempt of a batch it asks for, in whatever turn."""
+    return prompt.task_index, prompt.attempt_index
+
+
+class Journal:
+    """The unfinished steps of a run."""
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        """For a run that goes on, or begins, with the weights of ``step``: what later ones sampled counts no more."""
+        self._folder = folder
+        self._last_step = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        forget(folder, step)
+        self._forget_weights_after(step)
+
+    def page(self, step: int, prompts: Sequence[Prompt], *, oldest_version: int) -> Page:
+        """Where the answers to the ``prompts`` of a step go; ``step`` steps will be finished after it. Lines of weights older
+        than ``oldest_version`` are not taken over."""
+        if step <= self._last_step:  # the run has gone back to a checkpoint
+            self._forget_weights_after(step - 1)
+        self._last_step = step
+        file = self._folder / f"step_{step:06d}.jsonl"
+        wanted = {place(prompt): (prompt.seed, _digest(prompt)) for prompt in prompts}
+        kept = [
+            line
+            for line in _lines(file)
+            if wanted.get(line.place) == (line.seed, line.prompt)
+            and isinstance(line.outcome, Attempt)
+            and line.outcome.completion.weights_version >= oldest_version
+        ]
+        _write_whole(file, kept)
+        return Page(file, prompts, {line.place: line.outcome for line in kept if isinstance(line.outcome, Attempt)})
+
+    def _forget_weights_after(self, step: int) -> None:
+        for file in self._folder.glob("step_*.jsonl"):
+            _write_whole(file, [line for line in _lines(file) if line.outcome.completion.weights_version <= step])
+
+
+class Page:
+    """The answers to one step's prompts."""
+
+    def __init__(self, file: Path, prompts: Sequence[Prompt], taken: Mapping[Place, Attempt]) -> None:
+        self._file = file
+        self._asked = {place(prompt): prompt for prompt in prompts}
+        self.taken = tuple((self._asked[where], attempt) for where, attempt in taken.items())
+        """What a run that was killed had of them."""
+        self.missing = tuple(prompt for prompt in prompts if place(prompt) not in taken)
+
+    def written(self, verified: Iterable[tuple[Prompt, Attempt | SetAside]]) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        """The same attempts, each a line of the file before it is passed on."""
+        with self._file.open("a") as lines:
+            for prompt, outcome in verified:
+                lines.write(json.dumps(self._record(prompt, outcome)) + "\n")
+                lines.flush()
+                yield prompt, outcome
+
+    def _record(self, prompt: Prompt, outcome: Attempt | SetAside) -> dict[str, object]:
+        """``prompt`` may be that of a later turn."""
+        asked = self._asked[place(prompt)]
+        record: dict[str, object] = {
+            "task_index": asked.task_index,
+            "attempt_index": asked.attempt_index,
+            "seed": asked.seed,
+            "prompt": _digest(asked),
+            "completion": _plain_completion(outcome.completion),
+        }
+        if isinstance(outcome, Attempt):
+            record["verdict"] = _plain_verdict(outcome.verdict)
+        else:
+            record["set_aside"] = outcome.error
+        return record
+
+
+def forget(folder: Path, step: int) -> None:
+    """Remove what was kept of the first ``step`` steps, which will not be repeated."""
+    for file in folder.glob("step_*.jsonl"):
+        if int(file.stem.removeprefix("step_")) <= step:
+            file.unlink()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """One answer."""
+
+    text: str
+    """As it stands in the file, its end included."""
+    place: Place
+    seed: int
+    prompt: str
+    """Digest of the prompt's token ids."""
+    outcome: Attempt | SetAside
+
+
+def _lines(file: Path) -> list[_Line]:
+    """Those that can be read; one that a kill or a full disk cut off cannot."""
+    texts = file.read_text().splitlines(keepends=True) if file.is_file() else []
+    return [line for line in map(_line, texts) if line is not None]
+
+
+def _line(text: str) -> _Line | None:
+    if not text.endswith("\n"):
+        return None
+    try:
+        record = json.loads(text)
+        completion = _completion(record["completion"])
+        return _Line(
+            text=text,
+            place=(record["task_index"], record["attempt_index"]),
+            seed=record["seed"],
+            prompt=record["prompt"],
+            outcome=SetAside(completion=completion, error=record["set_aside"])
+            if "set_aside" in record
+            else Attempt(completion=completion, verdict=Verdict(**record["verdict"])),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_whole(file: Path, lines: Iterable[_Line]) -> None:
+    scratch = file.with_name(f".{file.name}.partial")
+    scratch.write_text("".join(line.text for line in lines))
+    os.replace(scratch, file)
+
+
+def _digest(prompt: Prompt) -> str:
+    """Of its token ids, which are the same in every attempt at a task and would be most of the file."""
+    return blake2b(repr(prompt.token_ids).encode(), digest_size=16).hexdigest()
+
+
+def _plain_completion(completion: Completion) -> dict[str, object]:
+    return {
+        "token_ids": completion.token_ids,
+        "logprobs": completion.logprobs,
+        "text": completion.text,
+        "finish": completion.finish.value,
+        "weights_version": completion.weights_version,
+        "versions": completion.versions,
+        "own_mask": completion.own_mask,
+        "turns": [[said.role.value, said.content] for said in completion.turns],
+    }
+
+
+def _completion(fields: Mapping[str, Any]) -> Completion:
+    return Completion(
+        token_ids=tuple(fields["token_ids"]),
+        logprobs=tuple(fields["logprobs"]),
+        text=fields["text"],
+        finish=Finish(fields["finish"]),
+        weights_version=fields["weights_version"],
+        versions=tuple((version, num) for version, num in fields["versions"]),
+        own_mask=None if fields["own_mask"] is None else tuple(fields["own_mask"]),
+        turns=tuple(Message(role=Role(role), content=content) for role, content in fields["turns"]),
+    )
+
+
+def _plain_verdict(verdict: Verdict) -> dict[str, object]:
+    """Environments may count in numpy's numbers, which JSON does not know."""
+    return {
+        "reward": float(verdict.reward),
+        "feedback": verdict.feedback,
+        "metrics": {name: float(value) for name, value in verdict.metrics.items()},
+    }
