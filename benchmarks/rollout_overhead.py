@@ -167,7 +167,7 @@ def serve_fleet(pipe: Connection, words: Sequence[str], log: Path) -> None:
             max_model_tokens=config.max_model_tokens,
             config=config.rollout,
             seed=config.seed,
-            num_gpus=gpu_shares(0, 1, config.rollout.tensor_parallel_size).engine,
+            num_gpus=gpu_shares(0, config.rollout, config.cluster.placement).engine,
             logs=log.parent,
         )
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, log.parent)
@@ -190,7 +190,10 @@ def serve_fleet(pipe: Connection, words: Sequence[str], log: Path) -> None:
             assert num_judged == len(prompts) == len(answers)
             return Round(completions_s=last - begin, verdicts_s=time.perf_counter() - begin, answers=answers)
 
-        serve(pipe, answered)
+        try:
+            serve(pipe, answered)
+        finally:
+            fleet.close()
 
 
 def serve_vllm(pipe: Connection, words: Sequence[str], log: Path) -> None:

@@ -36,6 +36,24 @@ def test_a_run_that_generates_ahead_learns_from_weights_one_step_old(trainer: Tr
         assert look["hindsight_attempts"]
 
 
+def test_with_partial_completions_go_on_across_an_update_and_each_token_knows_its_weights(trainer: Trainer) -> None:
+    trainer.run(
+        trainer.words(
+            "num_steps=6", "rollout.staleness=1", "rollout.partial=true", "evaluation.num_tasks=0", "learner.lr=1e-4",
+            "sampling.max_response_tokens=100", "batch.micro_batch_tokens=2000", "rollout.max_num_seqs=4",
+        )
+    )  # fmt: skip
+    assert [row["step"] for row in trainer.rows()] == [1, 2, 3, 4, 5, 6]
+    attempts = [attempt for step in range(1, 7) for attempt in trainer.rollouts(step)]
+    assert len(attempts) == 6 * 16
+    spanning = [attempt["versions"] for attempt in attempts if "versions" in attempt]
+    assert spanning, "no completion was under way when weights came"
+    for runs in spanning:
+        versions = [version for version, _ in runs]
+        assert versions == sorted(set(versions))
+    assert max(row["mismatch"] for row in trainer.rows()) < 0.05
+
+
 def test_an_interrupt_ends_a_run_that_is_ahead_and_what_it_had_begun_is_taken_over(trainer: Trainer) -> None:
     words = trainer.words("rollout.staleness=1", "evaluation.num_tasks=0", env=THOUGHTFUL)
     process = trainer.start([*words, "num_steps=50"])
