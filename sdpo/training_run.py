@@ -95,7 +95,8 @@ class TrainingRun:
                 self._train(where)
                 return
             except MachineError as error:
-                if self.stop.is_set or not (isinstance(error, LearnerLost) or not self.learner.is_whole):
+                is_lost = isinstance(error, LearnerLost) or not self.learner.is_whole
+                if self.stop.is_set or not is_lost:
                     raise
                 before, where = where, standing(self.config, self.folder)
                 num_restarts = 1 + (num_restarts if where.checkpoint == before.checkpoint else 0)
@@ -105,6 +106,8 @@ class TrainingRun:
                         f"between. The last time: {error}"
                     ) from error
                 why = str(error).partition("\n")[0].rstrip(".")
+                if not isinstance(error, LearnerLost):  # it is the engines that failed, over weights that died with their rank
+                    why = f"the learner died, so {why}"
 
     def _stand(self, where: Standing, why: str) -> None:
         """Bring the learner to where the run stands. ``why`` it must be rebuilt for that; empty: it is there, and new."""

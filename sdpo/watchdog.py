@@ -106,12 +106,12 @@ class Watchdog:
                 stalled_at = None
 
     def _report(self, seconds: float) -> None:
-        num_asked = ask_for_stacks(self._logs)
+        num_others = ask_for_stacks(self._logs)
         with suppress(OSError), (self._logs / "driver.log").open("a") as log:  # the disk may be full
             faulthandler.dump_traceback(log, all_threads=True)
         self._say(
-            f"no progress for {seconds:.0f} s {self._progress.in_words()}; the stacks of this process and of {num_asked} others "
-            f"are in {self._logs}"
+            f"no progress for {seconds:.0f} s {self._progress.in_words()}; the stacks of all processes of the run on this "
+            f"machine ({1 + num_others}) are in {self._logs}"
         )
 
 

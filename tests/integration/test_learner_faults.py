@@ -60,9 +60,9 @@ class Watched:
     def wait_for_file(self, name: str) -> None:
         self.wait_for((self.folder / name).exists)
 
-    def rank(self, rank: int) -> int:
-        """The id of its process, the newest if there were several."""
-        log = f"learner-{rank}.log"
+    def pid(self, name: str) -> int:
+        """Of the process that writes this log, the newest if there were several."""
+        log = f"{name}.log"
         found = [pid for pid in processes(self.folder.joinpath("logs")) if Path(os.readlink(f"/proc/{pid}/fd/1")).name == log]
         return max(found, key=lambda pid: psutil.Process(pid).create_time())
 
@@ -120,21 +120,35 @@ def assert_same_bits(run: Watched, undisturbed: Trainer) -> None:
 def stop_in_update(run: Watched, step: int) -> int:
     """Rank 1 is stopped while the engines generate, so that rank 0 waits for it in the update's first collective."""
     run.wait_for_file(f"checkpoints/step_{step - 1:06d}" if step > 1 else "tensorboard")
-    pid = run.rank(1)
+    pid = run.pid("learner-1")
     os.kill(pid, signal.SIGSTOP)
     run.wait_for_file(f"rollouts/step_{step:06d}.jsonl")
     return pid
 
 
-def test_a_rank_that_dies_in_an_update_is_replaced(trainer: Trainer, undisturbed: Trainer) -> None:
-    """Before there is a checkpoint, and later."""
+def test_a_rank_that_dies_in_an_update_or_after_it_is_replaced(trainer: Trainer, undisturbed: Trainer) -> None:
+    """First in the collectives of the first step, when there is no checkpoint yet; then with weights that an engine waits for."""
     run = Watched(trainer)
-    for num, (step, source) in enumerate([(1, "the start, as there is no checkpoint yet"), (3, "step_000002")], start=1):
-        pid = stop_in_update(run, step)
-        time.sleep(1.0)
-        since = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
-        assert run.wait_for_recovery(f"learner-killed-in-update-{step}", since, num) == ("rank 1 of the learner died", source)
+    pid = stop_in_update(run, 1)
+    time.sleep(1.0)
+    since = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    why, source = run.wait_for_recovery("learner-killed-in-update", since)
+    assert why == "rank 1 of the learner died"
+    assert source == "the start, as there is no checkpoint yet"
+
+    run.wait_for_file("checkpoints/step_000002")
+    run.wait_for_file("rollouts/step_000003.jsonl")
+    engine = run.pid("engine-0")
+    os.kill(engine, signal.SIGSTOP)
+    time.sleep(3.0)  # the update is over by then, or nearly so
+    since = time.monotonic()
+    os.kill(run.pid("learner-0"), signal.SIGKILL)
+    time.sleep(1.0)
+    os.kill(engine, signal.SIGCONT)
+    why, source = run.wait_for_recovery("learner-killed-in-sync", since, num=2)
+    assert why.startswith(("the learner died, so ", "rank 0 of the learner died"))
+    assert source == "step_000002"
     run.ends_well()
     assert_same_bits(run, undisturbed)
 
@@ -145,7 +159,7 @@ def test_a_rank_that_dies_while_it_writes_a_checkpoint_leaves_nothing_half_writt
     run = Watched(trainer)
     for step in range(2, NUM_STEPS + 1):
         run.wait_for_file(f"checkpoints/step_{step - 1:06d}")
-        pid = run.rank(0)
+        pid = run.pid("learner-0")
         run.wait_for_file(f"checkpoints/.step_{step:06d}.partial")
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.5)

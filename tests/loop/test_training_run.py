@@ -205,7 +205,7 @@ def test_an_error_of_an_engine_is_the_learners_where_that_died(tmp_path: Path) -
     run.learner.error, run.learner.is_whole = MachineError("a rollout engine did not take the weights of step 2"), False
     run()
     assert run.events.count("rebuild") == 1
-    assert "a rollout engine did not take the weights of step 2; the learner was rebuilt" in run.said
+    assert "the learner died, so a rollout engine did not take the weights of step 2; the learner was rebuilt" in run.said
 
 
 def test_a_learner_is_not_rebuilt_for_a_run_that_shall_stop(tmp_path: Path) -> None:

@@ -41,10 +41,12 @@ def eventually(holds: Callable[[], object], timeout_s: float = 20.0) -> None:
 def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process of a run that does nothing."""
     process = subprocess.Popen([sys.executable, "-c", SLEEPER, str(tmp_path / "engine-0.log")])
-    eventually(lambda: processes(tmp_path) == [process.pid] and "ready" in (tmp_path / "engine-0.log").read_text())
-    yield process
-    process.kill()
-    process.wait()
+    try:
+        eventually(lambda: processes(tmp_path) == [process.pid] and "ready" in (tmp_path / "engine-0.log").read_text())
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_stall_is_reported_once_with_stacks_and_so_is_its_end(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
@@ -59,7 +61,7 @@ def test_a_stall_is_reported_once_with_stacks_and_so_is_its_end(tmp_path: Path, 
         assert len(said) == 1
         assert "while generating (37 of 64 completions are there, 1 of them judged): waiting for the engines; " in said[0]
         assert said[0].startswith("no progress for 0 s")
-        assert said[0].endswith(f"the stacks of this process and of 1 others are in {tmp_path}")
+        assert said[0].endswith(f"; the stacks of all processes of the run on this machine (2) are in {tmp_path}")
         progress.completions(64, 64)
         eventually(lambda: len(said) == 2)
         assert said[1].startswith("progress again, after ")
