@@ -219,7 +219,8 @@ class ClusterConfig:
     stall_report_s: float = 300.0
     """Without progress for that long, who waits for whom is reported, with the stacks of every process in the logs."""
     object_store_gib: float = 2.0
-    """Ray's shared memory on this machine, GiB; holds a copy of the weights in flight."""
+    """Ray's shared memory on this machine, GiB; holds the weights that the engines serve, for one that is restarted, and those on
+    their way to them: two copies of the model."""
 
     def __post_init__(self) -> None:
         positive("cluster.stall_report_s", self.stall_report_s)

@@ -106,6 +106,7 @@ class Member:
         self._spawn, self._config = spawn, config
         self.num_restarts = 0
         """Without a completion in between."""
+        self._has_ever_started = False
         self.start()
 
     def start(self) -> None:
@@ -179,7 +180,10 @@ class Member:
                 yield NotLoaded(load=call, error=error.cause)
                 return
             cause = str(error.cause).partition("\n")[0]
-            yield Died(reason=f"{type(error.cause).__name__}: {cause}", is_hopeless=call is _Call.start)
+            never_could = (
+                call is _Call.start and not self._has_ever_started
+            )  # else the memory of the last one may not be free yet
+            yield Died(reason=f"{type(error.cause).__name__}: {cause}", is_hopeless=never_could)
             return
         except RayError as error:
             died = isinstance(error, RayActorError)
@@ -189,6 +193,7 @@ class Member:
             case _Call.process:
                 self._process = answer
             case _Call.start:
+                self._has_ever_started = True
                 self._beat()
                 yield Started()
             case _Call.pulse:
