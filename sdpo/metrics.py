@@ -74,7 +74,7 @@ METRICS: Mapping[str, Metric] = {
     "mismatch/p99": Metric(
         unit="nats",
         reduction=Reduction.mean,
-        meaning="99th percentile of the same over an update's tokens; with several ranks the highest of theirs",
+        meaning="99th percentile of the same over an update's tokens",
     ),
     "grad_norm": Metric(unit="1", reduction=Reduction.mean, meaning="norm of the gradient before clipping"),
     "lr": Metric(unit="1", meaning="learning rate of the last update"),

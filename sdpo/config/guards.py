@@ -102,7 +102,7 @@ class GuardsConfig:
     max_mismatch: float = 0.05
     """Nats a token. bf16 gives 0.001; an engine with other weights gives ten times this."""
     max_mismatch_p99: float = 0.3
-    """Nats, of the 99th percentile over tokens. At a ratio of 2, where importance weights are truncated, it is 0.3."""
+    """Nats, of the 99th percentile over tokens. bf16 gives 0.01; a ratio of 2, where importance weights are truncated, is 0.3."""
     policy_gradient_step: float = 0.25
     """What an alarm adds to algorithm.policy_gradient_share, with ``response: raise_policy_gradient``."""
     max_policy_gradient_share: float = 0.75

@@ -106,7 +106,7 @@ class DeepSpeedLearner:
         return self._metrics(update, tally, rate, norm)
 
     def backward(self, update: Update, algorithm: AlgorithmConfig) -> Tally:
-        """Accumulate the update's gradient, summed over ranks, without a step. ``SUMS`` are over all ranks, tokens this one's."""
+        """Accumulate the update's gradient, summed over ranks, without a step. The tally is of all ranks."""
         batches = self._mine(update)
         anchors = self._anchors_of(update, len(batches))
         tallies: list[Tally] = []
@@ -114,7 +114,7 @@ class DeepSpeedLearner:
             compute = partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, tallies)
             self._policy.backward(compute, num_ranks=self.place.num_ranks, is_last=position == len(batches) - 1)
         tally = joined(tallies, torch.device("cpu"))
-        return Tally(sums=self._reduced(tally.sums, distributed.ReduceOp.SUM), mismatch_n=tally.mismatch_n)
+        return Tally(sums=self._total(tally.sums), mismatch_n=self._gathered(tally.mismatch_n))
 
     @torch.no_grad()
     def look(self, update: Update, algorithm: AlgorithmConfig) -> list[dict[str, float]]:
@@ -231,18 +231,28 @@ class DeepSpeedLearner:
         warmup = self._config.warmup_updates
         return self._config.lr * min(1.0, (self.num_updates + 1) / warmup) if warmup else self._config.lr
 
-    def _reduced(self, values: Tensor, how: distributed.ReduceOp.RedOpType) -> Tensor:
-        """Over all ranks."""
+    def _total(self, sums: Tensor) -> Tensor:
         if self.place.num_ranks > 1:
-            on_device = values.to(self._device)
-            distributed.all_reduce(on_device, how)
+            on_device = sums.to(self._device)
+            distributed.all_reduce(on_device)
             return on_device.cpu()
-        return values
+        return sums
+
+    def _gathered(self, values_n: Tensor) -> Tensor:
+        """All ranks' values, one rank's after the other's; every rank may have another number of them."""
+        if self.place.num_ranks == 1:
+            return values_n
+        counts = torch.zeros(self.place.num_ranks, dtype=torch.int64)
+        counts[self.place.rank] = len(values_n)
+        lengths: list[int] = self._total(counts).tolist()
+        padded = torch.zeros(max(lengths), device=self._device)
+        padded[: len(values_n)] = values_n
+        parts = [torch.empty_like(padded) for _ in lengths]
+        distributed.all_gather(parts, padded)
+        return torch.cat([part[:length].cpu() for part, length in zip(parts, lengths, strict=True)])
 
     def _metrics(self, update: Update, tally: Tally, rate: float, norm: float) -> dict[str, float]:
         named = dict(zip(SUMS, tally.sums.tolist(), strict=True))
-        # A percentile over all ranks' tokens would take all of them to one place; the highest of the ranks' is no less wary.
-        highest = self._reduced(torch.tensor(tally.mismatch_p99), distributed.ReduceOp.MAX)
         learned = max(named["learned"], 1.0)
         return {
             "loss": named["loss"],
@@ -252,7 +262,7 @@ class DeepSpeedLearner:
             **_of_teacher(named),
             "entropy": named["entropy"] / learned,
             "mismatch": named["mismatch"] / max(named["sampled"], 1.0),
-            "mismatch/p99": float(highest),
+            "mismatch/p99": tally.mismatch_p99,
             "grad_norm": norm,
             "lr": rate,
             "updates": 1.0,

@@ -33,9 +33,9 @@ class Tally:
     """What tokens say besides their loss."""
 
     sums: Tensor
-    """``SUMS``, float64; to be added over micro-batches and ranks."""
+    """``SUMS``, float64."""
     mismatch_n: Tensor
-    """[n] of each token that an engine sampled; of this rank alone."""
+    """[n] of each token that an engine sampled: the ratio - log ratio - 1 whose sum is ``mismatch``."""
 
     @property
     def mismatch_p99(self) -> float:
