@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray._private import auto_init_hook
 
 from sdpo.config import ClusterConfig
 from sdpo.errors import UserError
@@ -17,6 +18,7 @@ from sdpo.errors import UserError
 @contextmanager
 def connected(config: ClusterConfig) -> Iterator[None]:
     """Ray for the length of the block; what was started here ends with it."""
+    auto_init_hook.enable_auto_connect = False  # a thread that asks something after the end must not start another Ray
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if config.address is None:

@@ -24,7 +24,7 @@ from sdpo.weights import PackedWeights, packed
 
 
 class LocalEngine:
-    """The Engine of the loop."""
+    """The Engine of an on-policy loop: one thread's, so nothing is generated ahead (``rollout.staleness=0``)."""
 
     def __init__(self, engine: VllmEngine) -> None:
         self._engine = engine
