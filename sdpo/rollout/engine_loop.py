@@ -204,4 +204,4 @@ class EngineLoop:
         try:
             return [self._fetch(bucket) for bucket in shipment.buckets]
         except Exception as error:
-            raise WeightsLost(f"the weights are not there any more: {type(error).__name__}: {error}") from error
+            raise WeightsLost(f"the learner died, so its weights are not there any more ({type(error).__name__})") from error

@@ -48,10 +48,14 @@ class EngineActor:
         return self._loop.take(wait_s)
 
 
+FETCH_TIMEOUT_S = 30.0
+"""For one bucket, also from another machine. Ray waits without end for an object whose owner died while it was on its way."""
+
+
 def _fetched(bucket: object) -> PackedWeights:
     """From the object store, without a copy where it is on this machine."""
     assert isinstance(bucket, ray.ObjectRef)
-    weights = ray.get(bucket)
+    weights = ray.get(bucket, timeout=FETCH_TIMEOUT_S)
     assert isinstance(weights, PackedWeights)
     return weights
 

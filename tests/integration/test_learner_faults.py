@@ -138,9 +138,9 @@ def test_a_rank_that_dies_in_an_update_or_after_it_is_replaced(trainer: Trainer,
     assert source == "the start, as there is no checkpoint yet"
 
     run.wait_for_file("checkpoints/step_000002")
-    run.wait_for_file("rollouts/step_000003.jsonl")
     engine = run.pid("engine-0")
-    os.kill(engine, signal.SIGSTOP)
+    run.wait_for_file("rollouts/step_000003.jsonl")
+    os.kill(engine, signal.SIGSTOP)  # before the update ends, and so before the engine is given weights
     time.sleep(3.0)  # the update is over by then, or nearly so
     since = time.monotonic()
     os.kill(run.pid("learner-0"), signal.SIGKILL)
