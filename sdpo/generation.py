@@ -73,7 +73,7 @@ class Ahead:
         self._next_step = 0
         self._under_way: dict[int, _Batch] = {}
         self._asked: SimpleQueue[_Batch | None] = SimpleQueue()
-        self._thread = Thread(target=self._generate, name="rollouts", daemon=True)  # its end is nobody's to wait for
+        self._thread = Thread(target=self._generate, name="rollouts", daemon=True)  # it must not keep the process alive
         self._thread.start()
 
     def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
@@ -86,7 +86,12 @@ class Ahead:
             self._under_way[number] = _Batch(self._questions.of(number))
             self._asked.put(self._under_way[number])
         self._next_step = last + 1
-        return self._under_way.pop(step).awaited(log, asked_at)
+        batch = self._under_way[step]
+        try:
+            return batch.awaited(log, asked_at)
+        finally:
+            batch.is_given_up.set()  # where the waiting was interrupted; else it is whole
+            del self._under_way[step]
 
     @contextmanager
     def paused(self) -> Iterator[None]:

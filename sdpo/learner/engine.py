@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -29,6 +29,9 @@ from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.packing import pack_rows
 from sdpo.types import MicroBatch, Pack, Update
+
+START_TIMEOUT_S = 600.0
+"""Longest that a rank may take to load its model and meet the others, or ``learner.timeout_s`` where that is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +73,15 @@ class DeepSpeedLearner:
         self._teacher = make_teacher(self._policy, config, algorithm, model_path, teacher_path)
         self._reference = frozen(self._policy, config, model_path) if algorithm.reference_kl else None
 
-    def state_dict(self, *, wanted: bool = True) -> dict[str, Tensor]:
-        """The policy as Hugging Face would save it, adapters merged; under ZeRO 3 all ranks must call."""
-        return models.state_dict(self._policy.model, wanted=wanted)
+    def parameters(self, *, wanted: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """The policy's as Hugging Face would save them, adapters merged, one at a time. Under ZeRO 3 all ranks must go through
+        them; those that do not want any get none."""
+        return models.parameters(self._policy.model, wanted=wanted)
 
-    def teacher_state_dict(self, *, wanted: bool = True) -> dict[str, Tensor]:
-        """The teacher likewise, of one that speaks with a single voice."""
+    def teacher_parameters(self, *, wanted: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """The teacher's likewise, of one that speaks with a single voice."""
         (voice,) = self._teacher.voices
-        return models.state_dict(voice.model, adapter=voice.adapter, wanted=wanted)
+        return models.parameters(voice.model, adapter=voice.adapter, wanted=wanted)
 
     @torch.no_grad()
     def anchor(self, updates: Sequence[Update]) -> None:
@@ -291,7 +295,9 @@ def _meet(place: Place, config: LearnerConfig) -> tuple[torch.device, distribute
     import deepspeed
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    timeout = timedelta(seconds=config.timeout_s)
+    timeout = timedelta(
+        seconds=START_TIMEOUT_S + config.timeout_s
+    )  # whoever asks the ranks gives up first, and knows whom it lacks
     if not distributed.is_initialized():
         distributed.init_process_group(
             backend, init_method=place.rendezvous, rank=place.rank, world_size=place.num_ranks, timeout=timeout

@@ -203,6 +203,24 @@ def test_a_run_that_fails_does_not_wait_for_what_is_under_way(monkeypatch: pytes
     assert not thread.is_alive()
 
 
+def test_a_batch_that_is_waited_for_is_given_up_when_the_waiting_is_interrupted() -> None:
+    @dataclass
+    class Slowest(Counting):
+        pause_s: float = 0.5  # of a batch of eight: longer than its end is waited for
+
+    def interrupt(run: Run) -> None:
+        def watch(completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+            yield next(iter(completions))
+            raise KeyboardInterrupt
+
+        run.report.watch = watch  # type: ignore[method-assign]
+
+    nothing = EvaluationConfig(num_tasks=0)
+    with pytest.raises(KeyboardInterrupt):
+        Run(Slowest, rollout=RolloutConfig(staleness=1), heldout=(), evaluation=nothing, started=interrupt)
+    assert not is_generating()
+
+
 LIFT_ALWAYS = EvaluationConfig(num_tasks=2, num_attempts=2, every=1, lift=LiftSchedule.always)
 
 
