@@ -6,7 +6,7 @@ ALGORITHM ?= sdpo
 ENV ?= code
 ARGS ?=
 
-.PHONY: train test unit gym lint format setup lock clean
+.PHONY: train test unit faults gym lint format setup lock clean
 
 train: setup
 	$(BIN)/sdpo train algorithm=$(ALGORITHM) env=$(ENV) $(ARGS)
@@ -16,6 +16,10 @@ test: setup lint
 
 unit: setup
 	$(BIN)/python -m pytest -m "not integration"
+
+# More ways for a run's processes to die than `make test` has time for; benchmarks/soak.py has them all in one run.
+faults: setup
+	$(BIN)/python -m pytest -s -m faults
 
 # SDPO against GRPO, and SDPO's parts, on a model of a million parameters; goes on where it was interrupted.
 gym: setup
