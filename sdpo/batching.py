@@ -46,6 +46,7 @@ def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
         ),
         response_ids_N=_joined([sample.response_ids for sample in samples], torch.int64),
         rows_N=_joined([[row] * len(sample.response_ids) for row, sample in enumerate(samples)], torch.int64),
+        row_keys=tuple((sample.task_index, sample.attempt_index) for sample in samples),
         loss_mask_N=_joined([sample.loss_mask for sample in samples], torch.bool),
         distilled_N=_joined([[sample.is_distilled and kept for kept in sample.loss_mask] for sample in samples], torch.bool),
         solved_N=_joined([[sample.is_solved] * len(sample.response_ids) for sample in samples], torch.bool),

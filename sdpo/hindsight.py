@@ -18,6 +18,8 @@ from sdpo.config import HindsightConfig, HintChoice
 from sdpo.types import Attempt, Group, Hint, Message, Role, Task
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+DEMONSTRATION = "A correct solution to this problem:\n"
+FEEDBACK = "Feedback on an earlier, unsuccessful attempt at this problem:\n"
 CLOSING = "Now solve the original problem. Give only the answer in the requested form."
 
 
@@ -102,9 +104,9 @@ class HindsightText:
     def message(self) -> Message:
         parts = [self.question]
         if self.demonstration:
-            parts.append(f"A correct solution to this problem:\n{self.demonstration}")
+            parts.append(f"{DEMONSTRATION}{self.demonstration}")
         if self.feedback:
-            parts.append(f"Feedback on an earlier, unsuccessful attempt at this problem:\n{self.feedback}")
+            parts.append(f"{FEEDBACK}{self.feedback}")
         parts.append(CLOSING)
         return Message(role=Role.user, content="\n\n".join(parts))
 
@@ -112,3 +114,21 @@ class HindsightText:
 def hindsight_text(question: str, hint: Hint) -> HindsightText:
     """The parts of the teacher's message for the task's last user message ``question``."""
     return HindsightText(question=question, demonstration=hint.demonstration or "", feedback=hint.feedback or "")
+
+
+def places(prompt: str, question: str, hint: Hint) -> dict[str, tuple[int, int]]:
+    """Where the hint's texts, cut or whole, stand in the teacher's prompt as text: ``demonstration`` and ``feedback``, each the
+    half-open range of its characters. One that is not found is missing: templates may change what they are given."""
+    last = prompt.rfind("\n\n" + CLOSING)
+    after_question = prompt.find(question) + len(question) if question in prompt else 0
+    found: dict[str, tuple[int, int]] = {}
+    if hint.feedback:
+        head = prompt.rfind(FEEDBACK, after_question, max(last, 0))
+        if head >= 0:
+            found["feedback"] = (head + len(FEEDBACK), last)
+            last = head - len("\n\n")
+    if hint.demonstration:
+        head = prompt.find(DEMONSTRATION, after_question, max(last, 0))
+        if head >= 0:
+            found["demonstration"] = (head + len(DEMONSTRATION), last)
+    return found

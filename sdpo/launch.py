@@ -18,6 +18,7 @@ from sdpo.foreground import chatter_into, stopping, user_screen
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
+from sdpo.learner.recording import Recording
 from sdpo.look import look
 from sdpo.metrics import lift_in_words
 from sdpo.models import is_fetched
@@ -114,6 +115,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
             logs=folder.logs,
             skipped=folder.skipped,
             bucket_bytes=config.rollout.bucket_mib * 2**20,
+            recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
         )
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, folder.logs)
         learner.wait_until_ready()

@@ -27,7 +27,7 @@ def lessons(
             divide_by_std=algorithm.policy_gradient.divide_by_std,
         )
         is_dropped = algorithm.policy_gradient.drop_uniform_groups and not any(advantages_G)
-        for attempt, hint, advantage in zip(group.attempts, hints_G, advantages_G, strict=True):
+        for attempt_index, (attempt, hint, advantage) in enumerate(zip(group.attempts, hints_G, advantages_G, strict=True)):
             completion = attempt.completion
             if not completion.token_ids:
                 continue
@@ -46,6 +46,7 @@ def lessons(
                     distillation_weight=distillation,
                     policy_gradient_weight=0.0 if is_dropped else policy_gradient,
                     task_index=task_index,
+                    attempt_index=attempt_index,
                     is_solved=attempt.verdict.is_solved,
                 )
             )

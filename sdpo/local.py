@@ -17,9 +17,10 @@ from sdpo.envs.base import Environment
 from sdpo.errors import MachineError
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.group import pairs_per_token
+from sdpo.learner.recording import joined_credit
 from sdpo.rollout.engine import VllmEngine
 from sdpo.rollout.verify import judge, reply
-from sdpo.types import Attempt, Completion, Metrics, Prompt, Ranks, Reply, Sampling, SetAside, Task, Update
+from sdpo.types import Attempt, Completion, Metrics, Prompt, Ranks, Reply, Sampling, SetAside, Task, TokenCredit, Update
 from sdpo.weights import Shipment, shipped
 
 
@@ -89,6 +90,9 @@ class LocalLearner:
         if self._num_skipped >= self._max_skipped:
             raise MachineError(f"{self._num_skipped} updates in a row had a loss or gradient that is not finite")
         return metrics
+
+    def credit(self) -> tuple[TokenCredit, ...]:
+        return joined_credit(self._learner.credit())
 
     def finish_step(self, *, follow: bool = True) -> None:
         self._learner.finish_step(follow=follow)

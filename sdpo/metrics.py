@@ -96,6 +96,18 @@ METRICS: Mapping[str, Metric] = {
     "time/ahead_s": Metric(unit="s", meaning="generation before the step, beside earlier ones (`rollout.staleness` above 0)"),
     "time/hindsight_s": Metric(unit="s", meaning="hints, rendering and packing"),
     "time/learn_s": Metric(unit="s", meaning="the updates"),
+    "time/teacher_s": Metric(
+        unit="s", reduction=Reduction.sum, meaning="of time/learn_s: the teacher's forward passes, on the first rank"
+    ),
+    "time/student_s": Metric(
+        unit="s", reduction=Reduction.sum, meaning="of time/learn_s: the student's forward and backward passes, on the first rank"
+    ),
+    "time/optimizer_s": Metric(unit="s", reduction=Reduction.sum, meaning="of time/learn_s: the optimizer, on the first rank"),
+    "time/record_s": Metric(
+        unit="s",
+        reduction=Reduction.sum,
+        meaning="what is kept of single tokens (tracking.credit_share), in and after the updates",
+    ),
     "time/sync_s": Metric(unit="s", meaning="teacher update and weights to the engine"),
     "time/evaluate_s": Metric(unit="s", meaning="an evaluation (in evaluations.jsonl)"),
     "time/save_s": Metric(unit="s", meaning="the checkpoint before this step"),

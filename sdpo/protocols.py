@@ -19,9 +19,11 @@ from sdpo.types import (
     Prompt,
     Ranks,
     Reply,
+    Sample,
     Sampling,
     SetAside,
     Task,
+    TokenCredit,
     Update,
 )
 
@@ -69,6 +71,14 @@ class Renderer(Protocol):
         among the template's own tokens."""
         ...
 
+    def text(self, token_ids: Sequence[int]) -> str:
+        """What the tokens spell, special ones included."""
+        ...
+
+    def words(self, token_ids: Sequence[int]) -> Sequence[str]:
+        """The same token by token."""
+        ...
+
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...] | None:
         """[Q] the teacher's prompt, cut to the run's limit without touching the question; None where no hint is left."""
         ...
@@ -99,6 +109,10 @@ class Learner(Protocol):
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
         """One optimizer step; a counted no-op where nothing carries a gradient, or where a number is not finite."""
+        ...
+
+    def credit(self) -> Sequence[TokenCredit]:
+        """What student and teacher said of the tokens of some of the attempts that the step has learned from, in order."""
         ...
 
     def finish_step(self, *, follow: bool = True) -> None:
@@ -139,6 +153,10 @@ class StepLog(Protocol):
 
     def update(self, metrics: Metrics) -> None:
         """What one optimizer step says of itself."""
+        ...
+
+    def credit(self, samples: Sequence[Sample], credits: Sequence[TokenCredit]) -> None:
+        """What hindsight says of single tokens of the groups; ``samples`` are all rows that were made of them."""
         ...
 
 

@@ -6,7 +6,7 @@ score the very same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,15 @@ class ChatRenderer:
                 f"the limit is {self.max_prompt_tokens}. Raise sampling.max_prompt_tokens or leave that task out."
             )
         return token_ids
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """What the tokens spell, special ones as they are written. For people to read: nothing of it is tokenised again."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def words(self, token_ids: Sequence[int]) -> tuple[str, ...]:
+        """The same token by token; U+FFFD stands for a part of a character."""
+        pieces = self.tokenizer.convert_ids_to_tokens(list(token_ids))
+        return tuple(_with_space(piece, self.text([token_id])) for piece, token_id in zip(pieces, token_ids, strict=True))
 
     def reply(self, text: str, *, after: int) -> tuple[int, ...]:
         """What stands between the policy's turn, whose last token is ``after``, and its next one: the environment's ``text``
@@ -117,6 +126,11 @@ class ChatRenderer:
             **dict[str, Any](self.chat_template_options),
         )
         return str(text)
+
+
+def _with_space(piece: str | None, text: str) -> str:
+    """Tokenizers in the style of sentencepiece leave out the space before a token that is decoded alone."""
+    return " " + text if piece is not None and piece.startswith("\u2581") and not text.startswith(" ") else text
 
 
 def _elided(text: str, num_chars: int) -> str:

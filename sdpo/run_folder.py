@@ -1,7 +1,8 @@
 """What lies where in a run's folder, whose config it belongs to, and what of it counts after a kill.
 
 ``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation), ``alarms.jsonl``,
-``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``unfinished/`` (``journal.py``), ``checkpoints/step_NNNNNN/``,
+``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``credit/step_NNNNNN.jsonl.gz`` (``credit.py``; one line for some of
+them), ``unfinished/`` (``journal.py``), ``checkpoints/step_NNNNNN/``,
 ``skipped/`` (updates that could not be taken), ``tensorboard/``, ``logs/``.
 """
 
@@ -65,6 +66,11 @@ class RunFolder:
         return self.path / "rollouts"
 
     @property
+    def credit(self) -> Path:
+        """What student and teacher said of single tokens."""
+        return self.path / "credit"
+
+    @property
     def unfinished(self) -> Path:
         """Attempts of steps that may have to be repeated."""
         return self.path / "unfinished"
@@ -88,6 +94,9 @@ class RunFolder:
 
     def rollouts_of(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.jsonl"
+
+    def credit_of(self, step: int) -> Path:
+        return self.credit / f"step_{step:06d}.jsonl.gz"
 
     def rollouts_up_to(self, step: int) -> tuple[Path, ...]:
         """Of the steps 1 to ``step``, in order."""
@@ -134,8 +143,8 @@ class RunFolder:
                 lines = file.read_text().splitlines(keepends=True)
                 kept = [line for line in lines if step > 0 and _step_of(line) <= step]  # before the first step, nothing counts
                 _write_whole(file, "".join(kept))
-        for file in self.rollouts.glob("step_*.jsonl"):
-            if int(file.stem.removeprefix("step_")) > step:
+        for file in (*self.rollouts.glob("step_*.jsonl"), *self.credit.glob("step_*.jsonl.gz")):
+            if int(file.name.partition(".")[0].removeprefix("step_")) > step:
                 file.unlink()
 
 

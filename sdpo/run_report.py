@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sdpo import metrics
+from sdpo import credit, metrics
 from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
+from sdpo.protocols import Renderer
 from sdpo.terminal import Terminal
 from sdpo.tracking import Tracker, rounded
-from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Prompt
+from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Prompt, Sample, TokenCredit
 from sdpo.watchdog import Progress
 
 TIMED = {name.removeprefix("time/").removesuffix("_s") for name in metrics.METRICS if name.startswith("time/")}
@@ -46,8 +47,11 @@ class _PhaseClock:
 class _StepLog:
     """The StepLog of one training step."""
 
-    def __init__(self, step: int, terminal: Terminal, tracker: Tracker, progress: Progress) -> None:
+    def __init__(self, step: int, terminal: Terminal, tracker: Tracker, progress: Progress, renderer: Renderer | None) -> None:
         self._step, self._terminal, self._tracker, self._progress = step, terminal, tracker, progress
+        self._renderer = renderer
+        self._groups_P: Sequence[Group] = ()
+        self._hints_P_G: Sequence[Sequence[Hint | None]] = ()
         self.clock = _PhaseClock()
         self.values: dict[str, float] = {}
         self.updates: list[Metrics] = []
@@ -76,6 +80,7 @@ class _StepLog:
         self.clock.seconds["ahead"] = seconds
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
+        self._groups_P, self._hints_P_G = groups_P, hints_P_G
         self.values.update(metrics.of_groups(groups_P, hints_P_G))
         self.values.update(metrics.of_versions(groups_P, self._step - 1))
         self._terminal.attempts(self.values)
@@ -84,6 +89,11 @@ class _StepLog:
     def update(self, metrics: Metrics) -> None:
         self.updates.append(metrics)
         self._progress.update()
+
+    def credit(self, samples: Sequence[Sample], credits: Sequence[TokenCredit]) -> None:
+        if self._renderer is not None:
+            lines = credit.lines(self._step, self._groups_P, self._hints_P_G, samples, credits, self._renderer)
+            self._tracker.credit(self._step, list(lines))
 
 
 class EvaluationLog:
@@ -112,6 +122,9 @@ class EvaluationLog:
     def update(self, metrics: Metrics) -> None:
         """Nothing to keep."""
 
+    def credit(self, samples: Sequence[Sample], credits: Sequence[TokenCredit]) -> None:
+        """Nothing to keep."""
+
 
 def _watched(
     completions: Iterable[tuple[Prompt, Completion]], total: int, terminal: Terminal, progress: Progress
@@ -131,9 +144,17 @@ class RunReport:
     """Tells people how the run goes, and keeps it."""
 
     def __init__(
-        self, terminal: Terminal, tracker: Tracker, stop: StopRequest, guards: Guards, progress: Progress | None = None
+        self,
+        terminal: Terminal,
+        tracker: Tracker,
+        stop: StopRequest,
+        guards: Guards,
+        progress: Progress | None = None,
+        renderer: Renderer | None = None,
     ) -> None:
-        """``guards`` are fed with what is recorded; ``progress`` is where it is noted, None: nobody watches."""
+        """``guards`` are fed with what is recorded; ``progress`` is where it is noted, None: nobody watches. ``renderer`` spells
+        the tokens of which credit is kept; None: of none."""
+        self._renderer = renderer
         self._terminal, self._tracker, self._stop, self._guards = terminal, tracker, stop, guards
         self._progress = progress or Progress()
         self._save_s = 0.0
@@ -146,18 +167,21 @@ class RunReport:
     @contextmanager
     def step(self, step: int) -> Iterator[_StepLog]:
         began = time.monotonic()
-        log = _StepLog(step, self._terminal, self._tracker, self._progress)
+        log = _StepLog(step, self._terminal, self._tracker, self._progress, self._renderer)
         self._terminal.step_begins(step)
         yield log
         log.clock.enter(None)
+        of_updates = metrics.reduce(log.updates)
+        record_s = of_updates.get("time/record_s", 0.0) + log.clock.seconds.get("record", 0.0)
         generation_s = log.clock.seconds.get("generate", 0.0) + log.clock.seconds.get("ahead", 0.0)
         row = {
             **log.values,
             **self._guards.numbers,
-            **metrics.reduce(log.updates),
+            **of_updates,
             "generated_tokens": float(log.generated_tokens),
             "tokens_per_s": (log.generated_tokens - log.tokens_taken_over) / max(generation_s, 1e-9),
             **{f"time/{name}_s": seconds for name, seconds in log.clock.seconds.items()},
+            "time/record_s": record_s,
             "time/step_s": time.monotonic() - began,
             "time/save_s": self._save_s,
         }

@@ -24,6 +24,7 @@ PHASES = {
     "generate": "generating and verifying",
     "hindsight": "choosing hints",
     "learn": "learning",
+    "record": "writing what hindsight says of tokens",
     "sync": "sending weights to the engine",
     "evaluate": "evaluating held-out tasks",
     "lift": "evaluating the teacher on held-out tasks",

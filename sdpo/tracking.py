@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,9 +40,24 @@ class Tracker:
         """Every attempt of a step, one line each, replacing what an interrupted try at the same step left."""
         if not self._config.rollouts:
             return
-        lines = [line for group, hints_G in zip(groups_P, hints_P_G, strict=True) for line in _attempts(group, hints_G)]
-        text = "".join(json.dumps({"step": step, **line}, ensure_ascii=True) + "\n" for line in lines)
+        text = "".join(
+            json.dumps({"step": step, "task_index": task_index, **line}, ensure_ascii=True) + "\n"
+            for task_index, (group, hints_G) in enumerate(zip(groups_P, hints_P_G, strict=True))
+            for line in _attempts(group, hints_G)
+        )
         self._folder.rollouts_of(step).write_text(text)
+
+    def credit(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
+        """What was kept of a step's tokens, gzipped: whole or not at all, and the same records are the same bytes."""
+        file = self._folder.credit_of(step)
+        if not records:
+            file.unlink(missing_ok=True)
+            return
+        file.parent.mkdir(exist_ok=True)
+        text = "".join(json.dumps(record, ensure_ascii=True, separators=(",", ":")) + "\n" for record in records)
+        scratch = file.with_name(f".{file.name}.partial")
+        scratch.write_bytes(gzip.compress(text.encode("ascii"), compresslevel=6, mtime=0))
+        os.replace(scratch, file)
 
     def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None, *, seconds: float, num_alarms: int) -> None:
         """One line, with every attempt and every answer under a hindsight prompt."""
@@ -79,6 +96,7 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
     judged: list[dict[str, object]] = [
         {
             "task": group.task.id,
+            "attempt": index,
             "question": question,
             "completion": attempt.completion.text,
             "finish": attempt.completion.finish.value,
@@ -92,7 +110,7 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
             "demonstration": None if hint is None else hint.demonstration,
             "is_remembered": hint is not None and hint.is_remembered,
         }
-        for attempt, hint in zip(group.attempts, hints_G, strict=True)
+        for index, (attempt, hint) in enumerate(zip(group.attempts, hints_G, strict=True))
     ]
     broken: list[dict[str, object]] = [
         {"task": group.task.id, "question": question, "completion": outcome.completion.text, "set_aside": outcome.error}

@@ -64,6 +64,8 @@ def train(
             learner.anchor(updates)
             for update in updates:
                 log.update(learner.update(update, algorithm))  # no lesson: a counted no-op, not a step of momentum
+            log.phase("record")
+            log.credit(samples, learner.credit())  # which tokens of some attempts hindsight would have changed
 
             # 4. The teacher follows slowly; the engine at once.
             log.phase("sync")

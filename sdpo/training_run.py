@@ -139,7 +139,7 @@ class TrainingRun:
                 self.verifier,
                 self.ready.renderer,
                 self.learner,
-                RunReport(self.terminal, tracker, self.stop, where.guards, self.progress),
+                RunReport(self.terminal, tracker, self.stop, where.guards, self.progress, self.ready.renderer),
                 self.folder.checkpoints,
                 where.guards,
                 references=self.ready.references,

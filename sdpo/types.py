@@ -253,6 +253,8 @@ class Sample:
     """[R] factors of all losses; None: 1 throughout."""
     task_index: int = 0
     """Position of the task in the step's batch: rows of one task stay in one update."""
+    attempt_index: int = 0
+    """Position of the attempt in its group."""
     is_solved: bool = False
     """What the environment says of it; no loss reads it, metrics do."""
 
@@ -327,6 +329,8 @@ class MicroBatch:
     """[N] int64, the tokens that were sampled."""
     rows_N: Tensor
     """[N] int64, the row that each belongs to, from 0."""
+    row_keys: tuple[tuple[int, int], ...]
+    """Of each row the positions of its task in the step and of its attempt in the group."""
     loss_mask_N: Tensor
     """[N] bool"""
     distilled_N: Tensor
@@ -386,6 +390,39 @@ class Update:
     def of_rank(self, rank: int) -> Update:
         """With that rank's micro-batches alone, and everybody's counts."""
         return replace(self, micro_batches=(self.micro_batches[rank],))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCredit:
+    """What student and teacher say of tokens of one distilled attempt: of n of its R response tokens. Nats, under the sampling
+    temperature; the difference of ``teacher_n`` and ``student_n`` is the tokens' hindsight credit."""
+
+    task_index: int
+    """Position of the task in the step's batch."""
+    attempt_index: int
+    """Position of the attempt in its group."""
+    update_index: int
+    """Position within the step of the update that learned from it."""
+    places_n: Tensor
+    """[n] int64, positions in the response."""
+    student_n: Tensor
+    """[n] float32, log π(y_t)"""
+    teacher_n: Tensor
+    """[n] float32, log q(y_t)"""
+    divergence_n: Tensor
+    """[n] float32, from student to teacher over the support, unweighted."""
+    student_top: TopTokens
+    teacher_top: TopTokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopTokens:
+    """The most probable tokens at n positions, the most probable one first."""
+
+    ids_nk: Tensor
+    """[n, k] int64"""
+    logprobs_nk: Tensor
+    """[n, k] float32, nats"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

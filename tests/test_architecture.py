@@ -41,6 +41,7 @@ LAYERS = [
         "sdpo.tracking",
         "sdpo.terminal",
         "sdpo.success_buffer",
+        "sdpo.credit",
     },
     {
         "sdpo.evaluation",

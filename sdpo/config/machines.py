@@ -233,5 +233,14 @@ class TrackingConfig:
     tensorboard: bool = True
     rollouts: bool = True
     """Every attempt, one JSON line each, under ``rollouts/``."""
+    credit_share: float = 0.1
+    """Share of the distilled attempts whose tokens are kept with what student and teacher said of them (``credit/``, for
+    ``sdpo view``). 0: none."""
+    credit_top: int = 5
+    """Most probable tokens of student and teacher that are kept at each position."""
     quiet: bool = False
     """No live view: one line a step."""
+
+    def __post_init__(self) -> None:
+        between("tracking.credit_share", self.credit_share, 0.0, 1.0)
+        at_least("tracking.credit_top", self.credit_top, 1, "a position has a most probable token")

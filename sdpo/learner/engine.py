@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -24,11 +24,13 @@ from sdpo.learner.forward import response_hidden, tokens_here
 from sdpo.learner.loss import Anchors, Scale, micro_batch_loss
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.policy import Head, Policy
-from sdpo.learner.tally import SUMS, Tally, joined
+from sdpo.learner.recording import Recorder, Recording
+from sdpo.learner.stopwatch import Stopwatch
+from sdpo.learner.tally import SUMS, Tally, joined, metrics
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.packing import pack_rows
-from sdpo.types import MicroBatch, Pack, Update
+from sdpo.types import MicroBatch, Pack, TokenCredit, Update
 
 START_TIMEOUT_S = 600.0
 """Longest that a rank may take to load its model and meet the others, or ``learner.timeout_s`` where that is longer."""
@@ -55,8 +57,10 @@ class DeepSpeedLearner:
         algorithm: AlgorithmConfig,
         scale: Scale,
         place: Place,
+        recording: Recording | None = None,
     ) -> None:
-        """``teacher_path`` is an external teacher's. Returns once all ranks have met."""
+        """``teacher_path`` is an external teacher's, ``recording`` what is kept of single tokens. Returns once all ranks have
+        met."""
         if not torch.cuda.is_available():
             os.environ["DS_ACCELERATOR"] = "cpu"
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it; a rank sees one device, its own
@@ -66,7 +70,9 @@ class DeepSpeedLearner:
         self.step = 0
         self.num_updates = 0
         self._anchors: dict[int, list[Anchors]] = {}
+        self._recording, self._credit = recording, list[TokenCredit]()
         self._device, self._team = _meet(place, config)
+        self._stopwatch = Stopwatch(self._device)
         torch.manual_seed(place.rank)
         keeps_average = isinstance(algorithm, SDPOConfig) and algorithm.teacher.keeps_average
         self._policy = Policy(model_path, config, self._device, of_teacher=keeps_average)
@@ -101,22 +107,34 @@ class DeepSpeedLearner:
         """
         if not self._mine(update):
             return {"updates": 0.0, "updates_without_lesson": 1.0, "updates_skipped": 0.0}
-        tally = self.backward(update, algorithm)
+        recorder = self._recorder(update)
+        tally = self.backward(update, algorithm, recorder)
         rate = self._rate()
-        norm = self._policy.step(rate)
+        with self._stopwatch.timing("optimizer"):
+            norm = self._policy.step(rate)
+        seconds = self._stopwatch.take()
         if not math.isfinite(norm):
             return {"updates": 0.0, "updates_without_lesson": 0.0, "updates_skipped": 1.0}
         self.num_updates += 1
-        return self._metrics(update, tally, rate, norm)
+        self._credit += recorder.kept if recorder is not None else []
+        return metrics(update, tally, rate=rate, norm=norm, seconds=seconds)
 
-    def backward(self, update: Update, algorithm: AlgorithmConfig) -> Tally:
+    def credit(self) -> list[TokenCredit]:
+        """What was kept of single tokens since it was last asked for, as far as this rank has scored them."""
+        kept, self._credit = self._credit, []
+        return kept
+
+    def backward(self, update: Update, algorithm: AlgorithmConfig, recorder: Recorder | None = None) -> Tally:
         """Accumulate the update's gradient, summed over ranks, without a step. The tally is of all ranks."""
         batches = self._mine(update)
         anchors = self._anchors_of(update, len(batches))
         tallies: list[Tally] = []
         for position, (batch, anchor) in enumerate(zip(batches, anchors, strict=True)):
-            compute = partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, tallies)
-            self._policy.backward(compute, num_ranks=self.place.num_ranks, is_last=position == len(batches) - 1)
+            with self._stopwatch.timing("teacher"):
+                heard = self._heard(batch.teacher)
+            compute = partial(self._share_of_loss, batch, heard, anchor, update, algorithm, tallies, recorder)
+            with self._stopwatch.timing("student"):
+                self._policy.backward(compute, num_ranks=self.place.num_ranks, is_last=position == len(batches) - 1)
         tally = joined(tallies, torch.device("cpu"))
         return Tally(sums=self._total(tally.sums), mismatch_n=self._gathered(tally.mismatch_n))
 
@@ -127,13 +145,15 @@ class DeepSpeedLearner:
         batches = self._mine(update)
         for batch, anchor in zip(batches, self._anchors_of(update, len(batches)), strict=True):
             tallies: list[Tally] = []
-            self._policy.run(partial(self._share_of_loss, batch, self._heard(batch.teacher), anchor, update, algorithm, tallies))
+            heard = self._heard(batch.teacher)
+            self._policy.run(partial(self._share_of_loss, batch, heard, anchor, update, algorithm, tallies, None))
             found += [dict(zip(SUMS, tally.sums.tolist(), strict=True)) for tally in tallies]
         return found
 
     def finish_step(self, *, follow: bool = True) -> None:
         """The teacher follows the policy, unless it shall not; the step counts as done."""
         self._anchors = {}
+        self._credit = []
         if follow:
             self._teacher.follow()
         self.step += 1
@@ -150,6 +170,12 @@ class DeepSpeedLearner:
         """What ``save`` wrote, on any number of ranks. Raises UserError where it is of another model."""
         shard_files.restore(folder, self.place.rank, self._policy.shards, self._teacher.average, num_updates)
         self.step, self.num_updates = step, num_updates
+
+    def _recorder(self, update: Update) -> Recorder | None:
+        """None where nothing is kept."""
+        if self._recording is None or self._recording.share == 0.0:
+            return None
+        return Recorder(recording=self._recording, step=self.step, update_index=update.index, stopwatch=self._stopwatch, kept=[])
 
     @torch.no_grad()
     def _anchored(self, batch: MicroBatch, is_first_of_many: bool) -> Anchors:
@@ -190,6 +216,7 @@ class DeepSpeedLearner:
         update: Update,
         algorithm: AlgorithmConfig,
         tallies: list[Tally],
+        recorder: Recorder | None,
         model: PreTrainedModel,
         head: Head,
     ) -> Tensor:
@@ -215,6 +242,7 @@ class DeepSpeedLearner:
                     algorithm,
                     self._scale,
                     self._config.logits_chunk_mib,
+                    recorder,
                 )
             tallies.append(tally)
             return loss
@@ -254,40 +282,6 @@ class DeepSpeedLearner:
         parts = [torch.empty_like(padded) for _ in lengths]
         distributed.all_gather(parts, padded)
         return torch.cat([part[:length].cpu() for part, length in zip(parts, lengths, strict=True)])
-
-    def _metrics(self, update: Update, tally: Tally, rate: float, norm: float) -> dict[str, float]:
-        named = dict(zip(SUMS, tally.sums.tolist(), strict=True))
-        learned = max(named["learned"], 1.0)
-        return {
-            "loss": named["loss"],
-            "loss/distillation": named["distillation"],
-            "loss/policy_gradient": named["policy_gradient"],
-            "loss/supervised": named["supervised"],
-            **_of_teacher(named),
-            "entropy": named["entropy"] / learned,
-            "mismatch": named["mismatch"] / max(named["sampled"], 1.0),
-            "mismatch/p99": tally.mismatch_p99,
-            "grad_norm": norm,
-            "lr": rate,
-            "updates": 1.0,
-            "updates_without_lesson": 0.0,
-            "updates_skipped": 0.0,
-            "learned_rows": float(update.num_learned_rows),
-            "learned_tokens": float(update.num_learned_tokens),
-        }
-
-
-def _of_teacher(sums: Mapping[str, float]) -> dict[str, float]:
-    """What the teacher thinks of what was sampled, of the solved and of the failed attempts, where there are such."""
-    if sums["distilled"] == 0:
-        return {}
-    solved, failed = sums["distilled_solved"], sums["distilled"] - sums["distilled_solved"]
-    return {
-        "divergence": sums["divergence"] / sums["distilled"],
-        "credit": sums["credit"] / sums["distilled"],
-        **({"credit/solved": sums["credit_solved"] / solved} if solved else {}),
-        **({"credit/failed": (sums["credit"] - sums["credit_solved"]) / failed} if failed else {}),
-    }
 
 
 def _meet(place: Place, config: LearnerConfig) -> tuple[torch.device, distributed.ProcessGroup | None]:

@@ -17,8 +17,9 @@ from sdpo.learner.answers import answers, dead
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import START_TIMEOUT_S, DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
+from sdpo.learner.recording import Recording, joined_credit
 from sdpo.logs import redirect_output
-from sdpo.types import Metrics, Ranks, Update
+from sdpo.types import Metrics, Ranks, TokenCredit, Update
 from sdpo.weights import Shipment, shipped
 
 
@@ -39,9 +40,15 @@ class LearnerActor:
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
     def start(
-        self, teacher_path: str | None, config: LearnerConfig, algorithm: AlgorithmConfig, scale: Scale, place: Place
+        self,
+        teacher_path: str | None,
+        config: LearnerConfig,
+        algorithm: AlgorithmConfig,
+        scale: Scale,
+        place: Place,
+        recording: Recording | None,
     ) -> None:
-        self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place)
+        self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place, recording)
 
     def weights(self, *, of_teacher: bool, bucket_bytes: int) -> Shipment:
         """In the object store, so that the driver passes on references and never holds them; from rank 0, while others help."""
@@ -53,6 +60,9 @@ class LearnerActor:
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
         return self._learner.update(update, algorithm)
+
+    def credit(self) -> list[TokenCredit]:
+        return self._learner.credit()
 
     def finish_step(self, *, follow: bool) -> int:
         self._learner.finish_step(follow=follow)
@@ -104,17 +114,18 @@ class LearnerGroup:
         logs: Path,
         skipped: Path,
         bucket_bytes: int,
+        recording: Recording | None = None,
     ) -> None:
         """Starts the ranks without waiting for them; ``num_gpus`` is each one's share. ``teacher_path`` is where an external
         teacher was found, ``skipped`` the folder for updates that could not be taken, ``bucket_bytes`` the size of the pieces
-        that weights travel in."""
+        that weights travel in, ``recording`` what is kept of single tokens."""
         self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
         self.step = 0
         self._model_path, self._teacher_path, self._num_gpus = model_path, teacher_path, num_gpus
         self._config, self._algorithm, self._scale = config, algorithm, scale
         self._checkpoints = checkpoints
         self._skipped, self._num_skipped = skipped, 0
-        self._bucket_bytes = bucket_bytes
+        self._bucket_bytes, self._recording = bucket_bytes, recording
         self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
         self._anchors_always = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
@@ -133,6 +144,7 @@ class LearnerGroup:
                 self._algorithm,
                 self._scale,
                 Place(rank=rank, num_ranks=self._config.num_ranks, rendezvous=f"tcp://{address}"),
+                self._recording,
             )
             for rank, actor in enumerate(self._actors)
         ]
@@ -205,6 +217,12 @@ class LearnerGroup:
                 f"(learner.max_skipped_updates={self._config.max_skipped_updates}); each was skipped, so the weights are as "
                 f"before them. Look at one with: sdpo replay batch={path}"
             )
+
+    def credit(self) -> tuple[TokenCredit, ...]:
+        if self._recording is None or self._recording.share == 0.0:
+            return ()
+        of_ranks: list[list[TokenCredit]] = self._answers([actor.credit.remote() for actor in self._actors])
+        return joined_credit([part for of_rank in of_ranks for part in of_rank])
 
     def finish_step(self, *, follow: bool = True) -> None:
         self.step = self._answers([actor.finish_step.remote(follow=follow) for actor in self._actors])[0]

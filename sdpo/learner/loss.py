@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdpo.config import AlgorithmConfig, RatioLevel, SDPOConfig
+from sdpo.learner.recording import Recorder
 from sdpo.learner.tally import Tally, joined
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
@@ -51,11 +52,13 @@ def micro_batch_loss(
     algorithm: AlgorithmConfig,
     scale: Scale,
     chunk_mib: float,
+    recorder: Recorder | None = None,
 ) -> tuple[Tensor, Tally]:
     """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and what else they
     say, on the CPU.
 
     ``mine_n`` says which of the micro-batch's N tokens the ``hidden_nH`` predict. ``teacher`` scores the M distilled of all N.
+    ``recorder`` keeps what is said of single tokens.
     """
     device = hidden_nH.device
     tokens = _tokens(batch, mine_n, anchors, update, algorithm, scale, device)
@@ -77,10 +80,13 @@ def micro_batch_loss(
             jsd_beta=algorithm.jsd_beta,
             pointwise_clip=algorithm.pointwise_clip,
         )
-        part, tally = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
+        part, tally, scores = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
         loss, tallies = loss + part, [tally]
+        if recorder is not None:
+            hidden_mH = hidden_nH.detach()[distilled_n]
+            recorder.keep(batch, mine_n[distilled_n.cpu()], scores, hidden_mH, head_VH, comparison, budget)
     if bool(plain_n.any()):
-        part, tally = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget)
+        part, tally, _ = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget)
         loss, tallies = loss + part, [*tallies, tally]
     tally = joined(tallies, device)
     return loss, Tally(sums=tally.sums.cpu(), mismatch_n=tally.mismatch_n.cpu())
@@ -170,8 +176,8 @@ def _tokens(
 
 def _learn(
     hidden_nH: Tensor, head_VH: Tensor, tokens: _Tokens, algorithm: AlgorithmConfig, comparison: Comparison | None, budget: Budget
-) -> tuple[Tensor, Tally]:
-    """The loss of ``tokens``, and what else they say."""
+) -> tuple[Tensor, Tally, TokenScores]:
+    """The loss of ``tokens``, and what else they say, in sum and one by one."""
     objective = _Objective(tokens, algorithm, is_distilled=comparison is not None)
     loss, scores = fused_loss(
         hidden_nH.index_select(0, tokens.places_n), head_VH, tokens.ids_n, objective, comparison=comparison, budget=budget
@@ -197,7 +203,7 @@ def _learn(
         tokens.solved_n.sum() if is_distilled else 0,
     )
     stacked = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=hidden_nH.device) for value in sums])
-    return loss, Tally(sums=stacked, mismatch_n=mismatch_n.float())
+    return loss, Tally(sums=stacked, mismatch_n=mismatch_n.float()), scores
 
 
 class _Objective:

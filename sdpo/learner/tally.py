@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from sdpo.types import Update
 
 SUMS = (
     "loss",
@@ -51,3 +53,46 @@ def joined(parts: Sequence[Tally], device: torch.device) -> Tally:
         sums = sums + part.sums.to(device)
     none = torch.zeros(0, device=device)
     return Tally(sums=sums, mismatch_n=torch.cat([none, *(part.mismatch_n.to(device) for part in parts)]))
+
+
+def metrics(update: Update, tally: Tally, *, rate: float, norm: float, seconds: Mapping[str, float]) -> dict[str, float]:
+    """What an update that was taken says of itself; ``tally`` is of all ranks, ``seconds`` of this one's parts of the work."""
+    named = dict(zip(SUMS, tally.sums.tolist(), strict=True))
+    learned = max(named["learned"], 1.0)
+    return {
+        "loss": named["loss"],
+        "loss/distillation": named["distillation"],
+        "loss/policy_gradient": named["policy_gradient"],
+        "loss/supervised": named["supervised"],
+        **_of_teacher(named),
+        "entropy": named["entropy"] / learned,
+        "mismatch": named["mismatch"] / max(named["sampled"], 1.0),
+        "mismatch/p99": tally.mismatch_p99,
+        "grad_norm": norm,
+        "lr": rate,
+        "updates": 1.0,
+        "updates_without_lesson": 0.0,
+        "updates_skipped": 0.0,
+        "learned_rows": float(update.num_learned_rows),
+        "learned_tokens": float(update.num_learned_tokens),
+        **_times(seconds),
+    }
+
+
+def _of_teacher(sums: Mapping[str, float]) -> dict[str, float]:
+    """What the teacher thinks of what was sampled, of the solved and of the failed attempts, where there are such."""
+    if sums["distilled"] == 0:
+        return {}
+    solved, failed = sums["distilled_solved"], sums["distilled"] - sums["distilled_solved"]
+    return {
+        "divergence": sums["divergence"] / sums["distilled"],
+        "credit": sums["credit"] / sums["distilled"],
+        **({"credit/solved": sums["credit_solved"] / solved} if solved else {}),
+        **({"credit/failed": (sums["credit"] - sums["credit_solved"]) / failed} if failed else {}),
+    }
+
+
+def _times(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Recording goes on while the student's loss is computed, and is not the student's time."""
+    recording = seconds.get("record", 0.0)
+    return {f"time/{name}_s": value - (recording if name == "student" else 0.0) for name, value in seconds.items()}

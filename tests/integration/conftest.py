@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -68,6 +69,10 @@ class Trainer:
     def rollouts(self, step: int, name: str = "run") -> list[dict[str, Any]]:
         file = self.runs / name / "rollouts" / f"step_{step:06d}.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()]
+
+    def credit(self, step: int, name: str = "run") -> list[dict[str, Any]]:
+        file = self.runs / name / "credit" / f"step_{step:06d}.jsonl.gz"
+        return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
 
     def logs(self) -> str:
         return "".join(f"\n== {log}\n{log.read_text(errors='replace')[-2000:]}" for log in self.runs.glob("*/logs/*.log"))

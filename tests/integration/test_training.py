@@ -27,7 +27,7 @@ def wait_for(file: Path, process: subprocess.Popen[str], timeout_s: float = 200.
 
 def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer) -> None:
     """The uninterrupted run also shows what a run leaves behind; the other is killed in the middle of its second step."""
-    bf16 = ("learner.dtype=bfloat16", "rollout.dtype=bfloat16")
+    bf16 = ("learner.dtype=bfloat16", "rollout.dtype=bfloat16", "tracking.credit_share=1")
     output = trainer.run(trainer.words(*bf16))
     whole = trainer.rows()
     assert [row["step"] for row in whole] == [1, 2, 3]
@@ -56,6 +56,8 @@ def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer
     assert list((run / "tensorboard").iterdir())
     assert all(attempt["weights_version"] == 2 for attempt in trainer.rollouts(3))
     assert len(trainer.rollouts(3)) == 16
+    for step, row in enumerate(whole, start=1):
+        check_credit(trainer, step, row)
 
     words = trainer.words(*bf16, "name=killed")
     process = trainer.start(words)
@@ -66,7 +68,31 @@ def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer
     output = trainer.run(words)
     assert "continuing after step 1" in output
     assert [comparable(row) for row in trainer.rows("killed")] == [comparable(row) for row in whole]
+    assert [trainer.credit(step, "killed") for step in (1, 2, 3)] == [trainer.credit(step) for step in (1, 2, 3)]
     assert "all its 3 steps" in trainer.run(words)
+
+
+def check_credit(trainer: Trainer, step: int, row: dict[str, float]) -> None:
+    """What was kept of the step's tokens is of its attempts, and adds up to what the learner says of itself."""
+    attempts = {(attempt["task_index"], attempt["attempt"]): attempt for attempt in trainer.rollouts(step)}
+    records = trainer.credit(step)
+    assert len(records) == round(row["hindsight"] * 16)
+    sums = {"teacher": 0.0, "student": 0.0, "divergence": 0.0}
+    num = 0
+    for record in records:
+        attempt = attempts[record["task_index"], record["attempt"]]
+        assert record["task"] == attempt["task"]
+        assert len(record["tokens"]) == attempt["num_tokens"]
+        assert attempt["question"] in record["prompt"]
+        assert attempt["question"] in record["hindsight_prompt"]
+        shown = {part: record["hindsight_prompt"][first:last] for part, (first, last) in record["marks"].items()}
+        assert shown.keys() == ({"demonstration", "feedback"} if attempt["hint"] == "both" else {attempt["hint"]})
+        assert shown.get("feedback", attempt["feedback"]) == attempt["feedback"]
+        num += len(record["tokens"])
+        for name in sums:
+            sums[name] += sum(record[name])
+    assert (sums["teacher"] - sums["student"]) / num == pytest.approx(row["credit"], abs=2e-4)  # of numbers to four places
+    assert sums["divergence"] / num == pytest.approx(row["divergence"], abs=2e-4)
 
 
 def test_grpo_learns_from_advantages_and_an_interrupt_ends_it_with_a_checkpoint(trainer: Trainer) -> None:

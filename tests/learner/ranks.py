@@ -24,10 +24,11 @@ from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.forward import response_hidden
 from sdpo.learner.loss import Scale
+from sdpo.learner.recording import Recording
 from sdpo.learner.tally import SUMS
 from sdpo.packing import pack_rows
 from sdpo.replay import run_replay
-from sdpo.types import Update
+from sdpo.types import TokenCredit, Update
 from tests.learner.launch import Seat
 from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE
 
@@ -44,6 +45,7 @@ class Setup:
     config: LearnerConfig = field(default_factory=lambda: LearnerConfig(dtype=Dtype.float32))
     """``num_ranks`` is the launch's."""
     teacher: Path | None = None
+    recording: Recording | None = None
 
     def with_(self, **changes: object) -> Setup:
         """With another learner config."""
@@ -57,6 +59,7 @@ class Setup:
             self.algorithm,
             Scale(temperature=TEMPERATURE, max_response_tokens=MAX_RESPONSE_TOKENS),
             seat.place,
+            self.recording,
         )
 
 
@@ -169,6 +172,13 @@ def take(learner: DeepSpeedLearner, updates: Sequence[Update], algorithm: Algori
     metrics = [learner.update(update, algorithm) for update in updates]
     learner.finish_step()
     return metrics
+
+
+def credits(seat: Seat, setup: Setup, update: Update) -> tuple[list[TokenCredit], dict[str, float], list[TokenCredit]]:
+    """What this rank keeps of the tokens of an update, the update's metrics, and what is left to be asked for afterwards."""
+    learner = setup.learner(seat)
+    metrics = learner.update(update, setup.algorithm)
+    return learner.credit(), metrics, learner.credit()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,7 @@ def rows(path: Path, *, seed: int = 0, share: float = 0.4, num_tasks: int = NUM_
                     policy_gradient_weight=share,
                     token_weights=tuple(draw.choice([0.5, 1.0]) for _ in range(num)) if sibling == 2 else None,
                     task_index=task,
+                    attempt_index=sibling,
                     is_solved=sibling in (0, 2),
                 )
             )

@@ -21,9 +21,11 @@ from sdpo.types import (
     Prompt,
     Ranks,
     Role,
+    Sample,
     Sampling,
     SetAside,
     Task,
+    TokenCredit,
     Update,
     Verdict,
 )
@@ -87,6 +89,12 @@ class FakeRenderer:
     def prompt(self, task: Task) -> tuple[int, ...]:
         return tuple(map(ord, task.id))
 
+    def text(self, token_ids: Sequence[int]) -> str:
+        return "".join(self.words(token_ids))
+
+    def words(self, token_ids: Sequence[int]) -> tuple[str, ...]:
+        return tuple(map(chr, token_ids))
+
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
         return (*self.prompt(task), *map(ord, hint.demonstration or ""), *map(ord, hint.feedback or ""))
 
@@ -121,6 +129,9 @@ class FakeLearner:
         self.updates.append(update)
         self.algorithms.append(algorithm)
         return {"updates": 1.0}
+
+    def credit(self) -> Sequence[TokenCredit]:
+        return ()
 
     def finish_step(self, *, follow: bool = True) -> None:
         self.events.append("finish" if follow else "finish, teacher stays")
@@ -198,4 +209,7 @@ class FakeReport:
         self.hints_seen.append(hints_P_G)
 
     def update(self, metrics: Metrics) -> None:
+        """Not looked at."""
+
+    def credit(self, samples: Sequence[Sample], credits: Sequence[TokenCredit]) -> None:
         """Not looked at."""
