@@ -1,4 +1,7 @@
-"""``sdpo train | evaluate | warmup | export | replay | envs | doctor``. An error of the user's is a paragraph and exit code 2."""
+"""``sdpo train | evaluate | warmup | export | replay | report | profile | envs | doctor``.
+
+An error of the user's is a paragraph and exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
+  sdpo report RUN [RUN ...]             run folders as one HTML file: curves, tables, times, alarms, attempts; to=report.html
+  sdpo profile RUN                      where a step's time went, and what to change
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
   sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
@@ -104,6 +109,14 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.replay import run_replay
 
             return run_replay(replay)
+        case "report", words:
+            from sdpo.report.report import run_report
+
+            return run_report(words)
+        case "profile", words:
+            from sdpo.report.profile import run_profile
+
+            return run_profile(words)
         case "envs", words:
             from sdpo.environments.command import run_envs
 

@@ -48,7 +48,7 @@ def advice(evidence: Evidence) -> tuple[Advice, ...]:
         if found is not None and found > rule.limit:
             keys = tuple(re.findall(r"\[([^]]+)\]", rule.sentence))
             said = re.sub(r"\[([^]]+)\]", partial(_with_value, evidence), rule.sentence)
-            words = said.replace("{found}", f"{found:.0%}").replace("{limit}", f"{rule.limit:.0%}")
+            words = said.replace("{found}", f"{found:.1%}").replace("{limit}", f"{rule.limit:.0%}")
             given.append(Advice(rule=rule.name, keys=keys, found=found, limit=rule.limit, sentence=words))
     return tuple(given)
 
@@ -122,8 +122,8 @@ RULES: tuple[Rule, ...] = (
         limit=0.40,
         share=on.without_lesson,
         sentence="{found} of a step (over {limit}) goes into attempts that nothing is learned from: choose tasks that "
-        "are neither always nor never solved ([env.options]), or see that more attempts get a hint "
-        "([algorithm.hindsight.choice]).",
+        "are neither always nor never solved with [env.options], or have more attempts get a hint with "
+        "[algorithm.hindsight.choice].",
     ),
     Rule(
         name="hindsight",
@@ -166,7 +166,7 @@ RULES: tuple[Rule, ...] = (
         limit=0.20,
         share=on.where(on.is_offloaded, on.of_step(Phase.optimizer)),
         sentence="The optimizer takes {found} of a step (over {limit}) in the host's memory: set [learner.offload] to "
-        "none if the GPU has room for its states, or take fewer updates ([batch.tasks_per_update]).",
+        "none if the GPU has room for its states, or raise [batch.tasks_per_update] for fewer updates.",
     ),
     Rule(
         name="optimizer_updates",
@@ -179,17 +179,17 @@ RULES: tuple[Rule, ...] = (
         name="optimizer",
         limit=0.20,
         share=on.where(lambda seen: not on.is_offloaded(seen) and not on.has_several_updates(seen), on.of_step(Phase.optimizer)),
-        sentence="The optimizer takes {found} of a step (over {limit}) in a single update: learn from more attempts in "
-        "it ([batch.num_tasks]), split its states over more ranks ([learner.num_ranks], [learner.zero_stage]), or train "
-        "adapters ([learner.lora.rank]).",
+        sentence="The optimizer takes {found} of a step (over {limit}) in a single update: raise [batch.num_tasks], so "
+        "that it learns from more, share its states out with [learner.num_ranks] and [learner.zero_stage], or train "
+        "adapters with [learner.lora.rank].",
     ),
     Rule(
         name="sync",
         limit=0.03,
         share=on.of_step(Phase.sync),
         sentence="The teacher's update and the weights' way to the engines take {found} of a step (over {limit}): raise "
-        "[rollout.bucket_mib], so that they travel in fewer pieces, or let a step do more between two syncs "
-        "([batch.num_tasks]).",
+        "[rollout.bucket_mib], so that they travel in fewer pieces, or [batch.num_tasks], so that a step does more "
+        "between two syncs.",
     ),
     Rule(
         name="recording",

@@ -111,7 +111,7 @@ class _Axes:
         xs = [x for one in series for x in (*one.xs, *(x for run_xs, _ in one.runs for x in run_xs))]
         self._frame = frame
         self._high_x = max(xs, default=1.0) or 1.0
-        self._low_x = min(xs, default=0.0)
+        self._low_x = min([*xs, 0.0] if frame.is_part_of_a_page else xs, default=0.0)
         self._low_y, self._high_y = y_range or _range(series)
 
     def place(self, x: float, y: float) -> tuple[float, float]:

@@ -19,29 +19,24 @@ class Phase(Enum):
     """A part of a step, in the order in which they come; the value is its word."""
 
     generate = "generation"
+    """Until the last completion, with what was verified beside it."""
     verify = "verification"
+    """From the last completion until the last verdict."""
     hindsight = "hindsight"
+    """Hints, rendering and packing."""
     teacher = "teacher"
+    """Its forward passes."""
     student = "student"
+    """Its forward and backward passes."""
     optimizer = "optimizer"
     learn = "learning, other"
+    """What the learner did besides, or all of it where its parts were not recorded."""
     sync = "sync"
+    """The teacher's update, and weights to the engines."""
     record = "recording"
+    """Keeping what student and teacher said of single tokens."""
     rest = "rest"
-
-
-MEANING: Mapping[Phase, str] = {
-    Phase.generate: "until the last completion, with what was verified beside it",
-    Phase.verify: "from the last completion until the last verdict",
-    Phase.hindsight: "hints, rendering and packing",
-    Phase.teacher: "the teacher's forward passes",
-    Phase.student: "the student's forward and backward passes",
-    Phase.optimizer: "the optimizer's steps",
-    Phase.learn: "what the learner did besides, or all of it where its parts were not recorded",
-    Phase.sync: "the teacher's update, and weights to the engines",
-    Phase.record: "writing what the step was",
-    Phase.rest: "in none of the phases",
-}
+    """In none of the phases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +77,15 @@ def step_times(rows: Sequence[Metrics]) -> StepTimes | None:
 def phases(row: Metrics) -> dict[Phase, float]:
     """Seconds of a step's phases; none where the step recorded none."""
     given = {phase: _seconds(row, phase.name) for phase in Phase if phase is not Phase.rest}
-    parts = {phase: seconds for phase, seconds in given.items() if seconds is not None}
+    parts: dict[Phase, float] = {phase: seconds for phase, seconds in given.items() if seconds is not None}
     _take_out(parts, Phase.generate, (Phase.verify,))
     _take_out(parts, Phase.learn, (Phase.teacher, Phase.student, Phase.optimizer))
     whole = _seconds(row, "step")
     if whole is not None and parts:
-        parts[Phase.rest] = max(0.0, whole - sum(parts.values()))
+        rest = whole - sum(parts.values())
+        if rest < 0.0 and Phase.learn in parts:  # what is recorded inside the updates is in time/learn_s too
+            parts[Phase.learn] = max(0.0, parts[Phase.learn] + rest)
+        parts[Phase.rest] = max(0.0, rest)
     return parts
 
 

@@ -49,8 +49,14 @@ def _attempt(title: str, attempt: AttemptRecord) -> Markup:
         "cut off at the length limit" if attempt.finish == "length" else "",
         f"hint: {cut(attempt.hint, 40)}" if attempt.hint else "",
     ]
-    texts = [_text(name, text) for name, text in (("question", attempt.question), ("answer", attempt.completion))]
-    return element("article", _head(title, attempt.task, chips), texts, _text("feedback", attempt.feedback), class_="attempt")
+    return element(
+        "article",
+        _head(title, attempt.task, chips),
+        _text("question", attempt.question),
+        _text("answer", attempt.completion),
+        _text("feedback", attempt.feedback),
+        class_="attempt",
+    )
 
 
 def _credited(record: CreditRecord) -> Markup:

@@ -35,7 +35,7 @@ def heldout_table(groups: Sequence[RunGroup]) -> Markup:
                 [element("span", run.name, class_="member"), *_heldout_cells(RunGroup(label=run.name, runs=(run,)))]
                 for run in group.runs
             ]
-    head = ("", "before", "after", "change", "pass@k before", "after", "teacher lift before", "after", "tokens before", "after")
+    head = ("", "before", "after", "change", "pass@k", "teacher lift", "response tokens")
     return table(head, rows, class_="numbers")
 
 
@@ -110,17 +110,22 @@ def _missing(run: RunRecord, group: RunGroup) -> list[str]:
 
 
 def _heldout_cells(group: RunGroup) -> list[str]:
-    cells = [
-        percent(at_look(group, first_look, "heldout/success", "heldout/success_se")),
-        percent(at_look(group, last_look, "heldout/success", "heldout/success_se")),
+    """Success apart, the rest as ``before → after``."""
+    success = [at_look(group, look, "heldout/success", "heldout/success_se") for look in (first_look, last_look)]
+    solved = [at_look(group, look, "heldout/pass_at_k") for look in (first_look, last_look)]
+    lift = [at_look(group, look, "lift", "lift/se") for look in (first_look, last_look)]
+    tokens = [at_look(group, look, "heldout/response_tokens") for look in (first_look, last_look)]
+    return [
+        *map(percent, success),
         percent(heldout_change(group), is_signed=True),
+        _to([percent(number) for number in solved]),
+        _to([percent(number, is_signed=True) for number in lift]),
+        _to([NOTHING if number is None else f"{number.mean:.1f}" for number in tokens]),
     ]
-    for name, error in (("heldout/pass_at_k", ""), ("lift", "lift/se")):
-        cells += [percent(at_look(group, look, name, error), is_signed=name == "lift") for look in (first_look, last_look)]
-    for look in (first_look, last_look):
-        tokens = at_look(group, look, "heldout/response_tokens")
-        cells.append(NOTHING if tokens is None else f"{tokens.mean:.1f}")
-    return cells
+
+
+def _to(two: Sequence[str]) -> str:
+    return NOTHING if set(two) == {NOTHING} else " → ".join(two)
 
 
 def _change(run: RunRecord, name: str) -> float | None:

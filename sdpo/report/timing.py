@@ -58,8 +58,8 @@ def _numbers(timed: Sequence[tuple[str, RunRecord, StepTimes]]) -> Markup:
     rows = []
     for label, run, times in timed:
         generated, learned = rates(run, times)
-        seconds = [f"{times.seconds[phase]:.3g}" if phase in times.seconds else NOTHING for phase in found]
-        rows.append([label, str(times.num_steps), f"{times.total_s:.3g}", *seconds, _rate(generated), _rate(learned)])
+        seconds = [_seconds(times.seconds.get(phase)) for phase in found]
+        rows.append([label, str(times.num_steps), _seconds(times.total_s), *seconds, _rate(generated), _rate(learned)])
     head = ("median seconds", "steps", "step", *(phase.value for phase in found), "sampled tokens/s", "learned tokens/s")
     return table(head, rows, class_="numbers")
 
@@ -77,6 +77,13 @@ def _memory(runs: Sequence[tuple[str, RunRecord]]) -> Markup | None:
     return table(
         ("most memory", *(n.removeprefix(MEMORY) + u for n, u in zip(names, units, strict=True))), rows, class_="numbers"
     )
+
+
+def _seconds(seconds: float | None) -> str:
+    """As many digits as are of any use."""
+    if seconds is None:
+        return NOTHING
+    return "< 0.01" if 0.0 < seconds < 0.01 else f"{seconds:.2f}" if seconds < 100.0 else f"{seconds:.0f}"
 
 
 def _rate(rate: float | None) -> str:
