@@ -25,7 +25,8 @@ MISSING = {"gkd": ["algorithm.teacher.path=some/teacher"]}
 
 @cache
 def composed(*words: str, algorithm: str = "sdpo") -> Config:
-    return train_config([f"algorithm={algorithm}", *MISSING.get(algorithm, []), "runs_dir=somewhere", *words])
+    bf16 = ["learner.dtype=bfloat16", "rollout.dtype=bfloat16"]  # whatever this machine would choose
+    return train_config([f"algorithm={algorithm}", *MISSING.get(algorithm, []), *bf16, "runs_dir=somewhere", *words])
 
 
 def through_a_file(config: Config, folder: Path) -> Config:
