@@ -63,15 +63,15 @@ RULES: tuple[Rule, ...] = (
         name="learner_bf16",
         limit=0.05,
         share=on.slow_bf16("learner.dtype", *LEARNING),
-        sentence="Learning takes {found} of a step in bf16, and this machine has no GPU and a CPU without bf16 "
-        "instructions, where each such product is converted first: if the run was on it, set [learner.dtype] to float32.",
+        sentence="Learning takes {found} of a step in bf16, which this machine multiplies in software: if the run was on"
+        " it, set [learner.dtype] to float32.",
     ),
     Rule(
         name="engine_bf16",
         limit=0.05,
         share=on.slow_bf16("rollout.dtype", Phase.generate),
-        sentence="Generation takes {found} of a step in bf16, and this machine has no GPU and a CPU without bf16 "
-        "instructions: if the run was on it, set [rollout.dtype] to float32.",
+        sentence="Generation takes {found} of a step in bf16, which this machine multiplies in software: if the run was "
+        "on it, set [rollout.dtype] to float32.",
     ),
     Rule(
         name="verification_tail",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sdpo.report.chart import COLOURS, DASHES, IN_PAGE, Series, line_chart, short
 from sdpo.report.curves import Axis, series, spent, unit
-from sdpo.report.groups import RunGroup, estimate, first_look, last_look
+from sdpo.report.groups import RunGroup, after, before, estimate, last_common_step
 from sdpo.report.markup import Markup, cut, element, together
 from sdpo.report.record import RunRecord
 from sdpo.report.samples import samples
@@ -81,8 +81,8 @@ def _body(groups: Sequence[RunGroup], title: str) -> Markup:
 
 
 _HELDOUT = (
-    "avg@k, pass@k and the teacher's lift, before training and at the last evaluation. ± is one standard error: over seeds where "
-    "there are several, else over tasks."
+    "avg@k, pass@k and the teacher's lift before training and at the last step after which all seeds were looked at. ± is one "
+    "standard error: over seeds where there are several, else over tasks."
 )
 _BANDS = (
     "Of several seeds the thick line is the mean as far as all of them have been, the band one standard error, and each thin "
@@ -115,13 +115,14 @@ def _tiles(groups: Sequence[RunGroup]) -> Markup:
     tiles = []
     for index, group in enumerate(groups):
         change = heldout_change(group)
-        before, after = (percent(at_look(group, look, "heldout/success")) for look in (first_look, last_look))
+        old, new = (percent(at_look(group, look, "heldout/success")) for look in (before, after(group)))
+        step = last_common_step(group)
         tiles.append(
             element(
                 "div",
                 element("h3", _sample_line(index), group.label),
                 element("p", element("strong", percent(change, is_signed=True)), class_="change"),
-                element("p", f"held-out success: {before} before, {after} after"),
+                element("p", f"held-out success: {old} before, {new} after {'any step' if step is None else f'step {step:.0f}'}"),
                 element("p", _extent(group), class_="note"),
                 class_="tile",
             )

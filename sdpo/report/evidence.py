@@ -5,17 +5,16 @@ Each takes the evidence and gives a share, or None where the question does not a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdpo.config.native import native_dtype
 from sdpo.report.phases import Phase, StepTimes, typical
 from sdpo.types import Metrics
 
 LEARNING = (Phase.teacher, Phase.student, Phase.optimizer, Phase.learn)
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
-"""Of /proc/cpuinfo, x86 and ARM."""
+_GPUS = ("dev/nvidiactl", "dev/kfd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +23,13 @@ class Machine:
 
     has_gpu: bool
     has_bf16: bool
-    """Whether the CPU multiplies bf16 numbers by itself."""
+    """Whether it multiplies bf16 numbers by itself."""
 
     @staticmethod
     def here(root: Path = Path("/")) -> Machine:
-        """This one, as far as Linux tells."""
-        cpus = root / "proc/cpuinfo"
-        flags = set(re.findall(r"\w+", cpus.read_text(errors="replace"))) if cpus.is_file() else set()
-        return Machine(has_gpu=(root / "proc/driver/nvidia/version").exists(), has_bf16=bool(flags & _BF16_FLAGS))
+        """This one, as far as its file system tells."""
+        has_gpu = any((root / device).exists() for device in _GPUS)
+        return Machine(has_gpu=has_gpu, has_bf16=native_dtype(None, root) == "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +134,6 @@ def looking(evidence: Evidence) -> float | None:
 
 def slow_bf16(key: str, *phases: Phase) -> Share:
     def is_slow(evidence: Evidence) -> bool:
-        return evidence.is_set(key, "bfloat16") and not evidence.machine.has_gpu and not evidence.machine.has_bf16
+        return evidence.is_set(key, "bfloat16") and not evidence.machine.has_bf16
 
     return where(is_slow, of_step(*phases))

@@ -88,14 +88,25 @@ def estimate(
     return Estimate(mean=mean, error=math.sqrt(variance / len(values)), num_runs=len(values))
 
 
-def first_look(run: RunRecord) -> Metrics | None:
+def before(run: RunRecord) -> Metrics | None:
     """The evaluation before training."""
-    return run.looks[0] if run.looks and run.looks[0]["step"] == 0.0 else None
+    return _look_at(run, 0.0)
 
 
-def last_look(run: RunRecord) -> Metrics | None:
-    """The last evaluation after a step."""
-    return run.looks[-1] if run.looks and run.looks[-1]["step"] > 0.0 else None
+def last_common_step(group: RunGroup) -> float | None:
+    """The last step after which all runs were looked at that ever were; None where none was."""
+    looked = [steps for run in group.runs if (steps := {look["step"] for look in run.looks if look["step"] > 0.0})]
+    return max(set.intersection(*looked), default=None) if looked else None
+
+
+def after(group: RunGroup) -> Callable[[RunRecord], Metrics | None]:
+    """The evaluation of a run at that step, so that seeds are compared where they had learned equally long."""
+    step = last_common_step(group)
+    return lambda run: None if step is None else _look_at(run, step)
+
+
+def _look_at(run: RunRecord, step: float) -> Metrics | None:
+    return next((look for look in run.looks if look["step"] == step), None)
 
 
 def _identity(run: RunRecord) -> object:

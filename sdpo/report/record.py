@@ -52,6 +52,7 @@ def run_record(path: Path) -> RunRecord:
     if steps and len(steps) != steps[-1]["step"]:
         missing.where(True, f"metrics.jsonl has {len(steps)} of {steps[-1]['step']:.0f} steps, and totals count from those")
     missing.where(not looks, "no evaluation")
+    missing.where(bool(looks) and looks[-1]["step"] == 0.0, "no evaluation after a step, so no change of held-out success")
     missing.where(not any(run.files.checkpoints.glob("step_*")), "no checkpoint")
     attempts = _last(run, run.rollout_files(), lambda records: list(placed(records)), missing)
     missing.where(not attempts, "no rollouts, so no attempts to show")

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from sdpo.errors import UserError
 from sdpo.printable import printable
-from sdpo.report.groups import grouped
 from sdpo.report.document import report_page
+from sdpo.report.groups import grouped
 from sdpo.report.record import run_record
 
 DEFAULT = "report.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sdpo.report.groups import Difference, Estimate, RunGroup, differences, estimate, first_look, last_look
+from sdpo.report.groups import Difference, Estimate, RunGroup, after, before, differences, estimate, last_common_step
 from sdpo.report.markup import Markup, cut, element, together
 from sdpo.report.record import RunRecord
 from sdpo.types import Metrics
@@ -35,13 +35,19 @@ def heldout_table(groups: Sequence[RunGroup]) -> Markup:
                 [element("span", run.name, class_="member"), *_heldout_cells(RunGroup(label=run.name, runs=(run,)))]
                 for run in group.runs
             ]
-    head = ("", "before", "after", "change", "pass@k", "teacher lift", "response tokens")
+    head = ("", "steps", "before", "after", "change", "pass@k", "teacher lift", "response tokens")
     return table(head, rows, class_="numbers")
 
 
 def heldout_change(group: RunGroup) -> Estimate | None:
     """Of success, over the runs that were looked at before and after; a lone run's error is not known."""
-    return estimate(group, lambda run: _change(run, "heldout/success"), lambda run: None)
+    later = after(group)
+
+    def change(run: RunRecord) -> float | None:
+        old, new = before(run) or {}, later(run) or {}
+        return new["heldout/success"] - old["heldout/success"] if "heldout/success" in old and "heldout/success" in new else None
+
+    return estimate(group, change, lambda run: None)
 
 
 def at_look(group: RunGroup, look: Callable[[RunRecord], Metrics | None], name: str, error: str = "") -> Estimate | None:
@@ -111,11 +117,13 @@ def _missing(run: RunRecord, group: RunGroup) -> list[str]:
 
 def _heldout_cells(group: RunGroup) -> list[str]:
     """Success apart, the rest as ``before → after``."""
-    success = [at_look(group, look, "heldout/success", "heldout/success_se") for look in (first_look, last_look)]
-    solved = [at_look(group, look, "heldout/pass_at_k") for look in (first_look, last_look)]
-    lift = [at_look(group, look, "lift", "lift/se") for look in (first_look, last_look)]
-    tokens = [at_look(group, look, "heldout/response_tokens") for look in (first_look, last_look)]
+    looks, step = (before, after(group)), last_common_step(group)
+    success = [at_look(group, look, "heldout/success", "heldout/success_se") for look in looks]
+    solved = [at_look(group, look, "heldout/pass_at_k") for look in looks]
+    lift = [at_look(group, look, "lift", "lift/se") for look in looks]
+    tokens = [at_look(group, look, "heldout/response_tokens") for look in looks]
     return [
+        NOTHING if step is None else f"{step:.0f}",
         *map(percent, success),
         percent(heldout_change(group), is_signed=True),
         _to([percent(number) for number in solved]),
@@ -126,11 +134,6 @@ def _heldout_cells(group: RunGroup) -> list[str]:
 
 def _to(two: Sequence[str]) -> str:
     return NOTHING if set(two) == {NOTHING} else " → ".join(two)
-
-
-def _change(run: RunRecord, name: str) -> float | None:
-    before, after = first_look(run) or {}, last_look(run) or {}
-    return after[name] - before[name] if name in before and name in after else None
 
 
 def _num_seeds(group: RunGroup) -> str:
