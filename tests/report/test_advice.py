@@ -105,6 +105,11 @@ def test_a_rule_speaks_above_its_limit_and_not_below(rule: str) -> None:
     assert rule not in said(**quiet)  # type: ignore[arg-type]
 
 
+def test_every_rule_is_in_the_documentation() -> None:
+    table = (Path(__file__).parent.parent.parent / "docs" / "report.md").read_text()
+    assert not [rule.name for rule in RULES if f"`{rule.name}`" not in table]
+
+
 def test_nothing_is_said_of_a_step_that_is_balanced() -> None:
     assert said() == {}
 
