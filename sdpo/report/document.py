@@ -121,7 +121,7 @@ def _tiles(groups: Sequence[RunGroup]) -> Markup:
             element(
                 "div",
                 element("h3", _sample_line(index), group.label),
-                element("p", element("strong", percent(change, is_signed=True)), class_="change"),
+                element("p", element("strong", percent(change, is_signed=True).replace("%", "points")), class_="change"),
                 element("p", f"held-out success: {old} before, {new} after {'any step' if step is None else f'step {step:.0f}'}"),
                 element("p", _extent(group), class_="note"),
                 class_="tile",
@@ -137,10 +137,16 @@ def _extent(group: RunGroup) -> str:
     numbers = [estimate(group, lambda run, axis=axis: _total(run, axis), lambda run: None) for axis in Axis]  # type: ignore[misc]
     steps = sum(len(run.steps) for run in group.runs) / len(group.runs)
     said.append(f"{steps:g} steps")
-    for number, word in zip(numbers, ("generations", "tokens", "s"), strict=True):
+    for number, axis in zip(numbers, Axis, strict=True):
         if number is not None:
-            said.append(f"{short(float(f'{number.mean:.3g}'))} {word}")
+            said.append(_duration(number.mean) if axis is Axis.time else f"{short(float(f'{number.mean:.3g}'))} {axis.name}")
     return " · ".join(said) + (" a run" if len(group.runs) > 1 else "")
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s" if seconds < 180.0 else f"{seconds / 60:.0f} min" if seconds < 10_800.0 else f"{seconds / 3600:.1f} h"
+    )
 
 
 def _total(run: RunRecord, axis: Axis) -> float | None:

@@ -126,7 +126,7 @@ def _labels(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
             {key for config in rivals for key in config if any(other.get(key) != config[key] for other in rivals)} - set(ASIDE)
         )
         told = ", ".join(f"{key}={group[0].config.get(key, ABSENT)}" for key in keys)
-        if len(rivals) == 1:
+        if len(rivals) == 1 or name == group[0].name:
             labels.append(name)
         else:
             labels.append(f"{name} {told}" if 0 < len(keys) <= MAX_KEYS_NAMED else f"{name} {group[0].name}")

@@ -61,9 +61,8 @@ class StepTimes:
 
 def step_times(rows: Sequence[Metrics]) -> StepTimes | None:
     """None where no step recorded its times."""
-    counted = [(parts, row is rows[0]) for row in rows if (parts := phases(row))]
-    later = [parts for parts, is_first in counted if not is_first]
-    steps = later or [parts for parts, _ in counted]
+    first, later = ([parts for row in some if (parts := phases(row))] for some in (rows[:1], rows[1:]))
+    steps = later or first
     if not steps:
         return None
     found = [phase for phase in Phase if any(phase in parts for parts in steps)]

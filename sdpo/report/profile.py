@@ -35,7 +35,7 @@ def run_profile(words: Sequence[str]) -> int:
     given = advice(Evidence(times=times, rows=run.steps, looks=run.looks, config=run.config, machine=Machine.here()))
     screen = Console(highlight=False)
     screen.print(_table(run, times))
-    for line in (*_rates(run, times), *_beside(run)):
+    for line in (*_rates(run), *_beside(run)):
         screen.print(printable(line), markup=False, soft_wrap=True)
     screen.print()
     for one in given:
@@ -77,8 +77,8 @@ _COLOURS: Mapping[Phase, str] = {
 }
 
 
-def _rates(run: RunRecord, times: StepTimes) -> list[str]:
-    generated, learned = rates(run, times)
+def _rates(run: RunRecord) -> list[str]:
+    generated, learned = rates(run)
     said = [f"generation: {generated:,.0f} sampled tokens/s"] if generated is not None else []
     return said + ([f"learning: {learned:,.0f} tokens/s, student and teacher together"] if learned is not None else [])
 
@@ -95,7 +95,7 @@ def _beside(run: RunRecord) -> list[str]:
 
 
 def _record(run: RunRecord, times: StepTimes, given: Sequence[Advice]) -> dict[str, object]:
-    generated, learned = rates(run, times)
+    generated, learned = rates(run)
     return {
         "run": run.name,
         "steps": times.num_steps,

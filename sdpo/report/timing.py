@@ -27,11 +27,11 @@ def timing(groups: Sequence[RunGroup]) -> Markup:
     return together(
         stacked_bars(bars, {_look(phase): phase.value for phase in Phase}, unit="s"),
         _numbers(timed),
-        _memory([(label, run) for label, run, _ in named]),
+        _rates_and_memory(named),
     )
 
 
-def rates(run: RunRecord, times: StepTimes) -> tuple[float | None, float | None]:
+def rates(run: RunRecord) -> tuple[float | None, float | None]:
     """Tokens a second of generation and of learning, in the median step."""
     learned = [
         {"rate": step["learned_tokens"] / step["time/learn_s"]}
@@ -56,27 +56,23 @@ def _look(phase: Phase) -> str:
 def _numbers(timed: Sequence[tuple[str, RunRecord, StepTimes]]) -> Markup:
     found = [phase for phase in Phase if any(phase in times.seconds for _, _, times in timed)]
     rows = []
-    for label, run, times in timed:
-        generated, learned = rates(run, times)
+    for label, _, times in timed:
         seconds = [_seconds(times.seconds.get(phase)) for phase in found]
-        rows.append([label, str(times.num_steps), _seconds(times.total_s), *seconds, _rate(generated), _rate(learned)])
-    head = ("median seconds", "steps", "step", *(phase.value for phase in found), "sampled tokens/s", "learned tokens/s")
+        rows.append([label, str(times.num_steps), _seconds(times.total_s), *seconds])
+    head = ("median seconds", "steps", "step", *(phase.value for phase in found))
     return table(head, rows, class_="numbers")
 
 
-def _memory(runs: Sequence[tuple[str, RunRecord]]) -> Markup | None:
-    """The most that each run recorded."""
-    names = sorted({name for _, run in runs for step in run.steps for name in step if name.startswith(MEMORY)})
-    if not names:
-        return None
+def _rates_and_memory(runs: Sequence[tuple[str, RunRecord, StepTimes | None]]) -> Markup:
+    """Tokens a second of the median step, and the most memory that a run recorded."""
+    names = sorted({name for _, run, _ in runs for step in run.steps for name in step if name.startswith(MEMORY)})
     rows = []
-    for label, run in runs:
-        most = {name: max((step[name] for step in run.steps if name in step), default=None) for name in names}
-        rows.append([label, *(NOTHING if value is None else short(value) for value in most.values())])
+    for label, run, _ in runs:
+        most = [max((step[name] for step in run.steps if name in step), default=None) for name in names]
+        rows.append([label, *map(_rate, rates(run)), *(NOTHING if value is None else short(value) for value in most)])
     units = [f" ({METRICS[name].unit})" if name in METRICS else "" for name in names]
-    return table(
-        ("most memory", *(n.removeprefix(MEMORY) + u for n, u in zip(names, units, strict=True))), rows, class_="numbers"
-    )
+    memory = [f"most memory: {name.removeprefix(MEMORY)}{unit}" for name, unit in zip(names, units, strict=True)]
+    return table(("", "sampled tokens/s", "learned tokens/s", *memory), rows, class_="numbers")
 
 
 def _seconds(seconds: float | None) -> str:
