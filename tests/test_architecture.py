@@ -81,6 +81,7 @@ LIGHT = (
     "sdpo.environments",
     "sdpo.metrics",
     "sdpo.guards",
+    "sdpo.report",
 )
 """Modules that may not import torch: an environment author and a config check need none."""
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}
