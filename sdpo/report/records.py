@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 Record = Mapping[str, Any]
 Top = tuple[tuple[int, float], ...]
@@ -164,8 +164,8 @@ class CreditRecord:
         task_index, attempt, tokens = _whole(record, "task_index"), _whole(record, "attempt"), record.get("tokens")
         if task_index is None or attempt is None or not isinstance(tokens, list):
             return None
-        columns = {name: record.get(name) for name in ("student", "teacher", "divergence", "student_top", "teacher_top")}
-        if any(not isinstance(column, list) or len(column) != len(tokens) for column in columns.values()):
+        columns = {name: _column(record, name) for name in ("student", "teacher", "divergence", "student_top", "teacher_top")}
+        if any(len(column) != len(tokens) for column in columns.values()):
             return None
         marks, pieces = record.get("marks"), record.get("pieces")
         return CreditRecord(
@@ -210,6 +210,11 @@ def _values(record: Record) -> dict[str, float]:
     return {key: float(found) for key, found in record.items() if key not in ("step", "k") and _is_number(found)}
 
 
+def _column(record: Record, key: str) -> list[Any]:
+    found = record.get(key)
+    return found if isinstance(found, list) else []
+
+
 def _floats(column: Sequence[Any]) -> tuple[float | None, ...]:
     return tuple(float(found) if _is_number(found) else None for found in column)
 
@@ -226,10 +231,10 @@ def _top(pairs: Sequence[Any]) -> Top:
     )
 
 
-def _is_whole(found: object) -> bool:
+def _is_whole(found: object) -> TypeGuard[int]:
     """At most what JavaScript counts exactly, so that no line can ask for a giant."""
     return isinstance(found, int) and not isinstance(found, bool) and abs(found) < 2**53
 
 
-def _is_number(found: object) -> bool:
+def _is_number(found: object) -> TypeGuard[float]:
     return isinstance(found, float) or _is_whole(found)
