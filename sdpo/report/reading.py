@@ -86,12 +86,16 @@ class Run:
         """The whole lines of one of the run's files, from a place between two lines. None where there is no such file."""
         return LineReader(self._inside(file), start)
 
+    def leads_out(self, file: Path) -> bool:
+        """Whether it is a link to a place outside of the run folder."""
+        return file.exists() and self._inside(file) != file.resolve()
+
     def _records(self, file: Path) -> Iterator[Record]:
         return filter(None, (parsed(line) for _, line in self.lines(file)))
 
     def _step_files(self, folder: Path) -> dict[int, Path]:
         try:
-            names = sorted(file.name for file in folder.iterdir())
+            names = sorted(file.name for file in self._inside(folder).iterdir())
         except OSError:
             return {}
         found = {int(match[1]): folder / name for name in names if (match := _STEP_FILE.fullmatch(name))}
