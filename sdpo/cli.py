@@ -1,4 +1,4 @@
-"""``sdpo train | evaluate | warmup | export | replay | envs | doctor``. An error of the user's is a paragraph and exit code 2."""
+"""``sdpo train | evaluate | warmup | export | replay | view | envs | doctor``. An error of the user's is a paragraph and exit code 2."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
+  sdpo view RUN [RUN2] [port=8770] [open=true]    a page over a run folder, or two: which tokens did hindsight change?
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
   sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
@@ -104,6 +105,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.replay import run_replay
 
             return run_replay(replay)
+        case "view", words:
+            from sdpo.report.view import run_view, view_config
+
+            return run_view(view_config(words))
         case "envs", words:
             from sdpo.environments.command import run_envs
 

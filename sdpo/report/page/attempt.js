@@ -29,7 +29,7 @@ export class AttemptView {
         "div",
         { className: "crumbs" },
         runs.length > 1 && h("span", { className: `badge ${"ab"[place.run]}` }, "AB"[place.run]),
-        h("span", {}, run.name), h("i", {}, "/"), h("span", {}, `step ${record.step || place.step}`), h("i", {}, "/"),
+        h("span", {}, run.name), h("i", {}, "/"), this.#step(onOpen), h("i", {}, "/"),
         h("span", {}, record.attempt === null ? "set aside" : `attempt ${record.attempt}`),
         this.#siblings(onOpen),
       ),
@@ -48,11 +48,20 @@ export class AttemptView {
     );
   }
 
-  /** The other attempts of the group; of the run beside, all at this task. */
+  /** The step; of the run beside, a choice among those that tried this task. */
+  #step(onOpen) {
+    const { place, record } = this;
+    if (!place.isBeside) return h("span", {}, `step ${place.step}`);
+    const attempts = attemptsAt(runs[place.run], record.task);
+    const steps = [...new Set(attempts.map((entry) => entry.step))];
+    const options = steps.map((step) => h("option", { value: String(step), selected: step === place.step }, `step ${step}`));
+    const first = (step) => attempts.filter((entry) => entry.step === step).sort((one, two) => two.hasCredit - one.hasCredit)[0];
+    return h("select", { attributes: { "aria-label": "Step" }, on: { change: (event) => onOpen(first(+event.target.value)) } }, ...options);
+  }
+
+  /** The attempts of its group. */
   #siblings(onOpen) {
-    const run = runs[this.place.run];
-    const own = entryAt(this.place);
-    const others = this.place.isBeside ? attemptsAt(run, this.record.task) : groupOf(run, this.place.step, own?.group);
+    const others = groupOf(runs[this.place.run], this.place.step, entryAt(this.place)?.group);
     const buttons = others.map((entry) =>
       h(
         "button",
@@ -63,7 +72,7 @@ export class AttemptView {
           on: { click: () => onOpen(entry) },
         },
         h("b", { className: entry.outcome }, SIGNS[entry.outcome]),
-        h("span", {}, ` ${this.place.isBeside ? `${entry.step}.` : ""}${entry.place ?? ""}${entry.hasCredit ? "•" : ""}`),
+        h("span", {}, ` ${entry.place ?? ""}${entry.hasCredit ? "•" : ""}`),
       ),
     );
     return h("nav", { className: "siblings", attributes: { "aria-label": "Attempts at the same task" } }, ...buttons.slice(0, 64));

@@ -46,7 +46,7 @@ function scaled(curves, range) {
   const ends = points.flatMap(([, value, error = 0]) => [value - error, value + error]);
   let [low, high] = range ?? [Math.min(0, ...ends), Math.max(...ends)];
   if (high <= low) high = low + 1;
-  if (!range) high += (high - low) * 0.06;
+  if (!range) [low, high] = [low < 0 ? low - (high - low) * 0.06 : low, high + (high - low) * 0.06];
   const across = WIDTH - LEFT - RIGHT;
   return {
     first, last, low, high,

@@ -36,14 +36,15 @@ export function showList(attempts) {
   draw();
 }
 
-/** Another attempt is open. */
+/** Another attempt is open. Whether it was scrolled to. */
 export function showOpen({ scrolls = true } = {}) {
   for (const element of drawn.values()) select(element, entries[+element.dataset.at]);
   const row = scrolls && rows.find((one) => one.entry && isOpen(one.entry));
-  if (!row) return;
+  if (!row) return false;
   if (row.top - 60 < box.scrollTop) box.scrollTop = row.top - 90;
   else if (row.top + 60 > box.scrollTop + box.clientHeight) box.scrollTop = row.top - box.clientHeight + 120;
   draw();
+  return true;
 }
 
 /** The next attempt of the list, or the one before. */

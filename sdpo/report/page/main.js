@@ -14,6 +14,7 @@ const count = document.getElementById("count");
 let found = null; // of a search
 let seen = ""; // the entry of the open attempt, as it was drawn
 let searching = 0;
+let isPlaced = false; // the list has come to the attempt that a link opened
 
 onChange((changed) => {
   if (changed.has("view")) showView();
@@ -95,7 +96,7 @@ async function refilter(searchesAnew) {
   }
   const attempts = filtered(runs[state.run], found);
   showList(attempts);
-  showOpen({ scrolls: false });
+  isPlaced = showOpen({ scrolls: !isPlaced }) || isPlaced || state.open === null;
   const clear = numFilters() > 0 && h("button", { type: "button", on: { click: clearFilters } }, "no filters");
   const reading = runs[state.run].hasMore ? "  reading…" : "";
   count.replaceChildren(`${attempts.length.toLocaleString("en")} ${attempts.length === 1 ? "attempt" : "attempts"}${reading}`, ...(clear ? [clear] : []));

@@ -13,7 +13,7 @@ const CHARTS = [
   { title: "Held-out success", unit: "avg@k ± standard error", key: "heldout/success", error: "heldout/success_se", from: "evaluations", show: percent, range: [0, 1] },
   { title: "Hindsight", unit: "attempts with a hint", key: "hindsight", show: percent, range: [0, 1] },
   { title: "Divergence", unit: "student to teacher, nats a token", key: "divergence", show: nats },
-  { title: "Hindsight credit", unit: "failed attempts (pale: solved), nats", key: "credit/failed", second: "credit/solved", show: nats },
+  { title: "Hindsight credit", unit: "nats: failed; pale: solved", key: "credit/failed", second: "credit/solved", show: nats },
   { title: "Response length", unit: "tokens", key: "response_tokens", show: whole },
 ];
 
@@ -47,7 +47,7 @@ function differences() {
   const rows = keys.map((key) => h("tr", {}, h("td", {}, oneLine(key)), ...[one, other].map((config) => h("td", {}, oneLine(config.get(key) ?? "–", 300)))));
   const heads = ["", ...runs.map((run) => h("span", { className: `badge ${"ab"[run.number]}` }, "AB"[run.number]))];
   const table = h("table", {}, h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", {}, head)))), h("tbody", {}, ...rows));
-  return h("section", { className: "panel" }, h("h2", {}, "Settings that differ"), keys.length ? table : h("p", {}, "None."));
+  return h("section", { className: "panel" }, h("h2", {}, "Settings that differ"), keys.length ? h("div", { className: "settings" }, table) : h("p", {}, "None."));
 }
 
 function flat(config, prefix = "", found = new Map()) {

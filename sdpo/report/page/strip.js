@@ -3,7 +3,7 @@
 import { h, number } from "./dom.js";
 import { BOUNDS, shade } from "./tokens.js";
 
-const KINDS = { reverse_kl: "KL(student‖teacher)", forward_kl: "KL(teacher‖student)", jsd: "Jensen–Shannon" };
+const KINDS = { reverse_kl: "KL(student ‖ teacher)", forward_kl: "KL(teacher ‖ student)", jsd: "Jensen–Shannon" };
 const WIDEST = 14; // pixels of a bar
 
 export class Strip {
