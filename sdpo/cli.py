@@ -1,4 +1,4 @@
-"""``sdpo train | evaluate | warmup | export | replay | report | profile | envs | doctor``.
+"""``sdpo train | evaluate | warmup | export | replay | view | report | profile | envs | doctor``.
 
 An error of the user's is a paragraph and exit code 2.
 """
@@ -26,6 +26,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
+  sdpo view RUN [RUN2] [port=8770] [open=true]    a page over a run folder, or two: which tokens did hindsight change?
   sdpo report RUN [RUN ...]             run folders as one HTML file: curves, tables, times, alarms, attempts; to=report.html
   sdpo profile RUN                      where a step's time went, and what to change
   sdpo envs list                        the environments that are installed
@@ -109,6 +110,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.replay import run_replay
 
             return run_replay(replay)
+        case "view", words:
+            from sdpo.report.view import run_view, view_config
+
+            return run_view(view_config(words))
         case "report", words:
             from sdpo.report.report import run_report
 

@@ -37,7 +37,7 @@ def credit_line(
     rows = []
     for token, wanted in zip(tokens, _wanted(tokens, right), strict=True):
         student = _distribution(token, _student_share(token, wanted, said.verdict.is_solved, draw), wanted, list(ids), draw)
-        teacher = _distribution(wanted, draw.uniform(0.8, 0.99), token, list(ids), draw)
+        teacher = _distribution(wanted, draw.uniform(0.93, 0.995), token, list(ids), draw)
         rows.append((token, student, teacher))
     prompt, parts = _OPEN + lesson.question, []
     marks = {}
@@ -71,17 +71,16 @@ def _wanted(tokens: list[str], right: list[str]) -> list[str]:
     for kind, first, last, other_first, other_last in difflib.SequenceMatcher(None, tokens, right, autojunk=False).get_opcodes():
         if kind in ("replace", "delete"):
             theirs = right[other_first:other_last] or [right[min(other_first, len(right) - 1)]]
-            for place in range(first, last):
-                if place - first < 3:  # once an answer has gone astray, the teacher goes along
-                    wanted[place] = theirs[min(place - first, len(theirs) - 1)]
+            for place in range(first, min(last, first + 2)):  # once an answer has gone astray, the teacher goes along
+                wanted[place] = theirs[min(place - first, len(theirs) - 1)]
     return wanted
 
 
 def _student_share(token: str, wanted: str, is_solved: bool, draw: random.Random) -> float:
     if token != wanted:
-        return draw.uniform(0.05, 0.25)  # of the wanted token
+        return draw.uniform(0.3, 0.85)
     is_choice = is_solved and re.fullmatch(r" ?(low|high|lower|\d|return|True|False|<|>|append)", token) is not None
-    return draw.uniform(0.15, 0.45) if is_choice else min(0.995, draw.betavariate(12, 1))
+    return draw.uniform(0.15, 0.45) if is_choice else min(0.995, draw.betavariate(30, 1))
 
 
 def _distribution(first: str, share: float, second: str, vocabulary: list[str], draw: random.Random) -> dict[str, float]:

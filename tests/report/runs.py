@@ -8,10 +8,12 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from sdpo.compose import train_config
-from sdpo.config import Guard
+from sdpo.config import Config, Guard
 from sdpo.guards.alarms import Alarm
 from sdpo.metrics import of_groups
 from sdpo.run_folder import RunFolder
@@ -51,10 +53,15 @@ def write_run(
 
 def begun(folder: Path, *words: str) -> tuple[RunFolder, Tracker]:
     """A folder with its config, and nothing else."""
-    config = train_config([f"runs_dir={folder.parent}", f"name={folder.name}", "tracking.tensorboard=false", *words])
+    config = replace(_config(*words), runs_dir=str(folder.parent), name=folder.name)
     run = RunFolder(folder)
     run.claim(config)
     return run, Tracker(run, config.tracking, first_step=1)
+
+
+@cache
+def _config(*words: str) -> Config:
+    return train_config(["tracking.tensorboard=false", *words])
 
 
 def write_step(
