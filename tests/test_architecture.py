@@ -22,6 +22,7 @@ LAYERS = [
         "sdpo.actors",
         "sdpo.models",
         "sdpo.packing",
+        "sdpo.remaining",
     },
     {
         "sdpo.hindsight",

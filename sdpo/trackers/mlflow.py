@@ -75,7 +75,7 @@ def as_name(name: str) -> str:
 
 def _experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
-    return client.create_experiment(name) if found is None else found.experiment_id
+    return str(client.create_experiment(name) if found is None else found.experiment_id)
 
 
 def _flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
