@@ -29,6 +29,7 @@ from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import RunFolder, plain
 from sdpo.run_report import EvaluationLog, StopRequest
 from sdpo.terminal import Terminal
+from sdpo.trackers.packages import refuse_missing
 from sdpo.training_run import TrainingRun, standing
 from sdpo.watchdog import Progress, Watchdog, WatchedVerifier
 
@@ -39,6 +40,7 @@ def run_training(config: Config) -> int:
     config.env.name = registry.anywhere(config.env.name)
     folder = RunFolder(Path(config.runs_dir).absolute() / config.name)
     folder.check(config)
+    refuse_missing(config.tracking)
     if config.dry_run:
         _show_plan(config, folder, screen)
         return 0

@@ -3,7 +3,7 @@
 ``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation), ``alarms.jsonl``,
 ``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``credit/step_NNNNNN.jsonl.gz`` (``credit.py``; one line for some of
 them), ``unfinished/`` (``journal.py``), ``checkpoints/step_NNNNNN/``,
-``skipped/`` (updates that could not be taken), ``tensorboard/``, ``logs/``.
+``skipped/`` (updates that could not be taken), ``tensorboard/``, ``wandb/`` with ``wandb.json``, ``mlflow.json``, ``logs/``.
 """
 
 from __future__ import annotations
@@ -87,6 +87,10 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    def tracker(self, name: str) -> Path:
+        """Which of a tracker's runs this one is (``trackers/identity.py``)."""
+        return self.path / f"{name}.json"
 
     @property
     def logs(self) -> Path:

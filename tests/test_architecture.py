@@ -22,6 +22,7 @@ LAYERS = [
         "sdpo.actors",
         "sdpo.models",
         "sdpo.packing",
+        "sdpo.remaining",
     },
     {
         "sdpo.hindsight",
@@ -32,6 +33,7 @@ LAYERS = [
         "sdpo.guards",
         "sdpo.watchdog",
         "sdpo.journal",
+        "sdpo.trackers",
     },
     {
         "sdpo.rendering",
@@ -66,6 +68,9 @@ ROOMS = {
     "ray": ("sdpo.actors", "sdpo.rollout", "sdpo.learner.group", "sdpo.learner.answers", "sdpo.cluster"),
     "hydra": ("sdpo.compose", "sdpo.config"),
     "omegaconf": ("sdpo.compose", "sdpo.config"),
+    "wandb": ("sdpo.trackers",),
+    "mlflow": ("sdpo.trackers",),
+    "tensorboard": ("sdpo.trackers",),
 }
 LIGHT = (
     "sdpo.types",

@@ -46,6 +46,7 @@ from sdpo.config.run import (
     SamplingConfig,
 )
 from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
+from sdpo.config.tracking import MlflowConfig, WandbConfig, WandbMode
 from sdpo.config.warmup import PairsConfig, WarmupConfig
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "LiftSchedule",
     "LoraConfig",
     "LossMean",
+    "MlflowConfig",
     "ModelConfig",
     "Normalisation",
     "Offload",
@@ -94,6 +96,8 @@ __all__ = [
     "TeacherConfig",
     "TeacherKind",
     "TrackingConfig",
+    "WandbConfig",
+    "WandbMode",
     "WarmupConfig",
     "register",
 ]
