@@ -45,15 +45,18 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
+from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig, StrategyName
 from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
 from sdpo.config.warmup import PairsConfig, WarmupConfig
 
 __all__ = [
     "AlgorithmConfig",
     "BatchConfig",
+    "BudgetConfig",
     "CheckpointConfig",
     "ClusterConfig",
     "Config",
+    "DiscoveryConfig",
     "Divergence",
     "Dtype",
     "EnvConfig",
@@ -65,6 +68,7 @@ __all__ = [
     "Granularity",
     "Guard",
     "GuardsConfig",
+    "HardSetConfig",
     "HindsightConfig",
     "HintChoice",
     "LearnerConfig",
@@ -89,6 +93,9 @@ __all__ = [
     "SamplingConfig",
     "SandboxConfig",
     "SandboxIsolation",
+    "SearchConfig",
+    "SolveConfig",
+    "StrategyName",
     "SupportConfig",
     "SupportKind",
     "TeacherConfig",

@@ -12,6 +12,7 @@ from sdpo.config.algorithm import GRPOConfig, SDPOConfig
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
+from sdpo.config.solving import DiscoveryConfig, SolveConfig
 from sdpo.config.teacher import HindsightConfig, HintChoice
 from sdpo.config.warmup import WarmupConfig
 
@@ -103,6 +104,8 @@ def register() -> None:
     store.store(name="replay_schema", node=ReplayConfig)
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="warmup_schema", node=WarmupConfig)
+    store.store(name="solve_schema", node=SolveConfig)
+    store.store(name="discovery_schema", node=DiscoveryConfig)
     groups: dict[str, dict[str, type]] = {
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
         "model": {"model_schema": ModelConfig},
