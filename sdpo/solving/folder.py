@@ -63,6 +63,7 @@ class SearchFolder:
     def stand(self, learner: SearchLearner | None) -> tuple[Step, ...]:
         """The steps that count, with the learner brought to where they end; None: nobody learns. Else ``learner`` must be as it
         begins."""
+        self.path.mkdir(parents=True, exist_ok=True)
         steps = self.steps()
         if learner is not None:
             states = [state for state in checkpoint.checkpoints(self._states) if _number(state) <= len(steps)]
