@@ -23,6 +23,9 @@ usage: sdpo COMMAND [KEY=VALUE ...]
       --quiet                           one line a step instead of the live view
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
       lift=true                         and how much better it answers when it is shown a hint
+  sdpo solve env=code task=ID [KEY=VALUE ...]       one hard task, or a file with one, until it is solved: docs/test-time.md
+      tasks=all split=heldout           each of many; strategy=sdpo|best_of_k|multi_turn|sdpo_multi_turn
+  sdpo discovery env=code [KEY=VALUE ...]           strategies compared on hard tasks, at equal budgets
   sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             2,
         )
     except KeyboardInterrupt:
-        return _failed("stopped at once" + ("; the last checkpoint stands" if command == "train" else ""), 130)
+        return _failed("stopped at once" + _STANDS.get(command, ""), 130)
 
 
 def _failed(sentence: str, code: int) -> int:
@@ -89,6 +92,22 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.launch import run_evaluation
 
             return run_evaluation(evaluation)
+        case "solve", overrides:
+            from sdpo.compose import solve_config
+
+            words = [_FLAGS_OF_SEARCHES.get(word, word) for word in overrides]
+            solving = solve_config(words)
+            from sdpo.searches.command import run_solve
+
+            return run_solve(solving, words)
+        case "discovery", overrides:
+            from sdpo.compose import discovery_config
+
+            words = [_FLAGS_OF_SEARCHES.get(word, word) for word in overrides]
+            discovery = discovery_config(words)
+            from sdpo.discovery.command import run_discovery
+
+            return run_discovery(discovery, words)
         case "warmup", overrides:
             from sdpo.compose import warmup_config
 
@@ -133,6 +152,13 @@ def _run(command: str, rest: list[str]) -> int:
     raise UserError(f"a command must be one of those that `sdpo --help` lists; got {' '.join([command, *rest])!r}.")
 
 
+_STANDS = {
+    "train": "; the last checkpoint stands",
+    "solve": "; the same command continues the search",
+    "discovery": "; the same command continues",
+}
+"""What is left of a command that was interrupted."""
+_FLAGS_OF_SEARCHES = {"--quiet": "quiet=true"}
 _FLAGS = {"--dry-run": "dry_run=true", "--quiet": "tracking.quiet=true"}
 
 

@@ -55,11 +55,12 @@ LAYERS = [
         "sdpo.environments",
         "sdpo.compose",
         "sdpo.export",
+        "sdpo.solving",
     },
-    {"sdpo.lift", "sdpo.foreground", "sdpo.asking"},
+    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve"},
     {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
-    {"sdpo.training_run", "sdpo.warmup"},
-    {"sdpo.launch"},
+    {"sdpo.training_run", "sdpo.warmup", "sdpo.searches"},
+    {"sdpo.launch", "sdpo.discovery"},
     {"sdpo.cli"},
 ]
 ROOMS = {

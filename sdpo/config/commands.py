@@ -13,6 +13,7 @@ from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutCon
 from sdpo.config.native import native_dtype
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
+from sdpo.config.solving import DiscoveryConfig, SolveConfig
 from sdpo.config.teacher import HindsightConfig, HintChoice
 from sdpo.config.warmup import WarmupConfig
 
@@ -105,6 +106,8 @@ def register() -> None:
     store.store(name="replay_schema", node=ReplayConfig)
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="warmup_schema", node=WarmupConfig)
+    store.store(name="solve_schema", node=SolveConfig)
+    store.store(name="discovery_schema", node=DiscoveryConfig)
     groups: dict[str, dict[str, type]] = {
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
         "model": {"model_schema": ModelConfig},
