@@ -4,15 +4,15 @@ import { h, oneLine } from "./dom.js";
 import { clearFilters, numFilters, searched, showFilters } from "./filters.js";
 import { listen } from "./keys.js";
 import { moveOpen, showList, showOpen } from "./list.js";
-import { entryAt, filtered, follow, onNews, runs } from "./model.js";
+import { filtered, follow, onNews, runs } from "./model.js";
 import { overview } from "./overview.js";
-import { hideDock, markAgain, moveToken, showOpened, showToken } from "./reading.js";
+import { hideDock, known, markAgain, moveToken, showOpened, showToken } from "./reading.js";
 import { FILTERS, change, onChange, state } from "./state.js";
 
 const main = document.getElementById("main");
 const count = document.getElementById("count");
 let found = null; // of a search
-let seen = ""; // the entry of the open attempt, as it was drawn
+let seen = ""; // of the attempts that are shown, as they were drawn
 let searching = 0;
 let isPlaced = false; // the list has come to the attempt that a link opened
 
@@ -30,7 +30,7 @@ onNews((run, isNew) => {
   if (!isNew) return;
   if (run.number === state.run) void refilter(Boolean(state.words));
   if (state.view === "overview") showView({ keepsPlace: true });
-  else if (state.open && JSON.stringify(entryAt(state.open) ?? null) !== seen) showReading();
+  else if (state.open && known() !== seen) showReading();
   else if (!state.open) showView();
 });
 
@@ -80,7 +80,7 @@ function showView({ keepsPlace = false } = {}) {
 
 function showReading() {
   if (state.view === "overview") return;
-  seen = state.open ? JSON.stringify(entryAt(state.open) ?? null) : "";
+  seen = known();
   if (state.open && state.open.run < runs.length) return void showOpened();
   hideDock();
   main.replaceChildren(landing());

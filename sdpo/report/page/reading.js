@@ -8,6 +8,7 @@ import { ask, attemptsAt, entryAt, runs } from "./model.js";
 import { change, open, state } from "./state.js";
 import { Strip } from "./strip.js";
 
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 const main = document.getElementById("main");
 const dock = document.getElementById("dock");
 const strip = new Strip({ onLook: (place) => look(active, place), onChoose: (place) => place !== null && choose(active, place) });
@@ -16,19 +17,27 @@ dock.append(strip.element, shown);
 
 let views = []; // the open one, the one beside
 let active = null; // whose tokens the dock shows
+let before = null; // the attempt that was open
 let asked = 0; // answers may come out of order
+let kept = { of: null, place: null }; // what was put beside an attempt stays there when the other run goes on
+
+/** What is known of the attempts that are to be shown: where it has changed, they are shown anew. */
+export function known() {
+  return JSON.stringify(places().map((place) => entryAt(place) ?? null));
+}
 
 /** Show what the state says is open. */
 export async function showOpened() {
   const mine = ++asked;
-  const places = [state.open, runs.length > 1 ? counterpart() : null].filter(Boolean);
-  const records = await Promise.all(places.map((place) => ask("attempt", place).catch(() => null)));
+  const wanted = places();
+  const records = await Promise.all(wanted.map((place) => ask("attempt", place).catch(() => null)));
   if (mine !== asked) return;
-  views = places.flatMap((place, at) => (records[at] ? [new AttemptView({ ...place, isBeside: at === 1 }, records[at], handlers(at))] : []));
+  views = wanted.flatMap((place, at) => (records[at] ? [new AttemptView({ ...place, isBeside: at === 1 }, records[at], handlers(at))] : []));
   if (!records[0]) return main.replaceChildren(h("div", { className: "landing" }, h("h1", {}, "This attempt is not there (any more)."))), hideDock();
   const beside = runs.length > 1 && views.length < 2 ? h("article", { className: "attempt-view" }, absent()) : null;
   main.replaceChildren(h("div", { className: `reading${runs.length > 1 ? " is-beside" : ""}` }, ...views.map((view) => view.element), ...(beside ? [beside] : [])));
-  main.scrollTop = 0;
+  if (!same(before, state.open)) main.scrollTop = 0;
+  before = state.open;
   markFound(main, state.words);
   activate(views.find((view) => view.text) ?? null);
   showToken({ focuses: false });
@@ -56,6 +65,7 @@ export function moveToken(by, { toChanged = false } = {}) {
 /** Forget what is shown: another view is on. */
 export function hideDock() {
   dock.hidden = true;
+  before = null;
   views = [];
   active = null;
 }
@@ -64,15 +74,21 @@ export function markAgain() {
   markFound(main, state.words);
 }
 
+const places = () => (state.open ? [state.open, runs.length > 1 ? counterpart() : null].filter(Boolean) : []);
+
 /** The other run's attempt at the same task: the one chosen, or else of the nearest step, with a record if there is one. */
 function counterpart() {
   const own = entryAt(state.open);
   const other = runs[1 - state.open.run];
   if (state.beside?.run === other.number && entryAt(state.beside)) return state.beside;
   if (!own) return null;
+  if (same(kept.of, state.open) && entryAt(kept.place)?.task === own.task) return kept.place;
   const distance = (entry) => 4 * Math.abs(entry.step - own.step) + 2 * !entry.hasCredit + (entry.place !== own.place);
   const [best] = attemptsAt(other, own.task).sort((one, two) => distance(one) - distance(two));
-  return best ? { run: best.run, step: best.step, row: best.row } : null;
+  if (!best) return null;
+  const place = { run: best.run, step: best.step, row: best.row };
+  if (!other.hasMore) kept = { of: state.open, place };
+  return place;
 }
 
 function absent() {

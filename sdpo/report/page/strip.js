@@ -9,15 +9,21 @@ const WIDEST = 14; // pixels of a bar
 export class Strip {
   /** `onLook` and `onChoose` as those of the tokens. */
   constructor({ onLook, onChoose }) {
+    this.marked = null;
     this.canvas = h("canvas", { attributes: { role: "img", "aria-label": "Divergence of each token" } });
     this.labels = h("header");
-    this.element = h("div", { className: "strip" }, this.labels, this.canvas);
+    this.pointer = h("i", { className: "pointer", hidden: true });
+    this.element = h("div", { className: "strip" }, this.labels, h("div", { className: "bars" }, this.canvas, this.pointer));
     this.canvas.addEventListener("pointermove", (event) => onLook(this.#placeAt(event)));
     this.canvas.addEventListener("pointerleave", () => onLook(null));
     this.canvas.addEventListener("click", (event) => onChoose(this.#placeAt(event)));
     new ResizeObserver(() => this.draw()).observe(this.canvas);
-    addEventListener("theme", () => this.draw());
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    const recolour = () => {
+      this.colours = null;
+      this.draw();
+    };
+    addEventListener("theme", recolour);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
   }
 
   /** Show an attempt's tokens. */
@@ -30,7 +36,7 @@ export class Strip {
   /** Mark a token. */
   mark(place) {
     this.marked = place;
-    this.draw();
+    this.#point();
   }
 
   draw() {
@@ -44,7 +50,7 @@ export class Strip {
     pen.scale(scale, scale);
     const known = credit.divergence.filter((value) => value !== null);
     const most = Math.max(1e-9, ...reduced(known));
-    const colours = shades();
+    this.colours ??= shades();
     const each = this.#each();
     const columns = each >= 1 ? null : new Map(); // more tokens than pixels: of each column the most
     credit.divergence.forEach((value, place) => {
@@ -52,20 +58,21 @@ export class Strip {
       const left = Math.floor(place * each);
       if (columns && tall <= (columns.get(left) ?? 0)) return;
       columns?.set(left, tall);
-      pen.fillStyle = colours[shade(credits[place]) || "none"];
+      pen.fillStyle = this.colours[shade(credits[place]) || "none"];
       pen.fillRect(left, height - tall, Math.max(1, Math.floor(each) - (each >= 3 ? 1 : 0)), tall);
     });
-    if (this.marked !== null && this.marked !== undefined) this.#pointer(pen, Math.floor(this.marked * each), Math.max(1, each), height);
+    this.#point();
     this.labels.replaceChildren(
       h("span", {}, h("b", {}, "Divergence"), ` per token${this.kind && `, ${this.kind}`}`),
       h("span", {}, `${credit.tokens.length} tokens · mean ${number(known.length ? sum(known) / known.length : 0, 3)} · highest ${number(known.length ? most : 0)} nats`),
     );
   }
 
-  #pointer(pen, left, wide, height) {
-    pen.fillStyle = getComputedStyle(this.element).color;
-    pen.fillRect(left - 1, 0, 1, height);
-    pen.fillRect(left + Math.max(1, Math.floor(wide) - 1), 0, 1, height);
+  #point() {
+    this.pointer.hidden = !this.text || this.marked === null;
+    if (this.pointer.hidden) return;
+    this.pointer.style.left = `${Math.floor(this.marked * this.#each()) - 1}px`;
+    this.pointer.style.width = `${Math.max(1, Math.floor(this.#each()) - 1) + 2}px`;
   }
 
   #each() {
