@@ -20,7 +20,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
 
   sdpo train [KEY=VALUE ...]            train; e.g. sdpo train algorithm=grpo env=chemistry num_steps=20
       --dry-run                         resolve and check the config, start nothing
-      --quiet                           one line a step instead of the live view
+      --quiet                           one line a step instead of the live view; also of evaluate and warmup
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
       lift=true                         and how much better it answers when it is shown a hint
   sdpo solve env=code task=ID [KEY=VALUE ...]       one hard task, or a file with one, until it is solved: docs/test-time.md
@@ -88,7 +88,7 @@ def _run(command: str, rest: list[str]) -> int:
         case "evaluate", overrides:
             from sdpo.compose import evaluate_config
 
-            evaluation = evaluate_config(overrides)
+            evaluation = evaluate_config(["quiet=true" if word == "--quiet" else word for word in overrides])
             from sdpo.launch import run_evaluation
 
             return run_evaluation(evaluation)

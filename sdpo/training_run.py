@@ -128,7 +128,8 @@ class TrainingRun:
         checkpoint.sweep(self.folder.checkpoints)  # of a rank that died while it wrote; now nobody writes
         if where.checkpoint is not None:
             self.learner.restore(where.checkpoint)
-        self.terminal.restore(outcome.lines(self.folder.metrics), where.guards.alarms)
+        rows, evaluations = outcome.lines(self.folder.metrics), outcome.lines(self.folder.evaluations)
+        self.terminal.restore(rows, where.guards.alarms, evaluations)
         if why:
             source = "the start, as there is no checkpoint yet" if where.checkpoint is None else where.checkpoint.name
             seconds = time.monotonic() - began

@@ -22,7 +22,6 @@ LAYERS = [
         "sdpo.actors",
         "sdpo.models",
         "sdpo.packing",
-        "sdpo.remaining",
     },
     {
         "sdpo.hindsight",

@@ -40,6 +40,8 @@ class EvaluateConfig:
     top_p: float = 0.95
     lift: bool = False
     """Measure how much better the model answers under hindsight prompts: one more answer for each attempt with a hint."""
+    quiet: bool = False
+    """No live view."""
     logs_dir: str = "runs/evaluate"
     """Where the engines' output goes."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from sdpo.config import CheckpointConfig, Config, EnvConfig, EvaluationConfig, GRPOConfig, LiftSchedule, ModelConfig, SDPOConfig
-from sdpo.remaining import Part, Plan, Remaining, plan_of
+from sdpo.terminal.remaining import Part, Plan, Remaining, plan_of
 
 WITHIN = 0.2
 
