@@ -1,4 +1,6 @@
-"""``sdpo train | evaluate | warmup | export | replay | view | envs | doctor``. An error of the user's is a paragraph and exit code 2."""
+"""``sdpo train | evaluate | warmup | export | replay | view | envs | doctor``.
+
+An error of the user's is a paragraph and exit code 2."""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
-  sdpo view RUN [RUN2] [port=8770] [open=true]    a page over a run folder, or two: which tokens did hindsight change?
+  sdpo view RUN [RUN2]                  a page over a run folder, or two: which tokens did hindsight change?
+      host=127.0.0.1 port=8770 open=true
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
   sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers

@@ -66,6 +66,8 @@ ROOMS = {
     "ray": ("sdpo.actors", "sdpo.rollout", "sdpo.learner.group", "sdpo.learner.answers", "sdpo.cluster"),
     "hydra": ("sdpo.compose", "sdpo.config"),
     "omegaconf": ("sdpo.compose", "sdpo.config"),
+    "starlette": ("sdpo.report",),
+    "uvicorn": ("sdpo.report",),
 }
 LIGHT = (
     "sdpo.types",
