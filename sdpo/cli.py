@@ -1,4 +1,4 @@
-"""``sdpo train | evaluate | warmup | export | replay | view | report | profile | envs | doctor``.
+"""``sdpo train | evaluate | solve | discovery | warmup | export | replay | view | report | profile | envs | doctor``.
 
 An error of the user's is a paragraph and exit code 2.
 """
@@ -29,7 +29,8 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
-  sdpo view RUN [RUN2] [port=8770] [open=true]    a page over a run folder, or two: which tokens did hindsight change?
+  sdpo view RUN [RUN2]                  a page over a run folder, or two: which tokens did hindsight change?
+      host=127.0.0.1 port=8770 open=true
   sdpo report RUN [RUN ...]             run folders as one HTML file: curves, tables, times, alarms, attempts; to=report.html
   sdpo profile RUN                      where a step's time went, and what to change
   sdpo envs list                        the environments that are installed

@@ -71,6 +71,8 @@ ROOMS = {
     "wandb": ("sdpo.trackers",),
     "mlflow": ("sdpo.trackers",),
     "tensorboard": ("sdpo.trackers",),
+    "starlette": ("sdpo.report",),
+    "uvicorn": ("sdpo.report",),
 }
 LIGHT = (
     "sdpo.types",

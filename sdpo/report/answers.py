@@ -28,7 +28,7 @@ def as_json(value: object) -> bytes:
 
 def changes(index: RunIndex, since: int, *, has_more: bool) -> dict[str, object]:
     """What is new after the revision ``since``; 0 for everything."""
-    config = index.run.config()
+    config = index.config()
     return {
         "name": index.run.name,
         "path": str(index.run.path),

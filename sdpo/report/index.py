@@ -96,6 +96,7 @@ class RunIndex:
         self.run = run
         self.revision = 0
         self.steps: dict[int, Step] = {}
+        self._config: tuple[Signature | None, Record] = (None, {})
         self.metrics = Growing(run, run.files.metrics)
         self.evaluations = Growing(run, run.files.evaluations)
         self.alarms = Growing(run, run.files.alarms)
@@ -103,11 +104,11 @@ class RunIndex:
     def refresh(self, seconds: float) -> bool:
         """Whether something is left to be read. At least one file is read, however short the time."""
         until = time.monotonic() + seconds
-        for file in (self.metrics, self.evaluations, self.alarms):
-            self.revision += file.refresh(self.revision + 1)
+        for growing in (self.metrics, self.evaluations, self.alarms):
+            self.revision += growing.refresh(self.revision + 1)
         rollouts, credits = self.run.rollout_files(), self.run.credit_files()
-        for step in self.steps.keys() - rollouts.keys():
-            del self.steps[step]
+        for gone in self.steps.keys() - rollouts.keys():
+            del self.steps[gone]
             self.revision += 1
         for files, read in ((rollouts, self._read_rollouts), (credits, self._read_credits)):
             for number, file in files.items():
@@ -121,6 +122,13 @@ class RunIndex:
                 if time.monotonic() >= until:
                     return True
         return False
+
+    def config(self) -> Record:
+        """The run's, read again only when it was written again."""
+        found = signature(self.run.files.config)
+        if found != self._config[0]:
+            self._config = (found, self.run.config())
+        return self._config[1]
 
     def entry(self, step: int, row: int) -> Entry | None:
         known = self.steps.get(step)

@@ -79,7 +79,8 @@ def _wanted(tokens: list[str], right: list[str]) -> list[str]:
 def _student_share(token: str, wanted: str, is_solved: bool, draw: random.Random) -> float:
     if token != wanted:
         return draw.uniform(0.3, 0.85)
-    is_choice = is_solved and re.fullmatch(r" ?(low|high|lower|\d|return|True|False|<|>|append)", token) is not None
+    choices = r" ?(low|high|lower|\d|return|True|False|<|>|append)" if is_solved else r" ?(for|lower|return|and)"
+    is_choice = re.fullmatch(choices, token) is not None
     return draw.uniform(0.15, 0.45) if is_choice else min(0.995, draw.betavariate(30, 1))
 
 

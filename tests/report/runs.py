@@ -44,9 +44,7 @@ def write_run(
         write_step(tracker, step, skill + (0.75 - skill) * step / num_steps, group_size, draw, has_credit=algorithm == "sdpo")
         if step % 4 == 0:
             evaluate(tracker, step, skill + (0.7 - skill) * step / num_steps, draw)
-    tracker.alarm(
-        Alarm(guard=Guard.length, step=num_steps, sentence="Responses have grown to 1.6 times their length at the start.")
-    )
+    tracker.alarm(Alarm(guard=Guard.length, step=num_steps, sentence="Made up, so that there is one."))
     (run.checkpoints / f"step_{num_steps:06d}").mkdir()
     return run.path
 
