@@ -9,15 +9,17 @@ from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.markup import escape
+from rich.segment import ControlType
 
 from sdpo.guards.alarms import Alarm
 from sdpo.metrics import lift_in_words
 from sdpo.printable import printable
 from sdpo.terminal.remaining import Part, Plan, Remaining
 from sdpo.terminal.tables import alarm_line
-from sdpo.terminal.view import SHOWN, STOPPING, Seen, drawn, eta
+from sdpo.terminal.view import SHOWN, STOPPING, Drawn, Seen, drawn, eta
 
 _PARTS = {"evaluate": Part.evaluation, "lift": Part.lift, "save": Part.checkpoint}
 """Phases that are parts of a run beside its steps."""
@@ -32,6 +34,7 @@ class Terminal:
         self._seen = Seen(title=title, num_steps=num_steps)
         self._remaining = Remaining(plan or Plan(num_steps=num_steps))
         self._phase_since = time.monotonic()
+        self._drawn: Drawn | None = None
         self._live: Live | None = None
         if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
             self._live = Live(
@@ -171,10 +174,14 @@ class Terminal:
         return eta(self._eta_s(), self._seen.num_steps)
 
     def _view(self) -> RenderableType:
+        before = self._console.width
         self._fit()
+        if self._drawn is not None and self._console.width < before:
+            self._console.control(_erased(self._drawn.num_rows(self._console.width) - self._drawn.num_rows(before)))
         self._seen.phase_s = time.monotonic() - self._phase_since
         self._seen.eta_s = self._eta_s()
-        return drawn(self._seen, self._console.width)
+        self._drawn = drawn(self._seen, self._console.width)
+        return self._drawn.view
 
     def _fit(self) -> None:
         """The size is that of the console's own terminal, which its user may change at any time; rich would ask for that of the
@@ -183,6 +190,11 @@ class Terminal:
             size = os.get_terminal_size(self._console.file.fileno())
             if size.columns > 0:
                 self._console.size = size
+
+
+def _erased(num_rows: int) -> Control:
+    """Rows at the end of what was drawn, which rich will erase as many rows of as it has drawn."""
+    return Control(*[(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * num_rows)
 
 
 def _took(rows: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, float]]) -> dict[Part, list[float]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TypeVar
 
 from rich.cells import cell_len, set_cell_size
@@ -92,8 +93,21 @@ class _Line:
     style: str = ""
 
 
-def drawn(seen: Seen, width: int) -> RenderableType:
-    """The view, at most ``width`` columns wide, every line a line of the terminal."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The view as it was drawn."""
+
+    view: RenderableType
+    widths: Sequence[int]
+    """Columns of its lines."""
+
+    def num_rows(self, width: int) -> int:
+        """Rows of a terminal that was made ``width`` columns wide since, and has wrapped what was there."""
+        return sum(max(1, ceil(columns / max(width, 1))) for columns in self.widths)
+
+
+def drawn(seen: Seen, width: int) -> Drawn:
+    """At most ``width`` columns wide, every line a line of the terminal."""
     width = min(max(width, 1), WIDEST)
     is_framed = width >= _FRAMED
     inner = width - 4 if is_framed else width
@@ -101,8 +115,9 @@ def drawn(seen: Seen, width: int) -> RenderableType:
     lines = [*_laid_out(_now(seen, is_wordy), inner), Text(), *_laid_out(_numbers(seen, is_wordy), inner)]
     title = one_line(seen.title)
     if is_framed:
-        return Panel(Group(*lines), title=escape(title), width=width)
-    return Group(_cut(Text(title, style="bold"), inner), *lines)
+        return Drawn(view=Panel(Group(*lines), title=escape(title), width=width), widths=[width] * (len(lines) + 2))
+    lines.insert(0, _cut(Text(title, style="bold"), inner))
+    return Drawn(view=Group(*lines), widths=[line.cell_len for line in lines])
 
 
 def one_line(text: str) -> str:
@@ -156,7 +171,7 @@ def _numbers(seen: Seen, is_wordy: bool) -> list[_Line]:
     lines = [_Line(label=one_line(label), value=one_line(text)) for label, text in seen.notes.items()]
     for name, label, short, form in SHOWN:
         values = seen.history.get(name, [])
-        if values:
+        if any(values) or (values and name != "loss/supervised"):  # only of who supervises
             lines.append(_Line(label=label if is_wordy else short, value=form.format(values[-1]), curve=values))
     for step, success in _first_and_last(seen.heldout):
         lines.append(_Line(label=f"held-out, step {step}" if is_wordy else f"held-out {step}", value=f"{success:.1%}"))

@@ -12,6 +12,7 @@ from sdpo.config import Guard
 from sdpo.guards.alarms import Alarm
 from sdpo.terminal import Terminal, before_and_after, live, sample_attempt, sparkline
 from sdpo.terminal.remaining import Plan
+from sdpo.terminal.view import Seen, drawn
 
 ROW = {
     "success": 0.25, "reward": 0.25, "hindsight": 0.9, "response_tokens": 61.0, "tokens_per_s": 300.0, "time/step_s": 50.0,
@@ -71,6 +72,12 @@ def test_the_step_the_phase_and_the_end_can_be_read_at_any_width(width: int) -> 
     assert "12/30" in shown(plain)
     assert "generating" in shown(plain)
     assert "after the fi" in shown(plain)
+
+
+@pytest.mark.parametrize(("width", "narrower", "rows"), [(100, 99, 12), (100, 50, 12), (100, 40, 18), (60, 20, 18), (20, 7, 11)])
+def test_what_a_narrower_terminal_makes_of_the_view_is_known(width: int, narrower: int, rows: int) -> None:
+    """Else parts of it would stay on the screen: the frame's six lines have ``width`` columns each."""
+    assert drawn(Seen(title="sdpo", num_steps=3), width).num_rows(narrower) == rows
 
 
 def test_a_command_without_steps_shows_none_and_its_end_from_its_own_progress(monkeypatch: pytest.MonkeyPatch) -> None:
