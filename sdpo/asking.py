@@ -5,6 +5,7 @@ Shapes: P tasks a step, G attempts a task.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -53,6 +54,8 @@ class Listener(Protocol):
 
     def taken_over(self, completions: Sequence[Completion], total: int) -> None: ...
 
+    def judging(self, seconds: float) -> None: ...
+
 
 class Answers:
     """G attempts at each of a step's tasks, each verified as it ends, less those that a killed run already had."""
@@ -84,10 +87,18 @@ class Answers:
     def _attempts(
         self, what: Asked, prompts: Sequence[Prompt], listener: Listener
     ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
-        if prompts:
-            yield from attempts(
-                what.tasks_P, prompts, self._engine, self._verifier, self._renderer, self._sampling, listener.watch
-            )
+        if not prompts:
+            return
+        last_came = time.monotonic()
+
+        def watch(completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+            nonlocal last_came
+            for answer in listener.watch(completions, total):
+                last_came = time.monotonic()
+                yield answer
+
+        yield from attempts(what.tasks_P, prompts, self._engine, self._verifier, self._renderer, self._sampling, watch)
+        listener.judging(time.monotonic() - last_came)
 
 
 def _refuse_stale(groups_P: Sequence[Group], step: int, staleness: int) -> None:

@@ -144,6 +144,14 @@ class _TakenOver:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """``Listener.judging``, and when that was over; time.monotonic() seconds."""
+
+    seconds: float
+    ended: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Filled:
     """The batch, and when it was generated; time.monotonic() seconds."""
@@ -151,6 +159,9 @@ class _Filled:
     groups_P: tuple[Group, ...]
     began: float
     ended: float
+
+
+_Event = _Round | tuple[Prompt, Completion] | _TakenOver | _Judged | _Filled | BaseException
 
 
 class _GivenUp(Exception):
@@ -163,7 +174,9 @@ class _Batch:
     def __init__(self, what: Asked) -> None:
         self._what = what
         self.is_given_up = Event()
-        self._events: SimpleQueue[_Round | tuple[Prompt, Completion] | _TakenOver | _Filled | BaseException] = SimpleQueue()
+        self._events: SimpleQueue[_Round | tuple[Prompt, Completion] | _TakenOver | _Judged | _Filled | BaseException] = (
+            SimpleQueue()
+        )
 
     def fill(self, answers: Answers) -> None:
         """The thread's side."""
@@ -186,12 +199,18 @@ class _Batch:
     def taken_over(self, completions: Sequence[Completion], total: int) -> None:
         self._events.put(_TakenOver(completions, total))
 
+    def judging(self, seconds: float) -> None:
+        self._events.put(_Judged(seconds, ended=time.monotonic()))
+
     def awaited(self, log: StepLog, asked_at: float) -> tuple[Group, ...]:
         """The loop's side: the groups, once they are whole; until then ``log`` hears of the answers."""
         self._event = self._events.get()
         while not isinstance(self._event, _Filled | BaseException):
             if isinstance(self._event, _TakenOver):
                 log.taken_over(self._event.completions, self._event.total)
+                self._event = self._events.get()
+            elif isinstance(self._event, _Judged):  # as far as the step was there to wait
+                log.judging(max(0.0, min(self._event.seconds, self._event.ended - asked_at)))
                 self._event = self._events.get()
             else:
                 assert isinstance(self._event, _Round)

@@ -29,6 +29,8 @@ from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import RunFolder, plain
 from sdpo.run_report import EvaluationLog, StopRequest
 from sdpo.terminal import Terminal
+from sdpo.terminal.remaining import Plan, plan_of
+from sdpo.trackers.packages import refuse_missing
 from sdpo.training_run import TrainingRun, standing
 from sdpo.watchdog import Progress, Watchdog, WatchedVerifier
 
@@ -39,6 +41,7 @@ def run_training(config: Config) -> int:
     config.env.name = registry.anywhere(config.env.name)
     folder = RunFolder(Path(config.runs_dir).absolute() / config.name)
     folder.check(config)
+    refuse_missing(config.tracking)
     if config.dry_run:
         _show_plan(config, folder, screen)
         return 0
@@ -83,7 +86,7 @@ def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:
 
 def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> int | None:
     """Returns the signal that ended the run early, if one did."""
-    terminal = Terminal(screen, f"sdpo · {config.name}", config.num_steps, quiet=config.tracking.quiet)
+    terminal = Terminal(screen, f"sdpo · {config.name}", config.num_steps, plan=plan_of(config), quiet=config.tracking.quiet)
     stop, progress = StopRequest(), Progress()
     where = standing(config, folder)
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
@@ -151,7 +154,8 @@ def run_evaluation(config: EvaluateConfig) -> int:
         model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)
     )
     logs = Path(config.logs_dir).absolute()
-    terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 1)
+    plan = Plan(num_steps=0, evaluations=(0,), lifts=(0,) if config.lift else ())
+    terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 0, plan=plan, quiet=config.quiet)
     with chatter_into(logs / "driver.log", screen), connected(config.cluster), terminal, ExitStack() as at_end:
         engine = EngineFleet(
             model_path,

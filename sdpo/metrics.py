@@ -93,6 +93,7 @@ METRICS: Mapping[str, Metric] = {
     "policy_gradient_share": Metric(unit="share", meaning="λ of the blend, where alarms may raise it"),
     "teacher_refreshes": Metric(unit="refreshes", meaning="times the teacher became the policy, before this step"),
     "time/generate_s": Metric(unit="s", meaning="generation, with the verification beside it, as far as the step waits for it"),
+    "time/verify_s": Metric(unit="s", meaning="of time/generate_s: from the last completion until the last verdict"),
     "time/ahead_s": Metric(unit="s", meaning="generation before the step, beside earlier ones (`rollout.staleness` above 0)"),
     "time/hindsight_s": Metric(unit="s", meaning="hints, rendering and packing"),
     "time/learn_s": Metric(unit="s", meaning="the updates"),

@@ -19,7 +19,7 @@ def show(screen: Console, folder: RunFolder) -> None:
     evaluations = lines(folder.evaluations)
     if len(evaluations) >= 2:
         before, after = evaluations[0], evaluations[-1]
-        screen.print(before_and_after(before, after))
+        screen.print(before_and_after(before, after, screen.width))
         attempts = [attempt for attempt in after["attempts"] if "reward" in attempt]
         solved = next((attempt for attempt in attempts if attempt["reward"] >= 1.0), None)
         failed = next((attempt for attempt in attempts if attempt["reward"] < 1.0 and attempt["feedback"]), None)

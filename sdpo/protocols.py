@@ -143,6 +143,10 @@ class StepLog(Protocol):
         """What a run that was killed had sampled for the step, of ``total`` attempts that it learns from."""
         ...
 
+    def judging(self, seconds: float) -> None:
+        """How long verdicts were waited for when the last completion was there."""
+        ...
+
     def ahead(self, seconds: float) -> None:
         """How long the step's attempts were generated before it asked for them."""
         ...

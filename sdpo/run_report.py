@@ -76,6 +76,9 @@ class _StepLog:
         self.tokens_taken_over += num_tokens
         self._terminal.say(f"took over {len(completions)} of {total} attempts of step {self._step}")
 
+    def judging(self, seconds: float) -> None:
+        self.clock.seconds["verify"] = seconds
+
     def ahead(self, seconds: float) -> None:
         self.clock.seconds["ahead"] = seconds
 
@@ -111,6 +114,9 @@ class EvaluationLog:
         return _watched(completions, total, self._terminal, self._progress)
 
     def taken_over(self, completions: Sequence[Completion], total: int) -> None:
+        """Nothing to keep."""
+
+    def judging(self, seconds: float) -> None:
         """Nothing to keep."""
 
     def ahead(self, seconds: float) -> None:

@@ -1,40 +1,71 @@
-"""Metrics and rollouts out: JSON lines always, TensorBoard by config."""
+"""Metrics and rollouts out: JSON lines always, TensorBoard, W&B and MLflow by config."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdpo import journal
-from sdpo.config import TrackingConfig
+from sdpo.config import Config, TrackingConfig, WandbMode
 from sdpo.guards.alarms import Alarm
-from sdpo.run_folder import RunFolder
+from sdpo.run_folder import RunFolder, plain, records
+from sdpo.trackers.mlflow import Mlflow
+from sdpo.trackers.shelter import Sheltered
+from sdpo.trackers.sink import About, Record, Sink
+from sdpo.trackers.tensorboard import TensorBoard
+from sdpo.trackers.wandb import Wandb
 from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+
+def trackers_of(config: Config, folder: RunFolder, tell: Callable[[str], None]) -> tuple[Sheltered, ...]:
+    """The run's trackers, started, each with what was recorded before and it does not have: a tracker may have been out of reach,
+    or not asked for. ``tell`` is called from threads of theirs."""
+    about = About(name=config.name, tags=config.tracking.tags, config=plain(config))
+    wandb, mlflow = config.tracking.wandb, config.tracking.mlflow
+    late: list[Sheltered] = []
+    if wandb.mode is not WandbMode.none:
+        late.append(Sheltered("W&B", partial(Wandb, wandb, about, folder.path, folder.tracker("wandb")), tell))
+    if mlflow.enabled:
+        uri = mlflow.uri or f"sqlite:///{folder.path.parent / 'mlflow.db'}"
+        late.append(Sheltered("MLflow", partial(Mlflow, mlflow, uri, about, folder.tracker("mlflow")), tell))
+    for sink in late:
+        for record in _recorded(folder):
+            sink.record(record)
+    local = [Sheltered("TensorBoard", partial(TensorBoard, folder.tensorboard), tell)] if config.tracking.tensorboard else []
+    return (*local, *late)
+
+
+def _recorded(folder: RunFolder) -> Iterator[Record]:
+    found = [(line, is_look) for is_look in (False, True) for line in records(folder.evaluations if is_look else folder.metrics)]
+    kept = [Record(step=int(str(line["step"])), is_evaluation=is_look, metrics=_numbers(line)) for line, is_look in found]
+    yield from sorted(kept, key=lambda record: record.row)
+
+
+def _numbers(line: Mapping[str, object]) -> dict[str, float]:
+    return {name: float(value) for name, value in line.items() if name not in ("step", "k") and isinstance(value, int | float)}
 
 
 class Tracker:
     """Writes a run's records, each line whole and flushed before the next step begins."""
 
-    def __init__(self, folder: RunFolder, config: TrackingConfig, *, first_step: int) -> None:
-        """``first_step``: records of this step and later are superseded by what is written now."""
+    def __init__(self, folder: RunFolder, config: TrackingConfig, sinks: Sequence[Sink] = ()) -> None:
+        """``sinks`` get the numbers too."""
         self._folder = folder
         self._config = config
-        self._tensorboard: SummaryWriter | None = None
-        if config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+        self._sinks = sinks
 
-            self._tensorboard = SummaryWriter(str(folder.tensorboard), purge_step=first_step)
+    def go_back(self, step: int) -> None:
+        """To be called before a run goes on after ``step`` steps: records of later ones are superseded by what is written now."""
+        for sink in self._sinks:
+            sink.go_back(step)
 
     def step(self, step: int, metrics: Metrics) -> None:
         _append(self._folder.metrics, {"step": step, **rounded(metrics)})
-        self._scalars(step, metrics)
+        self._tell(Record(step=step, is_evaluation=False, metrics=rounded(metrics)))
 
     def rollouts(self, step: int, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         """Every attempt of a step, one line each, replacing what an interrupted try at the same step left."""
@@ -70,7 +101,7 @@ class Tracker:
                 line for group, hints_G in zip(lift.groups, lift.hints, strict=True) for line in _attempts(group, hints_G)
             ]
         _append(self._folder.evaluations, record)
-        self._scalars(step, metrics)
+        self._tell(Record(step=step, is_evaluation=True, metrics=rounded(metrics)))
 
     def alarm(self, alarm: Alarm) -> None:
         record = {"step": alarm.step, "guard": alarm.guard.value, "sentence": alarm.sentence}
@@ -80,15 +111,9 @@ class Tracker:
         """A checkpoint stands: the first ``step`` steps will not be repeated."""
         journal.forget(self._folder.unfinished, step)
 
-    def close(self) -> None:
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
-    def _scalars(self, step: int, metrics: Metrics) -> None:
-        if self._tensorboard is not None:
-            for name, value in metrics.items():
-                self._tensorboard.add_scalar(name, value, step)
-            self._tensorboard.flush()
+    def _tell(self, record: Record) -> None:
+        for sink in self._sinks:
+            sink.record(record)
 
 
 def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, object]]:

@@ -25,7 +25,8 @@ from sdpo.run_report import RunReport, StopRequest
 from sdpo.success_buffer import SuccessBuffer, remembered
 from sdpo.task_stream import TaskStream
 from sdpo.terminal import Terminal
-from sdpo.tracking import Tracker
+from sdpo.trackers.shelter import closed
+from sdpo.tracking import Tracker, trackers_of
 from sdpo.train import train
 from sdpo.watchdog import Progress
 
@@ -88,11 +89,19 @@ class TrainingRun:
 
     def go_on(self, where: Standing) -> None:
         """To its last step, or until it is asked to stop. Raises MachineError where the learner is lost too often."""
+        sinks = trackers_of(self.config, self.folder, self.terminal.warn)
+        try:
+            self._go_on(where, Tracker(self.folder, self.config.tracking, sinks))
+        finally:
+            closed(sinks)
+
+    def _go_on(self, where: Standing, tracker: Tracker) -> None:
         why, num_restarts, most = "", 0, self.config.learner.max_restarts
         while True:
             try:
                 self._stand(where, why)
-                self._train(where)
+                tracker.go_back(where.step)
+                self._train(where, tracker)
                 return
             except MachineError as error:
                 is_lost = isinstance(error, LearnerLost) or not self.learner.is_whole
@@ -119,14 +128,14 @@ class TrainingRun:
         checkpoint.sweep(self.folder.checkpoints)  # of a rank that died while it wrote; now nobody writes
         if where.checkpoint is not None:
             self.learner.restore(where.checkpoint)
-        self.terminal.restore(outcome.lines(self.folder.metrics), where.guards.alarms)
+        rows, evaluations = outcome.lines(self.folder.metrics), outcome.lines(self.folder.evaluations)
+        self.terminal.restore(rows, where.guards.alarms, evaluations)
         if why:
             source = "the start, as there is no checkpoint yet" if where.checkpoint is None else where.checkpoint.name
             seconds = time.monotonic() - began
             self.terminal.warn(f"{why}; the learner was rebuilt in {seconds:.1f} s from {source}, and the run goes on")
 
-    def _train(self, where: Standing) -> None:
-        tracker = Tracker(self.folder, self.config.tracking, first_step=where.step + 1)
+    def _train(self, where: Standing, tracker: Tracker) -> None:
         tasks = TaskStream(tasks=self.ready.train, seed=self.config.seed)
         journal = Journal(self.folder.unfinished, step=where.step)
         rollouts = rollouts_of(self.config, tasks, self.engine, self.verifier, self.ready.renderer, journal)
@@ -147,4 +156,3 @@ class TrainingRun:
             )
         finally:
             rollouts.close()
-            tracker.close()

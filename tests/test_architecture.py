@@ -32,6 +32,7 @@ LAYERS = [
         "sdpo.guards",
         "sdpo.watchdog",
         "sdpo.journal",
+        "sdpo.trackers",
     },
     {
         "sdpo.rendering",
@@ -53,11 +54,12 @@ LAYERS = [
         "sdpo.environments",
         "sdpo.compose",
         "sdpo.export",
+        "sdpo.solving",
     },
-    {"sdpo.lift", "sdpo.foreground", "sdpo.asking"},
+    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve"},
     {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
-    {"sdpo.training_run", "sdpo.warmup"},
-    {"sdpo.launch"},
+    {"sdpo.training_run", "sdpo.warmup", "sdpo.searches"},
+    {"sdpo.launch", "sdpo.discovery"},
     {"sdpo.cli"},
 ]
 ROOMS = {
@@ -68,6 +70,9 @@ ROOMS = {
     "omegaconf": ("sdpo.compose", "sdpo.config"),
     "starlette": ("sdpo.report",),
     "uvicorn": ("sdpo.report",),
+    "wandb": ("sdpo.trackers",),
+    "mlflow": ("sdpo.trackers",),
+    "tensorboard": ("sdpo.trackers",),
 }
 LIGHT = (
     "sdpo.types",

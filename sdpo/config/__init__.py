@@ -45,15 +45,19 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
+from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig, StrategyName
 from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
+from sdpo.config.tracking import MlflowConfig, WandbConfig, WandbMode
 from sdpo.config.warmup import PairsConfig, WarmupConfig
 
 __all__ = [
     "AlgorithmConfig",
     "BatchConfig",
+    "BudgetConfig",
     "CheckpointConfig",
     "ClusterConfig",
     "Config",
+    "DiscoveryConfig",
     "Divergence",
     "Dtype",
     "EnvConfig",
@@ -65,12 +69,14 @@ __all__ = [
     "Granularity",
     "Guard",
     "GuardsConfig",
+    "HardSetConfig",
     "HindsightConfig",
     "HintChoice",
     "LearnerConfig",
     "LiftSchedule",
     "LoraConfig",
     "LossMean",
+    "MlflowConfig",
     "ModelConfig",
     "Normalisation",
     "Offload",
@@ -89,11 +95,16 @@ __all__ = [
     "SamplingConfig",
     "SandboxConfig",
     "SandboxIsolation",
+    "SearchConfig",
+    "SolveConfig",
+    "StrategyName",
     "SupportConfig",
     "SupportKind",
     "TeacherConfig",
     "TeacherKind",
     "TrackingConfig",
+    "WandbConfig",
+    "WandbMode",
     "WarmupConfig",
     "register",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from sdpo.config.rules import at_least, between, positive, probability
+from sdpo.config.tracking import MlflowConfig, WandbConfig, refuse_odd_tags
 
 
 class Dtype(Enum):
@@ -238,9 +239,14 @@ class TrackingConfig:
     ``sdpo view``). 0: none."""
     credit_top: int = 5
     """Most probable tokens of student and teacher that are kept at each position."""
+    tags: list[str] = field(default_factory=list)
+    """Words by which W&B and MLflow find the run."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)
     quiet: bool = False
     """No live view: one line a step."""
 
     def __post_init__(self) -> None:
         between("tracking.credit_share", self.credit_share, 0.0, 1.0)
         at_least("tracking.credit_top", self.credit_top, 1, "a position has a most probable token")
+        refuse_odd_tags(self.tags)

@@ -25,9 +25,10 @@ from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import plain
 from sdpo.run_report import EvaluationLog, StopRequest
 from sdpo.terminal import Terminal
+from sdpo.terminal.remaining import Plan
 from sdpo.types import Sampling
 from sdpo.warmup.exploration import Explored, explore
-from sdpo.warmup.measurement import Examiner, Measured, in_words, table
+from sdpo.warmup.measurement import KINDS, Examiner, Measured, in_words, table
 from sdpo.warmup.pairs import Pairs, counts, make_pairs
 from sdpo.warmup.preparation import Ready, prepare
 from sdpo.warmup.schedule import shares, updates
@@ -74,7 +75,9 @@ def run_warmup(config: WarmupConfig) -> int:
 
 def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) -> Outcome:
     began = time.monotonic()
-    terminal = Terminal(screen, f"sdpo warmup · {ready.environment.name}", config.num_updates, quiet=config.quiet)
+    terminal = Terminal(
+        screen, f"sdpo warmup · {ready.environment.name}", config.num_updates, plan=_plan(config), quiet=config.quiet
+    )
     log = EvaluationLog(terminal)
     with connected(config.cluster), terminal, stopping(StopRequest(), terminal), ExitStack() as at_end:
         engine, learner, verifier = _started(config, ready, terminal)
@@ -113,6 +116,12 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
         terminal.phase("save")
         _write(learner, target, config, outcome)
     return outcome
+
+
+def _plan(config: WarmupConfig) -> Plan:
+    """What is measured before the updates is measured after them; that there is something to explore first is not part of it."""
+    looks = (0, config.num_updates) if config.evaluation.num_tasks else ()
+    return Plan(num_steps=config.num_updates, evaluations=looks, lifts=[step for step in looks for _ in KINDS])
 
 
 def _started(config: WarmupConfig, ready: Ready, terminal: Terminal) -> tuple[EngineFleet, LearnerGroup, VerifierPool]:

@@ -106,7 +106,7 @@ class Gym:
             Place(rank=0, num_ranks=1, rendezvous=f"file://{self.folder.absolute()}/.meet-{os.getpid()}"),
         )
         terminal = Terminal(Console(file=io.StringIO()), config.name, config.num_steps, quiet=True)
-        tracker, guards = Tracker(folder, config.tracking, first_step=1), Guards(config)
+        tracker, guards = Tracker(folder, config.tracking), Guards(config)
         tasks, verifier = TaskStream(tasks=ready.train, seed=config.seed), LocalVerifier(ready.environment)
         train(
             config,
@@ -122,7 +122,6 @@ class Gym:
             references=ready.references,
             successes=remembered(config.algorithm, ()),
         )
-        tracker.close()
         return _curve(case, folder)
 
     def _config(self, case: Case) -> Any:

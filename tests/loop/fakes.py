@@ -161,6 +161,8 @@ class FakeReport:
     hints_seen: list[Sequence[Sequence[Hint | None]]] = field(default_factory=list)
     watched: list[tuple[int, int]] = field(default_factory=list)
     """Of each time that completions were waited for: how many came, and how many were to come."""
+    judgings: list[float] = field(default_factory=list)
+    """Of each step, how long verdicts were waited for after the last completion."""
     takeovers: list[tuple[int, int]] = field(default_factory=list)
     """Of each time that attempts were taken over from a killed run: how many, of how many."""
 
@@ -200,6 +202,9 @@ class FakeReport:
 
     def taken_over(self, completions: Sequence[Completion], total: int) -> None:
         self.takeovers.append((len(completions), total))
+
+    def judging(self, seconds: float) -> None:
+        self.judgings.append(seconds)
 
     def ahead(self, seconds: float) -> None:
         """Not looked at."""

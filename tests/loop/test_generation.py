@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sdpo import generation
+from sdpo import asking, generation
 from sdpo.config import AlgorithmConfig, EvaluationConfig, LiftSchedule, RolloutConfig
 from sdpo.errors import MachineError, UserError
-from sdpo.types import Attempt, Completion, Finish, Group, Metrics, Prompt, Sampling, SetAside, Task, Update
-from tests.loop.fakes import FakeEngine, FakeLearner, FakeVerifier
+from sdpo.task_stream import TaskStream
+from sdpo.types import Attempt, Completion, Finish, Group, Metrics, Prompt, Sampling, SetAside, Task, Update, Verdict
+from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier
 from tests.loop.run import TASKS, Run, is_heldout
 
 TEACHERS = 66
@@ -117,6 +118,65 @@ def test_on_policy_every_step_learns_from_its_own_weights() -> None:
     run = Run(Counting)
     assert [versions(groups_P) for groups_P in run.report.groups_seen] == [{0}, {1}, {2}]
     assert not is_generating()
+
+
+class Clock:
+    """Stands still but where a verdict is awaited."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+
+    def verify(
+        self: FakeVerifier, tasks_P: Sequence[Task], completions: Iterable[tuple[Prompt, Completion]]
+    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        """Half a second a verdict, three of eight before the last completion."""
+        waiting: list[tuple[Prompt, Completion]] = []
+        for answer in completions:
+            if len(waiting) < 3:
+                clock.now += 0.5
+            waiting.append(answer)
+        for prompt, completion in waiting:
+            clock.now += 0.5 if prompt.attempt_index > 0 else 0.0
+            yield prompt, Attempt(completion=completion, verdict=Verdict(reward=0.0, feedback="no"))
+
+    for module in (asking, generation):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(FakeVerifier, "verify", verify)
+    return clock
+
+
+def test_the_time_from_the_last_completion_to_the_last_verdict_is_known(clock: Clock) -> None:
+    run = Run(Counting, heldout=())
+    assert run.report.judgings == [3.0, 3.0, 3.0]  # 2 tasks with 4 attempts, the first of which is judged at once
+
+
+@pytest.mark.parametrize(("asked_at", "expected"), [(0.0, 3.0), (101.5, 3.0), (103.25, 1.25), (104.5, 0.0), (999.0, 0.0)])
+def test_of_a_batch_that_was_generated_ahead_that_time_counts_which_the_step_waited(
+    clock: Clock, asked_at: float, expected: float
+) -> None:
+    """Completions from 100 to 101.5, verdicts until 104.5."""
+    run = Run(Counting, heldout=(), num_steps=1)
+    clock.now = 100.0
+    questions = asking.Questions(run.config, TaskStream(tasks=TASKS, seed=0), FakeRenderer())
+    answers = asking.Answers(run.config, run.engine, FakeVerifier(), FakeRenderer(), journal=None)
+    batch = generation._Batch(questions.of(0))
+    batch.fill(answers)
+    run.report.judgings.clear()
+    batch.awaited(run.report, asked_at)
+    assert run.report.judgings == [expected]
+
+
+def test_a_step_that_takes_everything_over_waited_for_no_verdict(tmp_path: Path) -> None:
+    Run(Counting, journal=tmp_path, num_steps=1)
+    assert Run(Counting, journal=tmp_path, num_steps=1).report.judgings == []
 
 
 def test_a_stop_gives_up_what_is_under_way() -> None:

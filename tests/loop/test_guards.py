@@ -107,7 +107,7 @@ class Run:
                 super().load(weights, version=version)
                 stop.is_set = version >= stop_after
 
-        report = RunReport(terminal, Tracker(self.folder, self.config.tracking, first_step=first + 1), stop, guards)
+        report = RunReport(terminal, Tracker(self.folder, self.config.tracking), stop, guards)
         engine, verifier, renderer = Engine(self.events), FakeVerifier(), FakeRenderer()
         rollouts = rollouts_of(self.config, TaskStream(tasks=TASKS, seed=0), engine, verifier, renderer)
         train(

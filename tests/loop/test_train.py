@@ -214,7 +214,7 @@ def test_a_resumed_run_shows_the_same_remembered_successes(killed_after: int, tm
 
     folder = RunFolder(tmp_path)
     folder.rollouts.mkdir()
-    tracker = Tracker(folder, TrackingConfig(tensorboard=False), first_step=1)
+    tracker = Tracker(folder, TrackingConfig(tensorboard=False))
     for step in range(killed_after):
         tracker.rollouts(step + 1, whole.report.groups_seen[step], whole.report.hints_seen[step])
     recalled = remembered(algorithm, folder.rollouts_up_to(killed_after))

@@ -54,7 +54,7 @@ def begun(folder: Path, *words: str) -> tuple[RunFolder, Tracker]:
     config = replace(_config(*words), runs_dir=str(folder.parent), name=folder.name)
     run = RunFolder(folder)
     run.claim(config)
-    return run, Tracker(run, config.tracking, first_step=1)
+    return run, Tracker(run, config.tracking)
 
 
 @cache

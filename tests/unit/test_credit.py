@@ -109,8 +109,7 @@ def test_a_template_that_rewrites_the_message_has_no_places():
 
 def test_hostile_text_survives_as_text(tmp_path: Path):
     hostile = "</script>\x1b[31m\x00\u2028\ud800é"
-    tracker, file = written(tmp_path, [record(hostile, tuple(range(len(hostile))))])
-    tracker.close()
+    _, file = written(tmp_path, [record(hostile, tuple(range(len(hostile))))])
     raw = gzip.decompress(file.read_bytes())
     assert raw.isascii()
     assert raw.count(b"\n") == 1
@@ -119,7 +118,7 @@ def test_hostile_text_survives_as_text(tmp_path: Path):
 
 def written(folder: Path, records: list[dict[str, object]]) -> tuple[Tracker, Path]:
     run = RunFolder(folder)
-    tracker = Tracker(run, TrackingConfig(tensorboard=False), first_step=1)
+    tracker = Tracker(run, TrackingConfig(tensorboard=False))
     tracker.credit(3, records)
     return tracker, run.credit_of(3)
 
@@ -135,8 +134,7 @@ def test_the_same_records_are_the_same_bytes_and_a_repeated_step_replaces_them(t
 
 
 def test_steps_that_will_be_repeated_are_forgotten(tmp_path: Path):
-    tracker, file = written(tmp_path, [record()])
-    tracker.close()
+    _, file = written(tmp_path, [record()])
     RunFolder(tmp_path).forget_after(3)
     assert file.exists()
     RunFolder(tmp_path).forget_after(2)

@@ -158,7 +158,7 @@ def test_a_steps_file_goes_with_the_checkpoint_that_it_need_not_be_repeated_from
     journal = Journal(folder.unfinished, step=0)
     for step in (1, 2, 3):
         write(journal.page(step, PROMPTS, oldest_version=0), [(PROMPTS[0], attempt())])
-    tracker = Tracker(folder, TrackingConfig(tensorboard=False), first_step=1)
+    tracker = Tracker(folder, TrackingConfig(tensorboard=False))
     tracker.saved(2)
     assert [file.name for file in folder.unfinished.iterdir()] == ["step_000003.jsonl"]
     Journal(folder.unfinished, step=3)

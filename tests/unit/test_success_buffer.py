@@ -84,7 +84,7 @@ def folder(tmp_path: Path) -> RunFolder:
     """A run that wrote the rollouts of all steps."""
     run = RunFolder(tmp_path)
     run.rollouts.mkdir()
-    tracker = Tracker(run, TrackingConfig(tensorboard=False), first_step=1)
+    tracker = Tracker(run, TrackingConfig(tensorboard=False))
     for step, groups in enumerate(STEPS, start=1):
         tracker.rollouts(step, groups, [[None] * len(one.attempts) for one in groups])
     return run

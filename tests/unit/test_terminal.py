@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from sdpo.config import Guard
 from sdpo.guards.alarms import Alarm
-from sdpo.terminal import Terminal, before_and_after, sample_attempt, sparkline
+from sdpo.terminal import Terminal, before_and_after, live, sample_attempt, sparkline
+from sdpo.terminal.remaining import Plan
 
 ROW = {
     "success": 0.25, "reward": 0.25, "hindsight": 0.9, "response_tokens": 61.0, "tokens_per_s": 300.0, "time/step_s": 50.0,
@@ -26,22 +28,101 @@ def shown(screen: Console) -> str:
     return screen.file.getvalue()
 
 
-@pytest.mark.parametrize("width", [40, 100, 200])
-def test_the_live_view_draws_before_during_and_after_a_step(width: int) -> None:
+WIDTHS = [1, 2, 20, 35, 36, 40, 60, 79, 100, 200]
+HOSTILE = "[red]x[/nope]\x1b[2J\x07\r\n\u202e\ud800" + "long " * 2000
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_line_of_the_live_view_is_longer_than_the_terminal_is_wide(width: int) -> None:
+    """Nor does any wrap: the view has as many lines at 20 columns as at 200, but for its frame."""
     plain = console(is_terminal=False, width=width)
     with Terminal(console(is_terminal=True, width=width), "sdpo · [test]", 3) as terminal:
-        plain.print(terminal._view())
+        heights = [drawn_on(plain, terminal)]
         terminal.phase("generate")
         terminal.step_begins(1)
         terminal.progress(3, 48, 180)
+        heights.append(drawn_on(plain, terminal))
+        terminal.step_ends(1, {**ROW, "entropy": float("nan"), "divergence": float("inf")})
+        terminal.evaluation(1, {**LOOK, **LIFT})
+        terminal.note("best so far", HOSTILE)
+        terminal.note(HOSTILE, "1")
+        terminal.stop_was_asked()
+        heights.append(drawn_on(plain, terminal))
+    text = shown(plain)
+    assert max(map(cell_len, text.splitlines())) <= width
+    assert not any(character in text for character in "\x1b\x07\r\u202e\ud800")
+    frame = 2 if width >= 36 else 1
+    assert heights == [frame + 3 + 1, frame + 3 + 1, frame + 3 + 1 + 7 + 2 + 2]
+
+
+def drawn_on(plain: Console, terminal: Terminal) -> int:
+    before = shown(plain).count("\n")
+    plain.print(terminal._view())
+    return shown(plain).count("\n") - before
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 100])
+def test_the_step_the_phase_and_the_end_can_be_read_at_any_width(width: int) -> None:
+    plain = console(is_terminal=False, width=width)
+    with Terminal(console(is_terminal=True, width=width), "sdpo", 30) as terminal:
+        terminal.phase("generate")
+        terminal.step_begins(12)
         plain.print(terminal._view())
-        terminal.step_ends(1, ROW)
-        terminal.evaluation(1, {"heldout/success": 0.3, "heldout/success_se": 0.04})
+    assert "12/30" in shown(plain)
+    assert "generating" in shown(plain)
+    assert "after the fi" in shown(plain)
+
+
+def test_a_command_without_steps_shows_none_and_its_end_from_its_own_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, plain = Clock(), console(is_terminal=False)
+    monkeypatch.setattr(live, "time", clock)
+    with Terminal(console(is_terminal=True), "sdpo evaluate", 0, plan=Plan(num_steps=0, evaluations=(0,))) as terminal:
+        terminal.phase("evaluate")
+        plain.print(terminal._view())
+        clock.now = 30.0
+        terminal.progress(50, 200, 6000)
         plain.print(terminal._view())
     text = shown(plain)
-    assert "ETA" in text
-    assert "sdpo · [test]" in text
-    assert max(map(len, text.splitlines())) <= width
+    assert "step" not in text.replace("after the first", "")
+    assert "ETA  after the first answers" in text
+    assert "50/200 · 200 tokens/s" in text
+    assert "ETA  1 min 30 s" in text
+
+
+def test_what_a_command_notes_is_a_line_of_the_view_or_said_when_it_changes() -> None:
+    plain, screen = console(is_terminal=False), console(is_terminal=False)
+    with Terminal(console(is_terminal=True), "sdpo solve", 3) as seen:
+        for best in ("0.25", "0.75"):
+            seen.note("best so far", best)
+        plain.print(seen._view())
+    assert "best so far  0.75" in shown(plain)
+    assert "0.25" not in shown(plain)
+    with Terminal(screen, "sdpo solve", 3) as terminal:
+        for best in ("0.25", "0.25", "0.75"):
+            terminal.note("best so far", best)
+    assert shown(screen) == "best so far: 0.25\nbest so far: 0.75\n"
+
+
+def test_of_many_evaluations_the_first_and_the_last_are_shown() -> None:
+    plain = console(is_terminal=False)
+    with Terminal(console(is_terminal=True), "sdpo", 90) as terminal:
+        for step in range(0, 90, 3):
+            terminal.evaluation(step, LOOK)
+        plain.print(terminal._view())
+    assert [step for step in range(90) if f"held-out, step {step} " in shown(plain)] == [0, 84, 87]
+
+
+def test_a_continued_run_shows_what_it_had_found_on_heldout_tasks() -> None:
+    plain = console(is_terminal=False)
+    looks = [{**LOOK, **LIFT, "step": 0, "time/evaluate_s": 9.0}, {**LOOK, "step": 2, "time/evaluate_s": 5.0}]
+    with Terminal(console(is_terminal=True), "sdpo", 9) as terminal:
+        terminal.restore([{**ROW, "step": 1}, {**ROW, "step": 2}], (), looks)
+        plain.print(terminal._view())
+        terminal.restore([{**ROW, "step": 1}, {**ROW, "step": 2}], (), looks)
+        assert terminal._seen.heldout == [(0, 0.3), (2, 0.3)]
+    assert "teacher lift, step 0" in shown(plain)
+    assert "ETA" in shown(plain)
+    assert "5 min 50 s" in shown(plain)
 
 
 LOOK = {"heldout/success": 0.3, "heldout/success_se": 0.04, "heldout/pass_at_k": 0.5, "heldout/response_tokens": 61.0}
@@ -81,15 +162,33 @@ def test_the_lift_before_and_after_is_in_the_table_where_it_is_known() -> None:
     assert shown(screen).count("teacher lift") == 2
 
 
-def test_without_a_terminal_there_is_one_line_a_step() -> None:
+class Clock:
+    """Stands still unless it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_without_a_terminal_there_is_one_line_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(live, "time", clock)
     screen = console(is_terminal=False, width=80)
-    with Terminal(screen, "sdpo", 3) as terminal:
-        terminal.step_begins(2)
-        terminal.step_ends(2, ROW)
+    with Terminal(screen, "sdpo", 3, plan=Plan(num_steps=3, evaluations=(0, 3), checkpoints=(3,))) as terminal:
+        terminal.restore([])
+        terminal.phase("evaluate")
+        clock.now = 200.0
+        for step in (1, 2):
+            terminal.step_begins(step)
+            terminal.phase("generate")
+            clock.now += 50.0
+            terminal.step_ends(step, ROW)
     lines = shown(screen).splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("step 2/3  success 25.0%")
-    assert lines[0].endswith("ETA 0 min 50 s")
+    assert len(lines) == 2
+    assert lines[1].startswith("step 2/3  success 25.0%")
+    assert lines[1].endswith("ETA 4 min 10 s")
 
 
 def test_an_asked_for_stop_is_shown_in_the_view_and_said_where_there_is_none() -> None:
@@ -135,7 +234,7 @@ def test_what_is_run_again_is_forgotten() -> None:
             terminal.step_ends(step + 1, ROW)
         terminal.restore([{**ROW, "step": 1}])
         plain.print(terminal._view())
-        assert terminal._history["success"] == [ROW["success"]]
+        assert terminal._seen.history["success"] == [ROW["success"]]
         terminal.restore([])
         plain.print(terminal._view())
     assert shown(plain).count("held-out, step 0") == shown(plain).count("held-out, step 1") == 1
@@ -170,3 +269,19 @@ def test_the_table_shows_both_evaluations_and_their_difference() -> None:
 def test_a_sparkline_spans_its_lowest_and_highest_value() -> None:
     assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
     assert sparkline([2.0, 2.0]) == "▁▁"
+
+
+def test_a_sparkline_of_what_is_no_number_has_gaps() -> None:
+    assert sparkline([0.0, float("nan"), float("inf"), 1.0]) == "▁  █"
+    assert sparkline([float("nan")]) == " "
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 71, 72, 100])
+def test_the_table_at_the_end_fits_and_says_the_same_on_a_narrow_terminal(width: int) -> None:
+    screen = console(is_terminal=False, width=width)
+    screen.print(before_and_after({"step": 0, "k": 4, **LOOK, **LIFT}, {"step": 120, "k": 4, **LOOK}, width))
+    lines = shown(screen).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert "30.0 ± 4.0%" in " ".join(shown(screen).split())
+    assert "+0.0" in shown(screen)
+    assert len(lines) <= 15

@@ -1,0 +1,197 @@
+"""The live view's owner: notes what happens, says what shall stay on the screen, and draws where there is a terminal."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.markup import escape
+
+from sdpo.guards.alarms import Alarm
+from sdpo.metrics import lift_in_words
+from sdpo.printable import printable
+from sdpo.terminal.remaining import Part, Plan, Remaining
+from sdpo.terminal.tables import alarm_line
+from sdpo.terminal.view import SHOWN, STOPPING, Seen, drawn, eta
+
+_PARTS = {"evaluate": Part.evaluation, "lift": Part.lift, "save": Part.checkpoint}
+"""Phases that are parts of a run beside its steps."""
+
+
+class Terminal:
+    """A view of a command that computes, to be entered as a context; every method may be called at any time in it."""
+
+    def __init__(self, console: Console, title: str, num_steps: int, *, plan: Plan | None = None, quiet: bool = False) -> None:
+        """``num_steps``: 0 for a command without steps; ``plan``: what is to be done, None: the steps and nothing else."""
+        self._console = console
+        self._seen = Seen(title=title, num_steps=num_steps)
+        self._remaining = Remaining(plan or Plan(num_steps=num_steps))
+        self._phase_since = time.monotonic()
+        self._live: Live | None = None
+        if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
+            self._live = Live(
+                get_renderable=self._view,
+                console=console,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+
+    def __enter__(self) -> Terminal:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, sentence: str) -> None:
+        """A line that stays on the screen."""
+        with suppress(BrokenPipeError):  # whoever was reading has gone; the run has not
+            self._console.print(escape(printable(sentence)), highlight=False, soft_wrap=True)
+
+    def warn(self, sentence: str) -> None:
+        """A line that stays on the screen and is hard to miss."""
+        with suppress(BrokenPipeError):
+            self._console.print(f"[bold red]warning:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True)
+
+    def note(self, label: str, text: str) -> None:
+        """A line of the view, replacing what was noted under the label before; without a live view it is said."""
+        if self._live is None and self._seen.notes.get(label) != text:
+            self.say(f"{label}: {text}")
+        self._seen.notes[label] = text
+
+    def stop_was_asked(self) -> None:
+        """Called by a signal handler, so a live view only notes it: printing might interrupt its own drawing."""
+        self._seen.is_stopping = True
+        if self._live is None:
+            self.say(STOPPING)
+
+    def alarm(self, alarm: Alarm) -> None:
+        """Said at once, and kept in the view."""
+        self._seen.alarms = [*self._seen.alarms, alarm]
+        with suppress(BrokenPipeError):
+            self._console.print(alarm_line(alarm.step, alarm.guard.value, alarm.sentence), highlight=False, soft_wrap=True)
+
+    def restore(
+        self,
+        rows: Sequence[Mapping[str, float]],
+        alarms: Sequence[Alarm] = (),
+        evaluations: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        """What an interrupted run had recorded, so that the curves go on; what was shown of later steps is forgotten."""
+        last = int(rows[-1]["step"]) if rows else -1  # before the first step nothing counts, not even a look at the model
+        seen = self._seen
+        seen.heldout = [(step, success) for step, success in seen.heldout if step <= last]
+        seen.lifts = [(step, lift) for step, lift in seen.lifts if step <= last]
+        seen.alarms = list(alarms)
+        seen.history.clear()
+        shown = {step for step, _ in seen.heldout}
+        for found in evaluations:
+            if found["step"] not in shown and found["step"] <= last:
+                self._look(int(found["step"]), found)
+        for row in rows:
+            self._remember(row)
+        self._remaining.go_back(max(last, 0), _took(rows, evaluations))
+
+    def phase(self, name: str) -> None:
+        self._seen.phase, self._phase_since = name, time.monotonic()
+        self._seen.done = self._seen.total = self._seen.num_tokens = 0
+        if name in _PARTS:
+            self._remaining.begins(_PARTS[name], self._phase_since)
+
+    def progress(self, done: int, total: int, num_tokens: int) -> None:
+        self._seen.done, self._seen.total, self._seen.num_tokens = done, total, num_tokens
+        self._remaining.sampled(num_tokens)
+
+    def step_begins(self, step: int) -> None:
+        self._seen.step = step
+        self._remaining.begins(Part.step, time.monotonic())
+
+    def attempts(self, values: Mapping[str, float]) -> None:
+        if values.get("set_aside"):
+            self.say(f"step {self._seen.step}: {values['set_aside']:.0f} attempts set aside, their verification broke")
+
+    def step_ends(self, step: int, row: Mapping[str, float]) -> None:
+        self._remaining.ends(time.monotonic())
+        self._remaining.speed(row.get("tokens_per_s", 0.0))
+        self._remember(row)
+        if row.get("updates", 0.0) == 0.0:
+            self.say(f"step {step}: nothing to learn from (no hint and no advantage); the policy is unchanged")
+        if self._live is None:
+            self.say(
+                f"step {step}/{self._seen.num_steps}  success {row['success']:.1%}  reward {row['reward']:.3f}  hindsight "
+                f"{row['hindsight']:.1%}  response {row['response_tokens']:.0f} tokens  {row['tokens_per_s']:.0f} tokens/s  "
+                f"step {row['time/step_s']:.0f} s  ETA {self._eta()}"
+            )
+
+    def update_ends(self, update: int, row: Mapping[str, float]) -> None:
+        """Of a command whose steps are single updates, with nothing sampled in between."""
+        self._remaining.ends(time.monotonic())
+        self._remember(row)
+        if self._live is None:
+            self.say(
+                f"update {update}/{self._seen.num_steps}  cross-entropy {row['loss/supervised']:.3f}  divergence from the base "
+                f"{row.get('divergence', 0.0):.4f}  gradient {row['grad_norm']:.2f}  {row['time/step_s']:.1f} s  "
+                f"ETA {self._eta()}"
+            )
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._remaining.ends(time.monotonic())
+        self._look(step, metrics)
+        if self._live is None:
+            self.say(
+                f"held-out after step {step}: success {metrics['heldout/success']:.1%} ± {metrics['heldout/success_se']:.1%}"
+            )
+            if "lift/share" in metrics:
+                self.say(f"teacher lift {lift_in_words(metrics)}")
+
+    def _look(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._seen.heldout.append((step, metrics["heldout/success"]))
+        if "lift/share" in metrics:
+            self._seen.lifts.append((step, lift_in_words(metrics)))
+
+    def _remember(self, row: Mapping[str, float]) -> None:
+        for name, *_ in SHOWN:
+            if name in row:
+                self._seen.history.setdefault(name, []).append(row[name])
+
+    def _eta_s(self) -> float | None:
+        share = self._seen.done / self._seen.total if self._seen.total else 0.0
+        return self._remaining.seconds(time.monotonic(), share)
+
+    def _eta(self) -> str:
+        return eta(self._eta_s(), self._seen.num_steps)
+
+    def _view(self) -> RenderableType:
+        self._fit()
+        self._seen.phase_s = time.monotonic() - self._phase_since
+        self._seen.eta_s = self._eta_s()
+        return drawn(self._seen, self._console.width)
+
+    def _fit(self) -> None:
+        """The size is that of the console's own terminal, which its user may change at any time; rich would ask for that of the
+        standard streams, which may be files."""
+        with suppress(OSError, ValueError, AttributeError):  # it is no terminal
+            size = os.get_terminal_size(self._console.file.fileno())
+            if size.columns > 0:
+                self._console.size = size
+
+
+def _took(rows: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, float]]) -> dict[Part, list[float]]:
+    """Seconds of what was recorded. A lift is not timed by itself: it is what an evaluation with one takes longer."""
+    plain = [found["time/evaluate_s"] for found in evaluations if "lift/share" not in found]
+    lifted = [found["time/evaluate_s"] for found in evaluations if "lift/share" in found]
+    return {
+        Part.step: [row["time/step_s"] for row in rows if "time/step_s" in row],
+        Part.checkpoint: [row["time/save_s"] for row in rows[1:] if "time/save_s" in row],
+        Part.evaluation: plain or lifted,
+        Part.lift: [max(0.0, seconds - sum(plain) / len(plain)) for seconds in lifted] if plain else [],
+    }
