@@ -1,6 +1,6 @@
 """Every logged number, declared once: name, unit, reduction over the updates of a step, meaning.
 
-``metrics.jsonl`` has one line a step with these keys, TensorBoard the same ones.
+``metrics.jsonl`` has one line a step with these keys, TensorBoard, W&B and MLflow the same ones.
 """
 
 from __future__ import annotations

@@ -112,6 +112,33 @@ def test_it_stays_foreseen(course: str, after: int) -> None:
     assert said == pytest.approx(true, rel=WITHIN)
 
 
+RECORDED_STEPS = [1.05, 1.0, 0.94, 1.06, 1.23, 0.76, 0.83, 0.93, 0.93, 0.81, 0.85, 0.93]
+RECORDED_SPEEDS = [1421, 1376, 1542, 1300, 1241, 1746, 1809, 1406, 1301, 1684, 1720, 1453]
+RECORDED_EVALUATIONS = {0: 3.24, 4: 0.46, 8: 0.5, 12: 1.41}
+"""Of a real run of the tiny model on two cores: 640 tokens each, the first with a cold engine; the last with the
+lift in it, which was not timed by itself."""
+
+
+@pytest.mark.parametrize("after", [3, 5, 8])
+def test_the_end_of_a_recorded_run_is_foreseen(after: int) -> None:
+    remaining, now, said_at = Remaining(Plan(num_steps=12, evaluations=sorted(RECORDED_EVALUATIONS))), 0.0, 0.0
+    said: float | None = None
+    for number in range(13):
+        if number > 0:
+            remaining.begins(Part.step, now)
+            now += RECORDED_STEPS[number - 1]
+            remaining.ends(now)
+            remaining.speed(RECORDED_SPEEDS[number - 1])
+        if number == after:
+            said, said_at = remaining.seconds(now), now
+        if number in RECORDED_EVALUATIONS:
+            remaining.begins(Part.evaluation, now)
+            remaining.sampled(640)
+            now += RECORDED_EVALUATIONS[number]
+            remaining.ends(now)
+    assert said == pytest.approx(now - said_at, rel=WITHIN)
+
+
 def test_one_step_that_hangs_does_not_make_a_run_seem_endless() -> None:
     said, true = foreseen(plan(100), Course(hiccup=6), after=12)
     assert said == pytest.approx(true, rel=WITHIN)
