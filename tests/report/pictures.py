@@ -1,4 +1,5 @@
-"""The pictures in docs/images: ``python -m tests.report.pictures [RUN [RUN2]]``; a made-up run where none is named.
+"""The pictures in docs/images: ``python -m tests.report.pictures [RUN [RUN2]]``; ``view-*.png`` of a made-up run where none is
+named, ``run-*.png`` of those that are.
 
 The attempt is the failed one, among those with a record, in which hindsight changed the most tokens by a nat or more.
 """
@@ -49,6 +50,7 @@ def picture(browser: Browser, address: str, scheme: Literal["light", "dark"], aw
 def main(names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folders = list(map(Path, names))
+        of = "run" if names else "view"
         if not folders:
             folders = [write_run(Path(scratch) / "made-up-sdpo", seed=3)]
             folders.append(write_run(Path(scratch) / "made-up-grpo", seed=4, skill=0.1, algorithm="grpo"))
@@ -56,10 +58,10 @@ def main(names: Sequence[str]) -> None:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
             with served(folders[0]) as address:
                 link = address + place_to_show(Run(folders[0]))
-                picture(browser, link, "light", ".inspector", IMAGES / "view-attempt-light.png")
-                picture(browser, link, "dark", ".inspector", IMAGES / "view-attempt-dark.png")
+                picture(browser, link, "light", ".inspector", IMAGES / f"{of}-attempt-light.png")
+                picture(browser, link, "dark", ".inspector", IMAGES / f"{of}-attempt-dark.png")
             with served(*folders) as address:
-                picture(browser, f"{address}#view=overview", "light", ".chart polyline", IMAGES / "view-overview.png")
+                picture(browser, f"{address}#view=overview", "light", ".chart", IMAGES / f"{of}-overview.png")
             browser.close()
 
 
