@@ -8,6 +8,8 @@ searches several tasks brings the learner back to its beginning between them.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from sdpo.batching import pack
 from sdpo.config import SearchConfig
@@ -21,7 +23,7 @@ from sdpo.solving.once import Once
 from sdpo.solving.parts import Parts, SearchLog
 from sdpo.solving.search import Ending, Search, Step, absorbed, tried
 from sdpo.solving.strategy import Strategy
-from sdpo.types import Attempt, Group, Sampling, SetAside, Task
+from sdpo.types import Attempt, Group, Prompt, Sampling, SetAside, Task
 
 
 def solve(
@@ -53,13 +55,7 @@ def solve(
         prompt_ids = parts.renderer.prompt(question)
         num = next_attempts(config.budget, search.spent, config.batch.group_size)
         prompts = asked((prompt_ids,), num, f"{seed}/{task.id}/{number}")
-        answers: dict[int, Attempt | SetAside] = {}
-        sampling = _sampling(config)
-        for prompt, answer in attempts((task,), prompts, parts.engine, verifier, parts.renderer, sampling, log.watch):
-            answers[prompt.attempt_index] = answer
-            is_solved = isinstance(answer, Attempt) and answer.verdict.is_solved
-            if (stop_at_once and is_solved) or _is_late(config, search, began):
-                break  # the engine forgets the rest
+        answers = _answers(task, prompts, config, replace(parts, verifier=verifier), log, search, began, stop_at_once)
         outcomes = [(prompt, answers[prompt.attempt_index]) for prompt in prompts if prompt.attempt_index in answers]
         (group,) = grouped((question,), (prompt_ids,), outcomes)
         refuse_broken_environment((group,), config.rollout.max_set_aside_share)
@@ -75,6 +71,27 @@ def solve(
         search.absorb(step)
         log.told(search)
     return search, ending
+
+
+def _answers(
+    task: Task,
+    prompts: Sequence[Prompt],
+    config: SearchConfig,
+    parts: Parts,
+    log: SearchLog,
+    search: Search,
+    began: float,
+    stop_at_once: bool,
+) -> dict[int, Attempt | SetAside]:
+    """By the attempt's place in the step; without those that were under way when it was cut short."""
+    answers: dict[int, Attempt | SetAside] = {}
+    sampling = _sampling(config)
+    for prompt, answer in attempts((task,), prompts, parts.engine, parts.verifier, parts.renderer, sampling, log.watch):
+        answers[prompt.attempt_index] = answer
+        is_solved = isinstance(answer, Attempt) and answer.verdict.is_solved
+        if (stop_at_once and is_solved) or _is_late(config, search, began):
+            break  # the engine forgets the rest
+    return answers
 
 
 def _learn(

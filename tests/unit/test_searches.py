@@ -9,11 +9,12 @@ import pytest
 
 from sdpo.compose import discovery_config, solve_config
 from sdpo.config import StrategyName
-from sdpo.errors import UserError
+from sdpo.errors import MachineError, UserError
 from sdpo.run_folder import flat, plain
 from sdpo.searches.claim import _MAY_DIFFER, claim, name_of
 from sdpo.searches.command import slug
 from sdpo.searches.tasks import tasks_named, the_task
+from sdpo.searches.workers import run_workers
 from sdpo.types import Message, Role, Task, Verdict
 
 IDS = ["words/a,b", "words/it's [1]", "words/c=d", "words/plain"]
@@ -151,3 +152,8 @@ def test_each_id_has_a_folder_of_its_own() -> None:
     hostile = ["a/b", "a_b", "a b", "../../etc", "." * 9, "x" * 500, "x" * 501, "\x00", "é", ""]
     assert len({slug(one) for one in hostile}) == len(hostile)
     assert all("/" not in name_of(one) and not name_of(one).startswith(".") for one in hostile)
+
+
+def test_a_worker_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"one had 2[\s\S]*worker-0.log[\s\S]*budget\.attempts must be positive"):
+        run_workers("solve", ["task=a", "budget.attempts=0"], 2, tmp_path / "logs", lambda: None)
