@@ -14,6 +14,7 @@ from sdpo.run_folder import flat, plain
 from sdpo.searches.claim import _MAY_DIFFER, claim, name_of
 from sdpo.searches.command import slug
 from sdpo.searches.tasks import tasks_named, the_task
+from sdpo.searches.workers import run_workers
 from sdpo.types import Message, Role, Task, Verdict
 
 IDS = ["words/a,b", "words/it's [1]", "words/c=d", "words/plain"]
