@@ -6,7 +6,7 @@ ALGORITHM ?= sdpo
 ENV ?= code
 ARGS ?=
 
-.PHONY: train test unit faults gym lint format setup lock clean
+.PHONY: train test unit faults gym screenshots lint format setup lock clean
 
 train: setup
 	$(BIN)/sdpo train algorithm=$(ALGORITHM) env=$(ENV) $(ARGS)
@@ -24,6 +24,10 @@ faults: setup
 # SDPO against GRPO, and SDPO's parts, on a model of a million parameters; goes on where it was interrupted.
 gym: setup
 	$(BIN)/python -m tests.learning.gym $(ARGS)
+
+# The pictures of docs/seeing.md, with a real Chromium; of a made-up run, or of RUN="runs/NAME [runs/OTHER]".
+screenshots: setup
+	$(BIN)/python -m tests.report.pictures $(RUN)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from sdpo.types import Message, Role, Task, Verdict, turns
 
-__all__ = ["Conversational", "Environment", "HasReference", "Message", "Role", "Task", "Verdict", "turns"]
+__all__ = ["Conversational", "Environment", "HasReference", "Message", "ReadsFiles", "Role", "Task", "Verdict", "turns"]
 
 
 @runtime_checkable
@@ -60,4 +60,13 @@ class HasReference(Protocol):
 
     def reference(self, task: Task) -> str:
         """A complete answer, as the policy would have to write it."""
+        ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """What an environment may offer besides: tasks that the user brings, for ``sdpo solve task=FILE``."""
+
+    def from_file(self, path: str) -> Sequence[Task]:
+        """The tasks in a file, which ``verify`` then judges without it. Raises ValueError for one that cannot be read."""
         ...

@@ -13,7 +13,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sdpo.config import Config, EvaluateConfig, ExportConfig, GRPOConfig, ReplayConfig, SDPOConfig, WarmupConfig, register
+from sdpo.config import (
+    Config,
+    DiscoveryConfig,
+    EvaluateConfig,
+    ExportConfig,
+    GRPOConfig,
+    ReplayConfig,
+    SDPOConfig,
+    SolveConfig,
+    WarmupConfig,
+    register,
+)
 from sdpo.errors import UserError
 
 
@@ -52,6 +63,20 @@ def warmup_config(overrides: Sequence[str]) -> WarmupConfig:
     return config
 
 
+def solve_config(overrides: Sequence[str]) -> SolveConfig:
+    """The config of ``sdpo solve``. Raises UserError likewise."""
+    config = _composed("solve", [_as_text(word) for word in overrides])
+    assert isinstance(config, SolveConfig)
+    return config
+
+
+def discovery_config(overrides: Sequence[str]) -> DiscoveryConfig:
+    """The config of ``sdpo discovery``. Raises UserError likewise."""
+    config = _composed("discovery", [_as_text(word) for word in overrides])
+    assert isinstance(config, DiscoveryConfig)
+    return config
+
+
 def saved_config(file: Path) -> Config:
     """The config that a run has written. Raises UserError where there is none, or one of another version."""
     try:
@@ -77,6 +102,18 @@ def _composed(name: str, overrides: Sequence[str]) -> object:
             raise UserError(_explained(name, overrides, error)) from error
         except ValueError as error:
             raise UserError(str(error)) from error
+
+
+_TEXTS = ("task", "tasks")
+"""Keys whose values are ids and files: any text, which hydra shall not take apart at its commas and brackets."""
+
+
+def _as_text(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or key not in _TEXTS:
+        return word
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 _OPEN = ("env.options.", "model.chat_template_options.")

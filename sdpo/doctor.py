@@ -13,6 +13,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from sdpo.config.native import native_dtype
 from sdpo.envs import registry, sandbox
 from sdpo.models import PACKAGED, cache_folder
 
@@ -104,8 +105,15 @@ def _machine() -> list[Finding]:
             is_fine=shared >= 2,
             mend="" if shared >= 2 else "lower cluster.object_store_gib, or enlarge /dev/shm",
         ),
+        Finding(what="computes in", found=_dtype(), is_fine=True),
         Finding(what="GPUs", found=", ".join(gpus) or "none: learner and engines run on the CPU", is_fine=True),
     ]
+
+
+def _dtype() -> str:
+    if native_dtype(None) == "bfloat16":
+        return "bfloat16"
+    return "float32: this CPU has no instructions for bf16, which would take several times as long"
 
 
 def _model() -> list[Finding]:

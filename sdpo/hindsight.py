@@ -111,6 +111,14 @@ class HindsightText:
         return Message(role=Role.user, content="\n\n".join(parts))
 
 
+def question_after(question: str, feedbacks: Sequence[str]) -> str:
+    """The policy's own message where it is told what was said of earlier attempts, the latest last."""
+    if not feedbacks:
+        return question
+    said = "\n\n".join(f"{number}. {feedback}" for number, feedback in enumerate(feedbacks, start=1))
+    return f"{question}\n\nFeedback on earlier, unsuccessful attempts at this problem:\n{said}\n\n{CLOSING}"
+
+
 def hindsight_text(question: str, hint: Hint) -> HindsightText:
     """The parts of the teacher's message for the task's last user message ``question``."""
     return HindsightText(question=question, demonstration=hint.demonstration or "", feedback=hint.feedback or "")

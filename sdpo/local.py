@@ -15,6 +15,8 @@ from transformers import AutoConfig
 from sdpo.config import AlgorithmConfig, SDPOConfig
 from sdpo.envs.base import Environment
 from sdpo.errors import MachineError
+from sdpo.learner import checkpoint
+from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.group import pairs_per_token
 from sdpo.learner.recording import joined_credit
@@ -59,7 +61,7 @@ class LocalVerifier:
 
 
 class LocalLearner:
-    """The Learner of the loop, on one rank. It keeps no checkpoints."""
+    """The Learner of the loop, on one rank. A training run keeps no checkpoints of it; a search keeps states."""
 
     def __init__(
         self, learner: DeepSpeedLearner, model_path: str, algorithm: AlgorithmConfig, *, max_skipped_updates: int
@@ -102,3 +104,15 @@ class LocalLearner:
 
     def save(self, path: Path, *, score: float | None) -> None:
         """Nothing: a run in one process begins anew."""
+
+    def keep(self, path: Path) -> None:
+        """Everything to go on from here with ``restore``, and no more: no plain model. Whole or not at all."""
+        scratch = checkpoint.begin(path)
+        self._learner.save(scratch)
+        checkpoint.commit(path, Counters(step=self._learner.step, num_updates=self._learner.num_updates))
+
+    def restore(self, path: Path) -> None:
+        """What ``keep`` kept, also of before what was learned since."""
+        counters = checkpoint.counters_of(path)
+        self._learner.restore(path, step=counters.step, num_updates=counters.num_updates)
+        self._num_skipped = 0

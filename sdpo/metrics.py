@@ -92,6 +92,9 @@ METRICS: Mapping[str, Metric] = {
     "alarms": Metric(unit="alarms", meaning="raised by this step, or by this evaluation (alarms.jsonl says which)"),
     "policy_gradient_share": Metric(unit="share", meaning="λ of the blend, where alarms may raise it"),
     "teacher_refreshes": Metric(unit="refreshes", meaning="times the teacher became the policy, before this step"),
+    "memory/learner_gib": Metric(
+        unit="GiB", meaning="of the first rank: the most it has allocated on its GPU so far, or what it holds resident on the CPU"
+    ),
     "time/generate_s": Metric(unit="s", meaning="generation, with the verification beside it, as far as the step waits for it"),
     "time/verify_s": Metric(unit="s", meaning="of time/generate_s: from the last completion until the last verdict"),
     "time/ahead_s": Metric(unit="s", meaning="generation before the step, beside earlier ones (`rollout.staleness` above 0)"),

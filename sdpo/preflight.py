@@ -44,7 +44,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
     model_path, renderer = model_and_renderer(config.model, config.sampling, hindsight, say)
     teacher_path = None
     if isinstance(config.algorithm, SDPOConfig):
-        _check_support(config.algorithm, model_path)
+        check_support(config.algorithm, model_path)
         if config.algorithm.teacher.path is not None:
             teacher_path = _external_teacher(config.algorithm.teacher.path, model_path, say)
     _check_heads(config, model_path)
@@ -177,7 +177,8 @@ def model_and_renderer(
     return path, renderer
 
 
-def _check_support(algorithm: SDPOConfig, model_path: str) -> None:
+def check_support(algorithm: SDPOConfig, model_path: str) -> None:
+    """Raises UserError where the vocabulary has no room for the support."""
     vocabulary = AutoConfig.from_pretrained(model_path).vocab_size
     if algorithm.support.kind is not SupportKind.full and algorithm.support.num_ids > vocabulary:
         raise UserError(

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from sdpo.errors import UserError
-from sdpo.hindsight import HindsightText, hindsight_text
+from sdpo.hindsight import HindsightText, hindsight_text, question_after
 from sdpo.types import Hint, Message, Role, Task
 
 ELISION = "\n[…]\n"
@@ -75,11 +75,15 @@ class ChatRenderer:
         token_ids = render(text)
         if len(token_ids) > self.max_hindsight_tokens:
             whole = text
-            text = self._fitting(whole.feedback, lambda cut: replace(whole, feedback=cut), render)
+            cut = _longest_cut(text.feedback, lambda cut: len(render(replace(whole, feedback=cut))) <= self.max_hindsight_tokens)
+            text = replace(text, feedback=cut)
             token_ids = render(text)
         if len(token_ids) > self.max_hindsight_tokens:
-            without_feedback = text
-            text = self._fitting(text.demonstration, lambda cut: replace(without_feedback, demonstration=cut), render)
+            rest = text
+            cut = _longest_cut(
+                text.demonstration, lambda cut: len(render(replace(rest, demonstration=cut))) <= self.max_hindsight_tokens
+            )
+            text = replace(text, demonstration=cut)
             token_ids = render(text)
         if len(token_ids) > self.max_hindsight_tokens:
             raise UserError(
@@ -87,6 +91,25 @@ class ChatRenderer:
                 f"{task.id!r} alone have {len(token_ids)} tokens and the limit is {self.max_hindsight_tokens}. Raise it."
             )
         return token_ids if text.demonstration or text.feedback else None
+
+    def telling(self, task: Task, feedbacks: Sequence[str]) -> Task:
+        """The task with its question followed by those of ``feedbacks`` that fit into ``max_prompt_tokens``; the oldest, which
+        come first, are left out first, and the latest loses its middle where it alone is too long."""
+        quoted = [self._quoted(feedback) for feedback in feedbacks]
+
+        def told(shown: Sequence[str]) -> Task:
+            question = question_after(task.messages[-1].content, [text for text in shown if text])
+            return replace(task, messages=(*task.messages[:-1], Message(role=Role.user, content=question)))
+
+        def fits(shown: Sequence[str]) -> bool:
+            return len(self._ids(told(shown).messages)) <= self.max_prompt_tokens
+
+        first = len(quoted)
+        while first > 0 and fits(quoted[first - 1 :]):
+            first -= 1
+        if first == len(quoted) and quoted:
+            return told([_longest_cut(quoted[-1], lambda cut: fits([cut]))])
+        return told(quoted[first:])
 
     def _quoted(self, text: str) -> str:
         """``text`` without special tokens, also not such as arise when others are removed."""
@@ -99,21 +122,6 @@ class ChatRenderer:
                 if token in text:
                     text, found = text.replace(token, ""), True
         return text.strip()
-
-    def _fitting(
-        self, part: str, with_part: Callable[[str], HindsightText], render: Callable[[HindsightText], tuple[int, ...]]
-    ) -> HindsightText:
-        """The text with the longest cut of ``part`` that fits, found by bisection; with none of it where even one does not."""
-        best = with_part("")
-        low, high = 0, len(part)
-        while low < high:
-            middle = (low + high + 1) // 2
-            candidate = with_part(_elided(part, middle))
-            if len(render(candidate)) <= self.max_hindsight_tokens:
-                best, low = candidate, middle
-            else:
-                high = middle - 1
-        return best
 
     def _ids(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(self._text(messages), add_special_tokens=False))
@@ -131,6 +139,20 @@ class ChatRenderer:
 def _with_space(piece: str | None, text: str) -> str:
     """Tokenizers in the style of sentencepiece leave out the space before a token that is decoded alone."""
     return " " + text if piece is not None and piece.startswith("\u2581") and not text.startswith(" ") else text
+
+
+def _longest_cut(text: str, fits: Callable[[str], bool]) -> str:
+    """``text`` with as much of its middle left out as it takes to fit, found by bisection; "" where no part of it fits."""
+    best = ""
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        candidate = _elided(text, middle)
+        if fits(candidate):
+            best, low = candidate, middle
+        else:
+            high = middle - 1
+    return best
 
 
 def _elided(text: str, num_chars: int) -> str:

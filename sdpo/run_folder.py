@@ -20,7 +20,7 @@ from typing import TextIO
 
 import yaml
 
-from sdpo.config import Config, Resume, WarmupConfig
+from sdpo.config import Config, Resume, SearchConfig, WarmupConfig
 from sdpo.errors import UserError
 
 _MAY_DIFFER = (
@@ -118,7 +118,7 @@ class RunFolder:
             raise UserError(
                 f"a run folder has one writer; another process is training in {self.path}. Wait for it, or choose another name=."
             ) from error
-        _write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
+        write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
 
     def check(self, config: Config) -> None:
         """The rules of ``resume=``, without touching anything."""
@@ -146,7 +146,7 @@ class RunFolder:
             if file.is_file():
                 lines = file.read_text().splitlines(keepends=True)
                 kept = [line for line in lines if step > 0 and _step_of(line) <= step]  # before the first step, nothing counts
-                _write_whole(file, "".join(kept))
+                write_whole(file, "".join(kept))
         for file in (*self.rollouts.glob("step_*.jsonl"), *self.credit.glob("step_*.jsonl.gz")):
             if int(file.name.partition(".")[0].removeprefix("step_")) > step:
                 file.unlink()
@@ -158,7 +158,7 @@ def records(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 
 
-def plain(config: Config | WarmupConfig) -> dict[str, object]:
+def plain(config: Config | WarmupConfig | SearchConfig) -> dict[str, object]:
     """The config as nested dicts of plain values, for YAML and comparison."""
     converted = _plain(dataclasses.asdict(config))
     assert isinstance(converted, dict)
@@ -176,7 +176,7 @@ def _plain(value: object) -> object:
 
 
 def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, object, object]]:
-    old_flat, new_flat = _flat(old), _flat(new)
+    old_flat, new_flat = flat(old), flat(new)
     return [
         (key, old_flat.get(key), new_flat.get(key))
         for key in sorted(old_flat.keys() | new_flat.keys())
@@ -184,14 +184,15 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[t
     ]
 
 
-def _flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
+def flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested values by their whole keys: ``{"a.b": 1}``."""
+    found: dict[str, object] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            found.update(flat(value, f"{prefix}{key}."))
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found
 
 
 def _step_of(line: str) -> float:
@@ -202,7 +203,7 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def _write_whole(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
     """A reader sees the old text or the new one."""
     scratch = file.with_name(f".{file.name}.partial")
     scratch.write_text(text)

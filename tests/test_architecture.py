@@ -54,11 +54,12 @@ LAYERS = [
         "sdpo.environments",
         "sdpo.compose",
         "sdpo.export",
+        "sdpo.solving",
     },
-    {"sdpo.lift", "sdpo.foreground", "sdpo.asking"},
+    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve"},
     {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
-    {"sdpo.training_run", "sdpo.warmup"},
-    {"sdpo.launch"},
+    {"sdpo.training_run", "sdpo.warmup", "sdpo.searches"},
+    {"sdpo.launch", "sdpo.discovery"},
     {"sdpo.cli"},
 ]
 ROOMS = {
@@ -70,6 +71,8 @@ ROOMS = {
     "wandb": ("sdpo.trackers",),
     "mlflow": ("sdpo.trackers",),
     "tensorboard": ("sdpo.trackers",),
+    "starlette": ("sdpo.report",),
+    "uvicorn": ("sdpo.report",),
 }
 LIGHT = (
     "sdpo.types",
@@ -85,6 +88,7 @@ LIGHT = (
     "sdpo.environments",
     "sdpo.metrics",
     "sdpo.guards",
+    "sdpo.report",
 )
 """Modules that may not import torch: an environment author and a config check need none."""
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}

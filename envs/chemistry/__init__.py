@@ -21,6 +21,7 @@ from sdpo.envs.chemistry.balancing import balance_questions
 from sdpo.envs.chemistry.bounds import bounds_questions
 from sdpo.envs.chemistry.counting import functional_group_questions, heavy_atom_questions, ring_questions, unsaturation_questions
 from sdpo.envs.chemistry.formulas import build_questions, formula_questions
+from sdpo.envs.chemistry.goal import read_goal
 from sdpo.envs.chemistry.isomers import isomer_questions
 from sdpo.envs.chemistry.molecules import SPLITS, stable_hash
 from sdpo.envs.chemistry.oxidation import oxidation_state_questions
@@ -81,6 +82,10 @@ class Chemistry:
         ]
         random.Random(f"chemistry/{split}/{seed}").shuffle(tasks)
         return tasks
+
+    def from_file(self, path: str) -> Sequence[Task]:
+        """A goal of the user's own (``goal.py``). Raises ValueError for another file."""
+        return (_task("goal", read_goal(path)),)
 
     def reference(self, task: Task) -> str:
         """A right answer, for the checks of ``sdpo envs check``."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from sdpo.envs.base import Task, Verdict
+from sdpo.envs.code.files import read_tasks
 from sdpo.envs.code.judge import Judge
 from sdpo.envs.code.problem import Difficulty, Problem, load_problems, task_id
 from sdpo.envs.code.program_problem import ProgramProblem, load_program_problems
@@ -67,6 +68,10 @@ class Code:
         tasks = [task for problem in problems for task in _tasks_of(problem.base)]
         random.Random(f"code/{split}/{seed}").shuffle(tasks)  # seeded with the text itself, not with its salted hash
         return tuple(tasks)
+
+    def from_file(self, path: str) -> Sequence[Task]:
+        """Problems that somebody else wrote, in any format that ``code_file`` reads. Raises ValueError for another file."""
+        return read_tasks(path, self.name)
 
     def verify(self, task: Task, completion: str) -> Verdict:
         """Run the answer on the task's tests.

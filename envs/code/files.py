@@ -17,7 +17,7 @@ from sdpo.envs.code.formats.question import Question
 from sdpo.envs.code.judge import Judge
 from sdpo.envs.code.trials import FunctionTests, ProgramTests
 
-__all__ = ["CodeFile"]
+__all__ = ["CodeFile", "read_tasks"]
 
 _SPLITS = ("train", "heldout")
 _DEFAULT_SHARE = 0.1
@@ -158,11 +158,19 @@ def _check_identities(questions: Sequence[Question]) -> None:
         seen.add(question.identity)
 
 
-def _task(question: Question) -> Task:
+def read_tasks(path: str, env: str) -> tuple[Task, ...]:
+    """Every problem of a file as a task of the environment ``env``, with the defaults of ``CodeFile``. Raises ValueError for a
+    file that cannot be read."""
+    questions = read_questions(path, "auto", "test", Examples(max_tests=20, num_visible=2)).questions
+    _check_identities(questions)
+    return tuple(_task(question, env) for question in questions)
+
+
+def _task(question: Question, env: str = "code_file") -> Task:
     system = () if question.system is None else (Message(role=Role.system, content=question.system),)
     return Task(
-        id=f"code_file/{question.identity}",
-        env="code_file",
+        id=f"{env}/{question.identity}",
+        env=env,
         messages=(*system, Message(role=Role.user, content=question.text)),
         payload=question.tests,
     )

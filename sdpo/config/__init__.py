@@ -45,6 +45,7 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
+from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig, StrategyName
 from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
 from sdpo.config.tracking import MlflowConfig, WandbConfig, WandbMode
 from sdpo.config.warmup import PairsConfig, WarmupConfig
@@ -52,9 +53,11 @@ from sdpo.config.warmup import PairsConfig, WarmupConfig
 __all__ = [
     "AlgorithmConfig",
     "BatchConfig",
+    "BudgetConfig",
     "CheckpointConfig",
     "ClusterConfig",
     "Config",
+    "DiscoveryConfig",
     "Divergence",
     "Dtype",
     "EnvConfig",
@@ -66,6 +69,7 @@ __all__ = [
     "Granularity",
     "Guard",
     "GuardsConfig",
+    "HardSetConfig",
     "HindsightConfig",
     "HintChoice",
     "LearnerConfig",
@@ -91,6 +95,9 @@ __all__ = [
     "SamplingConfig",
     "SandboxConfig",
     "SandboxIsolation",
+    "SearchConfig",
+    "SolveConfig",
+    "StrategyName",
     "SupportConfig",
     "SupportKind",
     "TeacherConfig",

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from sdpo.config.algorithm import GRPOConfig, SDPOConfig
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.native import native_dtype
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
+from sdpo.config.solving import DiscoveryConfig, SolveConfig
 from sdpo.config.teacher import HindsightConfig, HintChoice
 from sdpo.config.warmup import WarmupConfig
 
@@ -98,13 +100,16 @@ class ExportConfig:
 
 
 def register() -> None:
-    """Put the schemas where hydra's YAML files name them."""
+    """Put the schemas where hydra's YAML files name them, and what they ask of the machine."""
+    OmegaConf.register_new_resolver("native_dtype", native_dtype, replace=True)
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="replay_schema", node=ReplayConfig)
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="warmup_schema", node=WarmupConfig)
+    store.store(name="solve_schema", node=SolveConfig)
+    store.store(name="discovery_schema", node=DiscoveryConfig)
     groups: dict[str, dict[str, type]] = {
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
         "model": {"model_schema": ModelConfig},

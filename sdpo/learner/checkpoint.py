@@ -55,7 +55,7 @@ def commit(path: Path, counters: Counters) -> None:
     scratch = scratch_of(path)
     (scratch / COUNTERS).write_text(json.dumps(asdict(counters), indent=1) + "\n")
     if path.exists():
-        _remove(path)
+        remove(path)
     os.replace(scratch, path)
 
 
@@ -86,11 +86,11 @@ def prune(folder: Path, *, keep: int, keep_best: int) -> None:
     kept = {*found[-keep:], *scored[:keep_best]}
     for path in found:
         if path not in kept:
-            _remove(path)
+            remove(path)
     sweep(folder)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """First the name, then the files: a reader never finds half a checkpoint under a checkpoint's name."""
     doomed = path.with_name(f".{path.name}.removed")
     os.replace(path, doomed)

@@ -25,7 +25,7 @@ from sdpo.learner.loss import Anchors, Scale, micro_batch_loss
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.policy import Head, Policy
 from sdpo.learner.recording import Recorder, Recording
-from sdpo.learner.stopwatch import Stopwatch
+from sdpo.learner.stopwatch import Stopwatch, held_bytes
 from sdpo.learner.tally import SUMS, Tally, joined, metrics
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, Logits
@@ -117,7 +117,7 @@ class DeepSpeedLearner:
             return {"updates": 0.0, "updates_without_lesson": 0.0, "updates_skipped": 1.0}
         self.num_updates += 1
         self._credit += recorder.kept if recorder is not None else []
-        return metrics(update, tally, rate=rate, norm=norm, seconds=seconds)
+        return metrics(update, tally, rate=rate, norm=norm, seconds=seconds, memory_bytes=held_bytes(self._device))
 
     def credit(self) -> list[TokenCredit]:
         """What was kept of single tokens since it was last asked for, as far as this rank has scored them."""

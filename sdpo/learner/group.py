@@ -76,6 +76,10 @@ class LearnerActor:
         self._learner.save(folder)
         self.write_policy(folder / checkpoint.POLICY)
 
+    def save_state(self, folder: Path) -> None:
+        """This rank's part of a state, without a plain model."""
+        self._learner.save(folder)
+
     def write_policy(self, folder: Path) -> None:
         """The plain model in a new ``folder``, from rank 0."""
         parameters = dict(self._learner.parameters(wanted=self._is_first))
@@ -243,6 +247,16 @@ class LearnerGroup:
         except (OSError, MachineError) as error:
             raise checkpoint.abandon(path, error) from error
         checkpoint.prune(path.parent, keep=self._checkpoints.keep, keep_best=self._checkpoints.keep_best)
+
+    def keep(self, path: Path) -> None:
+        """Everything to go on from here with ``restore``, and no more: a checkpoint without the plain model."""
+        try:
+            scratch = checkpoint.begin(path)
+            self._answers([actor.save_state.remote(scratch) for actor in self._actors])
+            step, num_updates = self._answers([self._actors[0].counters.remote()])[0]
+            checkpoint.commit(path, Counters(step=step, num_updates=num_updates))
+        except OSError as error:
+            raise checkpoint.abandon(path, error) from error
 
     def write_policy(self, folder: Path) -> None:
         """The policy as it is now, as a plain Hugging Face folder, which must not be there yet."""

@@ -47,9 +47,11 @@ def restore(folder: Path, rank: int, shards: Shards, average: Average | None, nu
     index = _index(folder)
     kinds = ["master", *(MOMENTS if num_updates > 0 else ()), *(["average"] if average is not None else [])]
     _check(folder, index, kinds, shards.sizes)
-    if num_updates > 0:
-        for number in {piece.flat for piece in shards.pieces}:
+    for number in {piece.flat for piece in shards.pieces}:
+        if num_updates > 0:
             _make_moments(shards, number, num_updates)
+        else:
+            shards.moments(number).clear()  # of updates that are taken back; the optimizer makes them anew
     for piece in shards.pieces:
         for kind, flat in _kinds(shards, average, piece.flat).items():
             _fill(flat.detach().view(-1).narrow(0, piece.offset, piece.numel), kind, piece, index)

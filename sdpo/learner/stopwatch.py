@@ -1,4 +1,4 @@
-"""How long do the parts of an update take on this rank's device?"""
+"""How long do the parts of an update take on this rank's device, and how much memory do they hold?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 
@@ -43,3 +44,10 @@ class Stopwatch:
 
     def _add(self, name: str, seconds: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+
+def held_bytes(device: torch.device) -> int:
+    """The most that this process has allocated on its GPU so far; on the CPU what it holds resident now."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)

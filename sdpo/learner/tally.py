@@ -55,8 +55,11 @@ def joined(parts: Sequence[Tally], device: torch.device) -> Tally:
     return Tally(sums=sums, mismatch_n=torch.cat([none, *(part.mismatch_n.to(device) for part in parts)]))
 
 
-def metrics(update: Update, tally: Tally, *, rate: float, norm: float, seconds: Mapping[str, float]) -> dict[str, float]:
-    """What an update that was taken says of itself; ``tally`` is of all ranks, ``seconds`` of this one's parts of the work."""
+def metrics(
+    update: Update, tally: Tally, *, rate: float, norm: float, seconds: Mapping[str, float], memory_bytes: int
+) -> dict[str, float]:
+    """What an update that was taken says of itself; ``tally`` is of all ranks, ``seconds`` of this one's parts of the work and
+    ``memory_bytes`` of what it holds."""
     named = dict(zip(SUMS, tally.sums.tolist(), strict=True))
     learned = max(named["learned"], 1.0)
     return {
@@ -76,6 +79,7 @@ def metrics(update: Update, tally: Tally, *, rate: float, norm: float, seconds: 
         "learned_rows": float(update.num_learned_rows),
         "learned_tokens": float(update.num_learned_tokens),
         **_times(seconds),
+        "memory/learner_gib": memory_bytes / 2**30,
     }
 
 

@@ -171,14 +171,18 @@ class VllmEngine:
             self._is_resting = False
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[tuple[Prompt, Completion]]]:
-        """One completion for each prompt, in the order in which they end; each item holds those that ended together."""
+        """One completion for each prompt, in the order in which they end; each item holds those that ended together. Closing the
+        iterator early makes the engine forget the rest."""
         assert not self.has_work
         for index, prompt in enumerate(prompts):
             self.add(str(index), prompt, sampling)
-        while self.has_work:
-            ended = self.step()
-            if ended:
-                yield [(prompts[int(request_id)], completion) for request_id, completion in ended]
+        try:
+            while self.has_work:
+                ended = self.step()
+                if ended:
+                    yield [(prompts[int(request_id)], completion) for request_id, completion in ended]
+        finally:
+            self.abort(tuple(self._running))
 
     def _num_sampled(self, running: _Running) -> int:
         """Tokens of a running request so far."""

@@ -166,10 +166,15 @@ def _course(seat: Seat, leg: Leg) -> Course:
     )
 
 
+def without_clock(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What repeats to the last bit: neither times nor memory."""
+    return {name: value for name, value in metrics.items() if not name.startswith(("time/", "memory/"))}
+
+
 def take(learner: DeepSpeedLearner, updates: Sequence[Update], algorithm: AlgorithmConfig) -> list[dict[str, float]]:
     """A step, as sdpo.train takes it; the metrics of each update."""
     learner.anchor(updates)
-    metrics = [learner.update(update, algorithm) for update in updates]
+    metrics = [without_clock(learner.update(update, algorithm)) for update in updates]
     learner.finish_step()
     return metrics
 
@@ -381,7 +386,7 @@ def moments_after(seat: Seat, asked: Sequence[tuple[Setup, Sequence[Update]]]) -
     for setup, updates in asked:
         learner = setup.learner(seat)
         moments = [_moment(learner, {})]
-        moments += [_moment(learner, learner.update(update, setup.algorithm)) for update in updates]
+        moments += [_moment(learner, without_clock(learner.update(update, setup.algorithm))) for update in updates]
         found.append(moments)
     return found
 

@@ -1,0 +1,1 @@
+"""How many attempts does a strategy need? The measurement of test-time searches."""

@@ -1,0 +1,131 @@
+"""Engine, learner and verifiers for searches: as actors, or everything in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sdpo.cluster import connected, gpu_shares
+from sdpo.config import CheckpointConfig, SandboxIsolation, SearchConfig
+from sdpo.envs import sandbox
+from sdpo.envs.base import Environment
+from sdpo.learner.engine import DeepSpeedLearner, Place
+from sdpo.learner.group import LearnerGroup
+from sdpo.learner.loss import Scale
+from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
+from sdpo.preflight import check_support, make_environment, model_and_renderer, refuse_silence
+from sdpo.rendering import ChatRenderer
+from sdpo.rollout.engine import VllmEngine
+from sdpo.rollout.fleet import EngineFleet
+from sdpo.rollout.verify import VerifierPool
+from sdpo.solving.parts import Parts
+from sdpo.types import Hint, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What searches need, found and checked."""
+
+    environment: Environment
+    model_path: str
+    renderer: ChatRenderer
+
+
+def environment_of(config: SearchConfig) -> Environment:
+    """Raises UserError where it cannot be made, or does not do what is asked of it."""
+    environment = make_environment(config.env)
+    refuse_silence(environment, config.sampling.max_turns)
+    return environment
+
+
+def prepare(config: SearchConfig, environment: Environment, tasks: tuple[Task, ...], say: Callable[[str], None]) -> Ready:
+    """Raises UserError where the model cannot be read, or a prompt is too long."""
+    hindsight = config.algorithm.hindsight.max_prompt_tokens if config.learns else 0
+    asked = replace(config.sampling, max_prompt_tokens=config.max_question_tokens)
+    model_path, renderer = model_and_renderer(config.model, asked, hindsight, say)
+    check_support(config.algorithm, model_path)
+    for task in tasks:
+        renderer.prompt(task)
+        if config.learns:
+            renderer.hindsight_prompt(task, Hint(demonstration=None, feedback="."))
+    return Ready(environment=environment, model_path=model_path, renderer=renderer)
+
+
+@contextmanager
+def started(config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None]) -> Iterator[Parts]:
+    """All of it, for the length of the block; the learner is as it begins."""
+    with _in_process(config, ready, logs) if config.in_process else _as_actors(config, ready, logs, tell) as parts:
+        yield parts
+
+
+@contextmanager
+def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Parts]:
+    kind = config.sandbox.isolation
+    isolation = None if kind is SandboxIsolation.auto else sandbox.Isolation(kind.value)
+    sandbox.use(sandbox.Settings(isolation=isolation, allow_weak=config.sandbox.allow_weak))
+    engine = VllmEngine(ready.model_path, max_model_tokens=_longest(config), config=config.rollout, seed=0)
+    meeting = logs / f".meet-{os.getpid()}"
+    learner = DeepSpeedLearner(
+        ready.model_path,
+        None,
+        config.learner,
+        config.algorithm,
+        _scale(config),
+        Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
+    )
+    try:
+        yield Parts(
+            engine=LocalEngine(engine),
+            verifier=LocalVerifier(ready.environment),
+            renderer=ready.renderer,
+            learner=LocalLearner(
+                learner, ready.model_path, config.algorithm, max_skipped_updates=config.learner.max_skipped_updates
+            ),
+        )
+    finally:
+        meeting.unlink(missing_ok=True)
+
+
+@contextmanager
+def _as_actors(config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None]) -> Iterator[Parts]:
+    with connected(config.cluster), ExitStack() as at_end:
+        shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
+        engine = EngineFleet(
+            ready.model_path,
+            max_model_tokens=_longest(config),
+            config=config.rollout,
+            seed=0,
+            num_gpus=shares.engine,
+            is_colocated=shares.are_colocated,
+            logs=logs,
+            tell=tell,
+        )
+        at_end.callback(engine.close)
+        learner = LearnerGroup(
+            ready.model_path,
+            teacher_path=None,
+            config=config.learner,
+            algorithm=config.algorithm,
+            scale=_scale(config),
+            num_gpus=shares.learner_rank,
+            checkpoints=CheckpointConfig(),
+            logs=logs,
+            skipped=logs / "skipped",
+            bucket_bytes=config.rollout.bucket_mib * 2**20,
+        )
+        verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
+        learner.wait_until_ready()
+        engine.wait_until_ready()
+        verifier.wait_until_ready()
+        yield Parts(engine=engine, verifier=verifier, renderer=ready.renderer, learner=learner)
+
+
+def _longest(config: SearchConfig) -> int:
+    return config.max_question_tokens + config.sampling.max_response_tokens
+
+
+def _scale(config: SearchConfig) -> Scale:
+    return Scale(temperature=config.sampling.temperature, max_response_tokens=config.sampling.max_response_tokens)

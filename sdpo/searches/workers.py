@@ -1,0 +1,53 @@
+"""One process a core: the same command, started several times, each on cores of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sdpo.errors import MachineError
+from sdpo.logs import tail
+
+POLL_S = 1.0
+
+
+def run_workers(command: str, words: Sequence[str], num_workers: int, logs: Path, look: Callable[[], None]) -> None:
+    """``sdpo COMMAND WORDS num_workers=1``, so many times; ``look`` is called while they work. Raises MachineError with what the
+    first that failed said last; what the others finished stays."""
+    logs.mkdir(parents=True, exist_ok=True)
+    cores = sorted(os.sched_getaffinity(0))
+    shares = [set(cores[index::num_workers]) or {cores[index % len(cores)]} for index in range(num_workers)]
+    files = [logs / f"worker-{index}.log" for index in range(num_workers)]
+    running = [_start(command, words, mine, file) for mine, file in zip(shares, files, strict=True)]
+    try:
+        while any(process.poll() is None for process in running):
+            look()
+            time.sleep(POLL_S)
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+        for process in running:
+            process.wait()
+    for process, file in zip(running, files, strict=True):
+        if process.returncode not in (0, 3):
+            raise MachineError(
+                f"a worker must end with exit code 0 or 3; one had {process.returncode}. The end of {file}:\n{tail(file)}\n"
+                "The same command continues."
+            )
+
+
+def _start(command: str, words: Sequence[str], cores: set[int], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sdpo.cli", command, *words, "num_workers=1", "quiet=true"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": str(len(cores))},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )

@@ -1,0 +1,55 @@
+"""What a search asks of machines beyond what a training run does, and whom it tells how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sdpo.protocols import Engine, Learner, Verifier
+from sdpo.solving.search import Search
+from sdpo.solving.strategy import TellingRenderer
+from sdpo.types import Completion, Prompt
+
+
+class SearchLearner(Learner, Protocol):
+    """A learner that goes back to where it was, between tasks and after a kill."""
+
+    def keep(self, path: Path) -> None:
+        """Policy, teacher and optimizer as they are, whole or not at all."""
+        ...
+
+    def restore(self, path: Path) -> None:
+        """As they were."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What searches are done with, one after the other."""
+
+    engine: Engine
+    verifier: Verifier
+    renderer: TellingRenderer
+    learner: SearchLearner
+
+
+class SearchLog(Protocol):
+    """Hears how a search goes."""
+
+    def phase(self, name: str) -> None:
+        """What it does from now on."""
+        ...
+
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+        """The same completions, counted as they pass."""
+        ...
+
+    def told(self, search: Search) -> None:
+        """Where it stands, after a step and at its beginning."""
+        ...
+
+    def warn(self, sentence: str) -> None:
+        """Something that the user should not miss."""
+        ...

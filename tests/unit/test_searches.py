@@ -1,0 +1,158 @@
+"""What a search is asked for, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sdpo.compose import discovery_config, solve_config
+from sdpo.config import StrategyName
+from sdpo.errors import MachineError, UserError
+from sdpo.run_folder import flat, plain
+from sdpo.searches.claim import _MAY_DIFFER, claim, name_of
+from sdpo.searches.command import slug
+from sdpo.searches.tasks import tasks_named, the_task
+from sdpo.types import Message, Role, Task, Verdict
+
+IDS = ["words/a,b", "words/it's [1]", "words/c=d", "words/plain"]
+
+
+class Words:
+    """Two splits."""
+
+    name = "words"
+
+    def tasks(self, split: str, seed: int) -> Sequence[Task]:
+        if split not in ("train", "heldout"):
+            raise ValueError(f"no split {split!r}")
+        ids = IDS[:2] if split == "train" else IDS[2:]
+        return [Task(id=one, env="words", messages=(Message(role=Role.user, content=one),)) for one in ids]
+
+    def verify(self, task: Task, completion: str) -> Verdict:
+        return Verdict(reward=0.0)
+
+
+class Reading(Words):
+    """Reads files too."""
+
+    def from_file(self, path: str) -> Sequence[Task]:
+        if not Path(path).is_file():
+            raise ValueError(f"there is no {path}")
+        names = Path(path).read_text().split()
+        return [Task(id=f"words/{one}", env="words", messages=(Message(role=Role.user, content=one),)) for one in names]
+
+
+CONFIG = solve_config(["task=x"])
+
+
+@pytest.mark.parametrize("word", IDS)
+def test_an_id_is_taken_as_it_is_whatever_its_characters(word: str) -> None:
+    assert solve_config([f"task={word}"]).task == word
+    assert the_task(CONFIG, Words(), word).id == word if "," not in word else True
+
+
+def test_ids_with_commas_between_them_are_several_tasks() -> None:
+    config = solve_config(["tasks=words/plain,words/c=d"])
+    assert [task.id for task in tasks_named(config, Words(), config.tasks or "")] == ["words/plain", "words/c=d"]
+    assert [task.id for task in tasks_named(config, Words(), "all")] == IDS
+
+
+def test_a_task_that_does_not_exist_is_said_with_those_that_are_like_it() -> None:
+    with pytest.raises(UserError, match=r"'words/plane' is none of the 4\. Did you mean words/plain"):
+        the_task(CONFIG, Words(), "words/plane")
+    with pytest.raises(UserError, match=r"\*\*\*.* There is, for example"):
+        the_task(CONFIG, Words(), "***")
+
+
+@pytest.mark.parametrize("words", ["", " , ", "words/plain,words/plain", "words/plain,nothing"])
+def test_senseless_lists_are_refused(words: str) -> None:
+    with pytest.raises(UserError):
+        tasks_named(CONFIG, Words(), words)
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(UserError, match="no split 'hard'"):
+        tasks_named(solve_config(["tasks=all", "split=hard"]), Words(), "all")
+
+
+def test_a_file_holds_one_task(tmp_path: Path) -> None:
+    file = tmp_path / "problem.jsonl"
+    file.write_text("one")
+    assert the_task(CONFIG, Reading(), str(file)).id == "words/one"
+    file.write_text("one two")
+    with pytest.raises(UserError, match="has 2 "):
+        the_task(CONFIG, Reading(), str(file))
+    with pytest.raises(UserError, match="there is no gone"):
+        the_task(CONFIG, Reading(), "gone.jsonl")
+    with pytest.raises(UserError, match="has no from_file"):
+        the_task(CONFIG, Words(), str(file))
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ([], "give task= .* neither"),
+        (["task=a", "tasks=b"], "give task= .* both"),
+        (["task=a", "budget.attempts=0"], "budget.attempts must be positive"),
+        (["task=a", "budget.attempts=null"], "needs a budget"),
+        (["task=a", "batch.num_tasks=2"], "batch.num_tasks must be 1"),
+        (["task=a", "strategy=luck"], "strategy"),
+        (["task=a", "num_workers=2"], "needs in_process=true"),
+        (["task=a", "in_process=true", "learner.num_ranks=2"], "one engine and one rank"),
+        (["task=a", "rollout.staleness=1"], "rollout.staleness must be 0"),
+        (["task=a", "algorithm.hindsight.choice=demonstration_only"], "must show feedback"),
+        (["task=a", "context_tokens=100"], "context_tokens must be at least"),
+        (["task=a", "strategy=sdpo_multi_turn", "context_tokens=2000"], "hindsight.max_prompt_tokens must be at least 2000"),
+        (["task=a", "name=../up"], "plain folder name"),
+        (["task=a", "budget.atempts=3"], "budget.attempts"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(words: list[str], rule: str) -> None:
+    with pytest.raises(UserError, match=rule):
+        solve_config(words)
+
+
+@pytest.mark.parametrize("words", [["strategies=[]"], ["strategies=[sdpo,sdpo]"], ["num_seeds=0"], ["hard.max_rate=2"]])
+def test_what_cannot_be_compared_is_refused(words: list[str]) -> None:
+    with pytest.raises(UserError):
+        discovery_config(words)
+
+
+def test_the_settings_of_the_paper_are_shipped() -> None:
+    config = solve_config(["experiment=solve_livecodebench", "task=a", "env.options.path=lcb.jsonl"])
+    algorithm, learner = config.algorithm, config.learner
+    assert (config.batch.num_tasks, config.batch.group_size, algorithm.support.num_ids) == (1, 16, 20)
+    assert (algorithm.divergence.value, algorithm.teacher.ema_rate, algorithm.pointwise_clip) == ("reverse_kl", 0.01, 5.0)
+    assert (learner.lr, learner.weight_decay, learner.grad_clip, learner.lora.rank) == (1e-6, 0.01, 1.0, 0)
+    assert discovery_config(["experiment=solve_livecodebench", "env.options.path=lcb.jsonl"]).strategies == list(StrategyName)
+
+
+def test_a_folder_belongs_to_the_config_it_began_with(tmp_path: Path) -> None:
+    claim(tmp_path, solve_config(["task=a"]))
+    claim(tmp_path, solve_config(["task=a", "budget.attempts=9000", "in_process=true"]))
+    with pytest.raises(UserError, match="task was 'a' and is now 'b'"):
+        claim(tmp_path, solve_config(["task=b"]))
+    with pytest.raises(UserError, match=r"learner\.lr was"):
+        claim(tmp_path, solve_config(["task=a", "learner.lr=1"]))
+
+
+def test_every_key_that_may_change_is_one_that_there_is_and_lets_no_other_through() -> None:
+    known = {*flat(plain(solve_config(["task=a"]))), *flat(plain(discovery_config([])))}
+    open_ended = (".", "_")
+    for key in _MAY_DIFFER:
+        assert any(other == key or (key.endswith(open_ended) and other.startswith(key)) for other in known), key
+    exact = [key for key in _MAY_DIFFER if not key.endswith(open_ended)]
+    assert [other for other in known for key in exact if other.startswith(key) and other != key] == []
+
+
+def test_each_id_has_a_folder_of_its_own() -> None:
+    hostile = ["a/b", "a_b", "a b", "../../etc", "." * 9, "x" * 500, "x" * 501, "\x00", "é", ""]
+    assert len({slug(one) for one in hostile}) == len(hostile)
+    assert all("/" not in name_of(one) and not name_of(one).startswith(".") for one in hostile)
+
+
+def test_a_worker_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"one had 2[\s\S]*worker-0.log[\s\S]*budget\.attempts must be positive"):
+        run_workers("solve", ["task=a", "budget.attempts=0"], 2, tmp_path / "logs", lambda: None)
