@@ -32,8 +32,8 @@ LAYERS = [
         "sdpo.guards",
         "sdpo.watchdog",
         "sdpo.journal",
-        "sdpo.trackers",
     },
+    {"sdpo.trackers"},
     {
         "sdpo.rendering",
         "sdpo.rollout",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdpo.config import MlflowConfig
+from sdpo.run_folder import flat
 from sdpo.trackers.identity import Identity
 from sdpo.trackers.sink import About, Record
 
@@ -41,7 +41,7 @@ class Mlflow:
         run = self._client.create_run(
             _experiment_id(self._client, experiment), run_name=about.name, tags={as_name(tag): "true" for tag in about.tags}
         )
-        named = {as_name(key): str(value)[:_MAX_VALUE] for key, value in _flat(about.config).items()}
+        named = {as_name(key): str(value)[:_MAX_VALUE] for key, value in flat(about.config).items()}
         params = [Param(key, value) for key, value in named.items()]
         for first in range(0, len(params), _MAX_PARAMS):
             self._client.log_batch(run.info.run_id, params=params[first : first + _MAX_PARAMS])
@@ -76,13 +76,3 @@ def as_name(name: str) -> str:
 def _experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     return str(client.create_experiment(name) if found is None else found.experiment_id)
-
-
-def _flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
