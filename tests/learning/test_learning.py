@@ -45,7 +45,7 @@ def test_sdpo_learns_from_feedback_alone_where_success_is_rare(pool: Pool) -> No
     assert first["heldout/success"] < 0.1
     assert first["lift"] > 0.5, "the model must know better when it is told, or there is nothing to be learned here"
     assert max(sdpo.success) > 0.6, "SDPO has stopped learning"
-    assert max(sdpo.success) > max(grpo.success)
+    assert sum(sdpo.success) > 1.15 * sum(grpo.success), "both get there; SDPO has to be there sooner"
 
 
 COLLAPSE = (
