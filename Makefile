@@ -11,8 +11,9 @@ ARGS ?=
 train: setup
 	$(BIN)/sdpo train algorithm=$(ALGORITHM) env=$(ENV) $(ARGS)
 
+# Two files of tests at a time: the processes that a test starts spend half of their time waiting for each other.
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 unit: setup
 	$(BIN)/python -m pytest -m "not integration"

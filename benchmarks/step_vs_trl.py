@@ -10,7 +10,7 @@ Each side is a process of its own that takes ``--warmup`` steps and then ``--ste
 a machine that slows down does so for both. Before that TRL tries every ``--trl-rows`` (rows of a forward pass) with every
 ``--trl-dtypes`` for one step, and goes on with the quickest. Ours has bf16 weights with fp32 master weights, moments and teacher.
 TRL by default loads fp32 weights and computes under bf16 autocast; with bfloat16, as in the documentation's example of SDPO, its
-weights, teacher and moments are bf16.
+weights, teacher and moments are bf16. On a CPU that multiplies bf16 in software both have fp32 throughout, without autocast.
 
 TRL's other generation, vLLM, works on GPUs alone: without one ``vllm_mode="colocate"`` starts, and ends at the first new weights
 (they are loaded over those that vLLM has repacked: 'Parameter' object has no attribute 'weight_loader'), and ``"server"`` refuses
@@ -59,7 +59,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sdpo.compose import train_config
-from sdpo.config import Config, Divergence, SDPOConfig, SupportKind
+from sdpo.config import Config, Divergence, Dtype, SDPOConfig, SupportKind
 from sdpo.models import resolve
 from sdpo.preflight import check_environment, make_environment, model_and_renderer
 from sdpo.task_stream import TaskStream
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=1, help="steps before them")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each side")
     parser.add_argument("--trl-rows", type=int, nargs="+", default=[8, 16, 48], help="those that divide the batch are tried")
-    parser.add_argument("--trl-dtypes", nargs="+", choices=["bfloat16", "float32"], default=["bfloat16", "float32"])
+    parser.add_argument("--trl-dtypes", nargs="+", choices=["bfloat16", "float32"], help="float32 alone where ours is float32")
     parser.add_argument("--json", type=Path, help="also write the line of JSON there")
     parser.add_argument("--as-trl", help=argparse.SUPPRESS)
     options, words = parser.parse_known_args()
@@ -164,7 +164,8 @@ def main() -> None:
 def forms(config: Config, options: argparse.Namespace) -> list[Form]:
     num_rows = config.batch.num_tasks * config.batch.group_size
     fitting = [rows for rows in options.trl_rows if num_rows % rows == 0] or [num_rows]
-    return [Form(rows=rows, dtype=dtype) for dtype in options.trl_dtypes for rows in fitting]
+    dtypes = options.trl_dtypes or sorted({"float32", config.learner.dtype.value})
+    return [Form(rows=rows, dtype=dtype) for dtype in dtypes for rows in fitting]
 
 
 def tried_form(options: argparse.Namespace, words: Sequence[str], form: Form, screen: Console) -> float | None:
@@ -311,6 +312,7 @@ def trl_settings(config: Config, form: Form, num_steps: int, folder: str) -> obj
         save_strategy="no",
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
+        bf16=config.learner.dtype is Dtype.bfloat16,
         max_steps=num_steps,
         seed=config.seed,
         shuffle_dataset=False,

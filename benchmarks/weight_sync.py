@@ -34,20 +34,23 @@ from transformers import AutoModelForCausalLM
 
 from sdpo.actors import start, threads_each
 from sdpo.cluster import connected
-from sdpo.config import ClusterConfig, RolloutConfig
+from sdpo.config import ClusterConfig, Dtype, RolloutConfig
+from sdpo.config.native import native_dtype
 from sdpo.models import resolve
 from sdpo.rollout.engine import VllmEngine
 from sdpo.types import Prompt, Sampling
 from sdpo.weights import PackedWeights, Shipment, packed, shipped
 
 BUCKET_BYTES = RolloutConfig().bucket_mib * 2**20
+DTYPE = Dtype(native_dtype(None))
+"""Of the weights on their way, as in a run with the defaults on this machine."""
 
 
 class Host:
     """An engine in a process of its own."""
 
     def __init__(self, model: str) -> None:
-        self._engine = VllmEngine(model, max_model_tokens=256, config=RolloutConfig(kv_cache_gib=1), seed=0)
+        self._engine = VllmEngine(model, max_model_tokens=256, config=RolloutConfig(kv_cache_gib=1, dtype=DTYPE), seed=0)
 
     def ready(self) -> bool:
         return True
@@ -81,7 +84,7 @@ class Learner:
     """Parameters in a process of its own."""
 
     def __init__(self, model: str) -> None:
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, DTYPE.value))
 
     def num_bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._model.parameters())
@@ -162,9 +165,11 @@ def main() -> None:
         "seconds": round(seconds, 4), "bytes_per_s": round(num_bytes / seconds), "num_bytes": num_bytes,
         "per_tensor_seconds": round(single_s, 4), "num_tensors": len(names),
         "speedup_vs_per_tensor": round(single_s / seconds, 2),
-        "rounds": [[round(one, 4) for one in pair] for pair in zip(buckets, singles, strict=True)], "cores": os.cpu_count(),
+        "rounds": [[round(one, 4) for one in pair] for pair in zip(buckets, singles, strict=True)],
+        "dtype": DTYPE.value, "cores": os.cpu_count(),
     }  # fmt: skip
-    table = Table(title=f"Weights to an engine: {num_bytes / 2**20:.0f} MiB in {len(names)} tensors, medians of {options.rounds}")
+    brought = f"{num_bytes / 2**20:.0f} MiB of {DTYPE.value} in {len(names)} tensors"
+    table = Table(title=f"Weights to an engine: {brought}, medians of {options.rounds}")
     for head in ("", "seconds", "GB/s"):
         table.add_column(head, justify="left" if not head else "right")
     table.add_row("in buckets, with a checksum", f"{seconds:.3f}", f"{num_bytes / seconds / 1e9:.2f}")
