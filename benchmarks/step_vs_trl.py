@@ -134,11 +134,7 @@ def main() -> None:
     screen = Console(width=110)
     load = os.getloadavg()[0]
     resolve(config.model.path, lambda sentence: screen.print(sentence, highlight=False))  # fetched outside the measurement
-    tried = {form: tried_form(options, words, form, screen) for form in forms(config, options)}
-    working = {form: seconds for form, seconds in tried.items() if seconds is not None}
-    if not working:
-        raise SystemExit("TRL must take a step in one of its forms; none worked, for the reasons above.")
-    best = min(working, key=lambda form: working[form])
+    tried, best = quickest(options, words, forms(config, options), screen)
     ours, trl = Side(name="ours"), Side(name="TRL")
     for _ in range(options.rounds):
         for side in (ours, trl):
@@ -166,6 +162,19 @@ def forms(config: Config, options: argparse.Namespace) -> list[Form]:
     fitting = [rows for rows in options.trl_rows if num_rows % rows == 0] or [num_rows]
     dtypes = options.trl_dtypes or sorted({"float32", config.learner.dtype.value})
     return [Form(rows=rows, dtype=dtype) for dtype in dtypes for rows in fitting]
+
+
+def quickest(
+    options: argparse.Namespace, words: Sequence[str], choice: Sequence[Form], screen: Console
+) -> tuple[dict[Form, float | None], Form]:
+    """What each form took, and the best one; a single form needs no trial."""
+    if len(choice) == 1:
+        return {}, choice[0]
+    tried = {form: tried_form(options, words, form, screen) for form in choice}
+    working = {form: seconds for form, seconds in tried.items() if seconds is not None}
+    if not working:
+        raise SystemExit("TRL must take a step in one of its forms; none worked, for the reasons above.")
+    return tried, min(working, key=lambda form: working[form])
 
 
 def tried_form(options: argparse.Namespace, words: Sequence[str], form: Form, screen: Console) -> float | None:
