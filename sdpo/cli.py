@@ -33,6 +33,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
       host=127.0.0.1 port=8770 open=true
   sdpo report RUN [RUN ...]             run folders as one HTML file: curves, tables, times, alarms, attempts; to=report.html
   sdpo profile RUN                      where a step's time went, and what to change
+  sdpo compare RUN [RUN ...]            one table over seeds: success, lift, tokens/s, hours; e.g. sdpo compare runs/*
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
   sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
@@ -142,6 +143,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.report.profile import run_profile
 
             return run_profile(words)
+        case "compare", words:
+            from sdpo.report.compare import run_compare
+
+            return run_compare(words)
         case "envs", words:
             from sdpo.environments.command import run_envs
 
