@@ -21,6 +21,8 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo train [KEY=VALUE ...]            train; e.g. sdpo train algorithm=grpo env=chemistry num_steps=20
       --dry-run                         resolve and check the config, start nothing
       --quiet                           one line a step instead of the live view; also of evaluate and warmup
+  sdpo plan [KEY=VALUE ...]             where that run would go, what memory it takes, what does not fit: docs/planning.md
+      cluster.nodes=1 cluster.gpus_per_node=8 gpu_gib=80 scale=RUN
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
       lift=true                         and how much better it answers when it is shown a hint
   sdpo solve env=code task=ID [KEY=VALUE ...]       one hard task, or a file with one, until it is solved: docs/test-time.md
@@ -87,6 +89,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.launch import run_training
 
             return run_training(config)
+        case "plan", words:
+            from sdpo.planning.command import run_plan
+
+            return run_plan(words)
         case "evaluate", overrides:
             from sdpo.compose import evaluate_config
 
