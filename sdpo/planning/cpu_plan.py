@@ -89,7 +89,7 @@ def _learner(learning: Learning, config: Config) -> Iterator[Term]:
     """The state, and the larger of what a pass and what the optimizer's step take besides: activations are gone when the flat
     gradient is made, and the C library gives large blocks back at once."""
     held = state(learning)
-    passes, step = passing(learning, config), [term for term in held if term.name in _OF_THE_STEP]
+    passes, step = passing(learning, config), tuple(term for term in held if term.name in _OF_THE_STEP)
     yield _bare("learner")
     yield from (term for term in held if term not in step)
     yield from max(passes, step, key=total)

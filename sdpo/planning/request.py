@@ -13,19 +13,10 @@ from sdpo.compose import train_config
 from sdpo.config import Config
 from sdpo.errors import UserError
 from sdpo.planning.gpu_plan import Machine
+from sdpo.planning.scale import Network
 
 GPU_GIB = 80.0
 """Of a GPU where nothing is said."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """Between nodes."""
-
-    bytes_per_s: float
-    """Of a node, in one direction."""
-    latency_s: float
-    """Of a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from enum import Enum
 from math import ceil, log2
 
-from sdpo.planning.request import Network
-
 FACTORS = (1, 2, 4, 8, 16, 32, 64)
 """Times the nodes that were measured."""
 
@@ -38,6 +36,16 @@ class Part(Enum):
     sync = "weights to the engines"
     driver = "driver"
     """One process: hindsight, packing, recording, and what is in no phase."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Between nodes."""
+
+    bytes_per_s: float
+    """Of a node, in one direction."""
+    latency_s: float
+    """Of a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

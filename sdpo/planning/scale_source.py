@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import ceil
 from pathlib import Path
 
 from sdpo.errors import UserError
@@ -86,6 +86,8 @@ def _times(word: str, request: PlanRequest) -> Times:
         return _of_json(found, "the times given", request)
     try:
         return _of_run(run_record(Path(word)), request)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:  # no file can have that name
         raise UserError(f"scale= names a run folder, JSON of seconds, or {DEFAULT}; got {word[:80]!r} ({error}).") from error
 
@@ -97,7 +99,7 @@ _OTHERS = ("longest", "ahead", "nodes", "attempts", "learned_tokens")
 def _of_json(found: Mapping[str, object], source: str, request: PlanRequest) -> Times:
     """``{"generate": 8.4, "student": 9.1, ...}``, phases by the names of ``sdpo profile``'s JSON."""
     for key, value in found.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and 0.0 <= value < 1e12
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value < 1e12
         if (key not in _KEYS and key not in _OTHERS) or not is_number:
             raise UserError(
                 f"scale=JSON holds numbers of at least 0 under the keys {', '.join([*_KEYS, *_OTHERS])}; got {str(key)[:40]!r}: "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 from rich import box
@@ -141,7 +142,7 @@ def _record(rows: Sequence[Standing], refused: Sequence[tuple[str, str]]) -> dic
             {
                 "label": row.group.label,
                 "runs": [run.name for run in row.group.runs],
-                "differs": {key: value if isinstance(value, int | float | None) else str(value) for key, value in row.differs},
+                "differs": {key: _jsonable(value) for key, value in row.differs},
                 "seeds": row.num_seeds,
                 "steps": list(row.steps),
                 "asked_steps": row.asked_steps,
@@ -165,6 +166,12 @@ def _record(rows: Sequence[Standing], refused: Sequence[tuple[str, str]]) -> dic
         "missing": {run.name: list(run.missing) for row in rows for run in row.group.runs if run.missing},
         "left_out": [word for word, _ in refused],
     }
+
+
+def _jsonable(value: object) -> object:
+    """A number that JSON knows, or the value's text."""
+    is_number = isinstance(value, int | float) and isfinite(value)
+    return value if is_number or value is None else str(value)
 
 
 def _pair(number: Estimate | None) -> dict[str, float | int | None] | None:

@@ -12,8 +12,20 @@ from hypothesis import strategies as st
 
 from sdpo.errors import UserError
 from sdpo.planning.gpu_plan import Machine
-from sdpo.planning.request import Network, PlanRequest
-from sdpo.planning.scale import FACTORS, Part, Workload, communication_s, curves, parts_of, point, ring_s, together, uneven
+from sdpo.planning.request import PlanRequest
+from sdpo.planning.scale import (
+    FACTORS,
+    Network,
+    Part,
+    Workload,
+    communication_s,
+    curves,
+    parts_of,
+    point,
+    ring_s,
+    together,
+    uneven,
+)
 from sdpo.planning.scale_source import DEFAULT, workload
 from sdpo.planning.shapes import PUBLISHED
 from tests.planning.plans import config_of
@@ -153,7 +165,7 @@ def test_the_documented_run_is_the_default() -> None:
     [
         "{", "{}", "[1]", '{"generate": -1}', '{"generate": "fast"}', '{"generate": NaN}', '{"nonsense": 1, "generate": 2}',
         '{"generate": 1, "nodes": 0}', '{"generate": 1, "nodes": 1.5}', '{"generate": 1, "attempts": 0}', '{"longest": 3}',
-        '{"generate": true}', '{"generate": 1e300}', "nowhere", "", "\0", '{"a":' * 5000,
+        '{"generate": true}', '{"generate": 1e300}', '{"generate": 1' + "0" * 400 + "}", "nowhere", "", "\0", '{"a":' * 5000,
     ],
 )  # fmt: skip
 def test_times_that_are_none_are_refused(scale: str) -> None:
