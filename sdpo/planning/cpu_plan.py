@@ -1,7 +1,7 @@
 """What does each process of a run hold at its peak on a machine without GPUs?
 
 Proportional set sizes: memory that processes share is counted once, and Ray's object store by itself. The tensors follow from the
-same formulas as on a GPU; what a process holds before the first tensor was measured (docs/planning.md).
+same formulas as on a GPU; what a process holds before the first tensor is assumed (docs/planning.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sdpo.planning.shapes import ModelShape
 from sdpo.planning.terms import GIB, Term, counted, product, total
 
 BARE_GIB = {"driver": 0.45, "learner": 0.6, "engine": 0.9, "verifier": 0.15, "ray": 0.5}
-"""Of a process with its libraries loaded and nothing computed: measured, see docs/planning.md. ``ray``: its own, together."""
+"""Of a process with its libraries loaded and nothing computed; assumed. ``ray``: its own, together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def _on_first_node(process: ProcessPlan, num_nodes: int) -> int:
 
 
 def _bare(name: str) -> Term:
-    return Term(name="process", num_bytes=BARE_GIB[name] * GIB, arithmetic=f"{BARE_GIB[name]:g} GiB, measured")
+    return Term(name="process", num_bytes=BARE_GIB[name] * GIB, arithmetic=f"{BARE_GIB[name]:g} GiB, assumed")
 
 
 def _learner(learning: Learning, config: Config) -> Iterator[Term]:

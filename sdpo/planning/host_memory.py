@@ -14,7 +14,7 @@ from sdpo.planning.terms import GIB, Term, product
 PROCESS_GIB = 2.0
 """Of a process with torch and CUDA, or vLLM, on the host; assumed."""
 VERIFIER_GIB = 0.3
-"""Of one, sandbox included; measured without (benchmarks/plan_vs_measured.py)."""
+"""Of one, sandbox included; assumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
