@@ -21,6 +21,8 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo train [KEY=VALUE ...]            train; e.g. sdpo train algorithm=grpo env=chemistry num_steps=20
       --dry-run                         resolve and check the config, start nothing
       --quiet                           one line a step instead of the live view; also of evaluate and warmup
+  sdpo plan [KEY=VALUE ...]             where that run would go, what memory it takes, what does not fit: docs/planning.md
+      cluster.nodes=1 cluster.gpus_per_node=8 gpu_gib=80 scale=RUN
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
       lift=true                         and how much better it answers when it is shown a hint
   sdpo solve env=code task=ID [KEY=VALUE ...]       one hard task, or a file with one, until it is solved: docs/test-time.md
@@ -33,6 +35,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
       host=127.0.0.1 port=8770 open=true
   sdpo report RUN [RUN ...]             run folders as one HTML file: curves, tables, times, alarms, attempts; to=report.html
   sdpo profile RUN                      where a step's time went, and what to change
+  sdpo compare RUN [RUN ...]            one table over seeds: success, lift, tokens/s, hours; e.g. sdpo compare runs/*
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
   sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
@@ -86,6 +89,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.launch import run_training
 
             return run_training(config)
+        case "plan", words:
+            from sdpo.planning.command import run_plan
+
+            return run_plan(words)
         case "evaluate", overrides:
             from sdpo.compose import evaluate_config
 
@@ -142,6 +149,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.report.profile import run_profile
 
             return run_profile(words)
+        case "compare", words:
+            from sdpo.report.compare import run_compare
+
+            return run_compare(words)
         case "envs", words:
             from sdpo.environments.command import run_envs
 

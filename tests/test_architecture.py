@@ -22,6 +22,7 @@ LAYERS = [
         "sdpo.actors",
         "sdpo.models",
         "sdpo.packing",
+        "sdpo.shares",
     },
     {
         "sdpo.hindsight",
@@ -58,7 +59,7 @@ LAYERS = [
     },
     {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve"},
     {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
-    {"sdpo.training_run", "sdpo.warmup", "sdpo.searches"},
+    {"sdpo.training_run", "sdpo.warmup", "sdpo.searches", "sdpo.planning"},
     {"sdpo.launch", "sdpo.discovery"},
     {"sdpo.cli"},
 ]
@@ -89,6 +90,8 @@ LIGHT = (
     "sdpo.metrics",
     "sdpo.guards",
     "sdpo.report",
+    "sdpo.planning",
+    "sdpo.shares",
 )
 """Modules that may not import torch: an environment author and a config check need none."""
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}
