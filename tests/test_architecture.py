@@ -56,7 +56,7 @@ LAYERS = [
         "sdpo.export",
         "sdpo.solving",
     },
-    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve"},
+    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve", "sdpo.kubernetes"},
     {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
     {"sdpo.training_run", "sdpo.warmup", "sdpo.searches"},
     {"sdpo.launch", "sdpo.discovery"},
@@ -88,6 +88,7 @@ LIGHT = (
     "sdpo.environments",
     "sdpo.metrics",
     "sdpo.guards",
+    "sdpo.kubernetes",
     "sdpo.report",
 )
 """Modules that may not import torch: an environment author and a config check need none."""

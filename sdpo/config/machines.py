@@ -216,6 +216,10 @@ class ClusterConfig:
 
     address: str | None = None
     """None: start Ray on this machine; else join this cluster (``auto`` finds a running one)."""
+    nodes: int = 1
+    """Machines with GPUs."""
+    gpus_per_node: int | None = None
+    """GPUs of each of them; None: as many as it has."""
     placement: Placement = Placement.auto
     stall_report_s: float = 300.0
     """Without progress for that long, who waits for whom is reported, with the stacks of every process in the logs."""
