@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ ENVIRONMENTS = {"tool_use": "tool_use", "livecodebench": "code_file"}
 EVERY = [f"{task}_{algorithm}" for task in (*WITHOUT_FEEDBACK, *WITH_FEEDBACK) for algorithm in ("sdpo", "grpo")]
 
 
+@cache
 def composed(name: str, *words: str) -> Config:
     return train_config([f"experiment=paper/{name}", *words])
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from sdpo.environments.preparing import contests, science, tool_calls
 from sdpo.environments.preparing.published import published_files, published_rows
@@ -115,7 +114,10 @@ def _collect_row(found: Collected, published: Published, recipe: Recipe) -> None
     if isinstance(kept, Passed):
         found.passed[kept.reason] = found.passed.get(kept.reason, 0) + 1
         return
-    json.dumps(kept.values, allow_nan=False)
+    try:
+        json.dumps(kept.values, allow_nan=False)
+    except ValueError as error:
+        raise row.refused(f"numbers must be JSON's, which knows neither NaN nor infinity ({error}): correct the row") from error
     place, same = found.tasks.setdefault(kept.question, (row.where, kept))
     if same is kept:
         return
@@ -179,10 +181,9 @@ def _ended(rows: Sequence[str]) -> Iterator[str]:
 
 def _tell(name: str, folder: Path, lines: Mapping[str, Sequence[str]], collected: Collected) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    table = Table("file", "tasks", "SHA-256")
     for split, rows in lines.items():
-        table.add_row(f"{split}.jsonl", str(len(rows)), hashlib.sha256("".join(_ended(rows)).encode()).hexdigest())
-    console.print(table)
+        digest = hashlib.sha256("".join(_ended(rows)).encode()).hexdigest()
+        console.print(f"{split}.jsonl: {len(rows)} tasks, SHA-256 {digest}")
     for reason, number in collected.passed.items():
         console.print(f"not taken: {number} rows, because {reason}")
     if collected.broken:
