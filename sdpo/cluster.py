@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import ray
 from ray._private import auto_init_hook
 
-from sdpo.config import ClusterConfig, KubernetesConfig, Placement, RolloutConfig
+from sdpo.config import ClusterConfig, Placement, RolloutConfig
 from sdpo.errors import UserError
 
 NUM_STARTS = 3
@@ -21,11 +21,6 @@ NUM_STARTS = 3
 @contextmanager
 def connected(config: ClusterConfig) -> Iterator[None]:
     """Ray for the length of the block; what was started here ends with it."""
-    if isinstance(config, KubernetesConfig):
-        raise UserError(
-            "cluster=kubernetes describes pods for `sdpo launch render`, which gives them this command with cluster=ray; here it "
-            "would have to run in one. Render it, or set cluster=ray to join a Ray cluster from here."
-        )
     auto_init_hook.enable_auto_connect = False  # a thread that asks something after the end must not start another Ray
     on_terminate = signal.getsignal(signal.SIGTERM)
     for trial in range(1, NUM_STARTS + 1):

@@ -41,12 +41,11 @@ def chatter_into(log: Path, screen: Console) -> Iterator[None]:
 @contextmanager
 def stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
     """SIGINT, SIGTERM and a closed terminal ask for an end after the step; a second one, or one before the first step, ends at
-    once. But SIGTERM comes from machines, of which several may say the same (Ray's jobs, Kubernetes, Slurm): repeated, it asks
-    for nothing new."""
+    once."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.is_set and number == signal.SIGTERM == stop.signal_number:
-            return
+            return  # nobody is impatient: several machines say the same (Ray's jobs, the end of a pod, Slurm)
         if stop.is_set or not stop.can_wait:
             raise KeyboardInterrupt
         stop.is_set, stop.signal_number = True, number

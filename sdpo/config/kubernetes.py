@@ -67,6 +67,8 @@ class KubernetesConfig(ClusterConfig):
 
     address: str | None = "auto"
     """The loop runs in the head's pod, where Ray is running already."""
+    object_store_gib: float = 2.0
+    """Ray's shared memory in each pod, GiB: two copies of the model."""
     image: str = MISSING
     """What `launch/kubernetes/Containerfile` builds."""
     namespace: str = "default"
@@ -76,9 +78,9 @@ class KubernetesConfig(ClusterConfig):
     """A PersistentVolumeClaim (ReadWriteMany) that every pod mounts: run folders, checkpoints and the model cache are there."""
     mount: str = "/mnt/sdpo"
     """Where, and the folder that relative paths of the config start from."""
-    node_cpus: int = 16
+    cpus_per_node: int = 16
     """CPU cores of a worker."""
-    node_memory_gib: int = 128
+    memory_gib_per_node: int = 128
     """Of a worker, shared memory included."""
     head_cpus: int = 4
     head_memory_gib: int = 64
@@ -125,12 +127,12 @@ class KubernetesConfig(ClusterConfig):
 
     def _check_sizes(self) -> None:
         positive("cluster.object_store_gib", self.object_store_gib)
-        at_least("cluster.node_cpus", self.node_cpus, 1, "a pod computes")
+        at_least("cluster.cpus_per_node", self.cpus_per_node, 1, "a pod computes")
         at_least("cluster.head_cpus", self.head_cpus, 1, "a pod computes")
         at_least("cluster.retries", self.retries, 0, "it counts clusters")
         at_least("cluster.ttl_s", self.ttl_s, 0, "it is a pause")
         at_least("cluster.grace_s", self.grace_s, 1, "a checkpoint takes time")
-        for key, memory in (("node_memory_gib", self.node_memory_gib), ("head_memory_gib", self.head_memory_gib)):
+        for key, memory in (("memory_gib_per_node", self.memory_gib_per_node), ("head_memory_gib", self.head_memory_gib)):
             if memory <= self.shm_gib:
                 raise ValueError(
                     f"cluster.{key} must exceed shared memory, which is counted in it (cluster.object_store_gib and "

@@ -217,9 +217,9 @@ class ClusterConfig:
     address: str | None = None
     """None: start Ray on this machine; else join this cluster (``auto`` finds a running one)."""
     nodes: int = 1
-    """Machines with GPUs."""
+    """Machines, each with a Ray node; a run begins once all are there."""
     gpus_per_node: int | None = None
-    """GPUs of each of them; None: as many as it has."""
+    """None: those that are found, and none that Slurm is asked for."""
     placement: Placement = Placement.auto
     stall_report_s: float = 300.0
     """Without progress for that long, who waits for whom is reported, with the stacks of every process in the logs."""

@@ -40,6 +40,15 @@ def manifest(config: Config, command: Sequence[str], kind: Kind) -> Manifest:
     return {**head, "spec": _cluster(cluster) if kind is Kind.RayCluster else _job(cluster, command)}
 
 
+def refuse_pods(config: Config) -> None:
+    """Raises UserError where a run is to begin here that was described for ``sdpo launch render``."""
+    if isinstance(config.cluster, KubernetesConfig) and not config.dry_run:
+        raise UserError(
+            "cluster=kubernetes describes pods, in which `sdpo launch render` lets this command run with cluster=ray; it cannot "
+            "begin here. Render it, or set cluster=ray to join a Ray cluster that is there."
+        )
+
+
 def _job(cluster: KubernetesConfig, command: Sequence[str]) -> Manifest:
     return {
         "entrypoint": shlex.join(command),

@@ -25,7 +25,7 @@ def head_template(config: KubernetesConfig) -> Manifest:
 
 def worker_template(config: KubernetesConfig, num_gpus: int) -> Manifest:
     """A pod of learner ranks and engines."""
-    resources = _resources(config.node_cpus, config.node_memory_gib, num_gpus)
+    resources = _resources(config.cpus_per_node, config.memory_gib_per_node, num_gpus)
     spec = _pod(config, "ray-worker", resources)
     if config.node_selector:
         spec["nodeSelector"] = dict(config.node_selector)

@@ -26,6 +26,7 @@ from sdpo.errors import UserError
 from sdpo.kubernetes import farewell as farewell_module
 from sdpo.kubernetes.farewell import farewell, is_at_work, is_loop
 from sdpo.kubernetes.manifests import manifest as described_run
+from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.kubernetes.names import Kind, object_name
 from sdpo.kubernetes.pods import head_template
 from sdpo.kubernetes.render import rendered, words_of_the_job
@@ -311,7 +312,7 @@ def test_what_cannot_work_is_refused(words: list[str], rule: str) -> None:
         ({"env": {"A=B": "b"}}, "cluster.env must be names of environment variables"),
         ({"node_selector": {"a b": "c"}}, "cluster.node_selector must be labels"),
         ({"node_selector": {"a": "c d"}}, "cluster.node_selector.a must be a label's value"),
-        ({"object_store_gib": 200.0}, "cluster.node_memory_gib must exceed shared memory"),
+        ({"object_store_gib": 200.0}, "cluster.memory_gib_per_node must exceed shared memory"),
         ({"object_store_gib": 60.0}, "cluster.head_memory_gib must exceed shared memory"),
         ({"object_store_gib": 0.0}, "cluster.object_store_gib must be positive"),
         ({"grace_s": 0}, "cluster.grace_s must be at least 1"),
@@ -341,11 +342,11 @@ def test_the_command_writes_a_file_or_to_the_screen(tmp_path: Path, capsys: pyte
     assert "to= must be a file that can be written" in " ".join(capsys.readouterr().err.split())
 
 
-def test_pods_are_no_cluster_to_train_on_from_here(capsys: pytest.CaptureFixture[str]) -> None:
-    from sdpo.cluster import connected
-
-    with pytest.raises(UserError, match="describes pods for `sdpo launch render`"), connected(composed().cluster):
-        pass
+def test_pods_are_no_cluster_to_train_on_from_here() -> None:
+    with pytest.raises(UserError, match=r"cluster=kubernetes describes pods.*cluster=ray"):
+        refuse_pods(composed())
+    refuse_pods(train_config([*NODES, "dry_run=true"]))
+    refuse_pods(train_config(["cluster=ray"]))
 
 
 # Before a pod ends.
