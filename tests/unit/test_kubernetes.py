@@ -349,6 +349,17 @@ def test_pods_are_no_cluster_to_train_on_from_here() -> None:
     refuse_pods(train_config(["cluster=ray"]))
 
 
+def test_the_image_is_built_from_what_is_there() -> None:
+    lines = (ROOT / "launch" / "kubernetes" / "Containerfile").read_text()
+    copied = [word for line in re.findall(r"^COPY (.*) \S+$", lines, re.MULTILINE) for word in line.split()]
+    assert "sdpo" in copied
+    assert [word for word in copied if not (ROOT / word).exists()] == []
+    pins = re.findall(r'"(torch|ray)(?:\[default\])?==([0-9.]+)"', lines)
+    declared = (ROOT / "pyproject.toml").read_text()
+    assert len(pins) == 3
+    assert [pin for pin in pins if f'"{pin[0]}=={pin[1]}"' not in declared] == []
+
+
 # Before a pod ends.
 
 LOOP = """

@@ -119,6 +119,7 @@ def shipped(number: int) -> dict[str, Any]:
 def test_the_authors_own_division_is_kept(tmp_path: Path) -> None:
     written(tmp_path / "own" / "train.json", [shipped(number) for number in range(5)])
     written(tmp_path / "own" / "test.json", [shipped(number) for number in range(5, 7)])  # both count from where they like
+    (tmp_path / "own" / "train.parquet").write_bytes(b"made of the JSON, for another trainer")
     folder = tmp_path / "tasks"
     assert prepared("physics", f"from={tmp_path / 'own'}", f"to={folder}") == 0
     assert [row["prompt"] for row in lines_of(folder / "heldout.jsonl")] == [shipped(number)["prompt"] for number in (5, 6)]

@@ -29,7 +29,7 @@ MOST_SHOWN = 3
 
 def recipes(level: str) -> dict[str, Recipe]:
     """Every set of tasks that can be prepared. ``level``: of the science questions."""
-    any_rows = ("*.jsonl", "*.json", "*.parquet")
+    any_rows = (("*.jsonl",), ("*.json",), ("*.parquet",))
     sciences = {
         subject: Recipe(
             environment="multiple_choice",
@@ -39,11 +39,11 @@ def recipes(level: str) -> dict[str, Recipe]:
         )
         for subject in science.SUBJECTS
     }
-    tool_use = Recipe(environment="tool_use", hub=None, patterns=("train.json", "test.json"), convert=tool_calls.converted)
+    tool_use = Recipe(environment="tool_use", hub=None, patterns=(("train.json", "test.json"),), convert=tool_calls.converted)
     livecodebench = Recipe(
         environment="code_file",
         hub="livecodebench/code_generation_lite",
-        patterns=("test6.jsonl",),
+        patterns=(("test6.jsonl",),),
         convert=contests.converted,
     )
     return {**sciences, "tool_use": tool_use, "livecodebench": livecodebench}

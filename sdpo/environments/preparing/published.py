@@ -16,12 +16,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 def published_files(name: str, recipe: Recipe, given: str | None) -> list[Path]:
     """``given``: a folder, or a dataset's id; None: where the set is published. Raises UserError where no file of it is there."""
     folder = _folder(name, recipe, given)
-    files = sorted({file for pattern in recipe.patterns for file in folder.rglob(pattern) if file.is_file()})
-    if not files:
-        raise UserError(
-            f"{name} is prepared from files called {' or '.join(recipe.patterns)}; {folder} has none. Name another from=."
-        )
-    return files
+    for alternative in recipe.patterns:
+        files = sorted({file for pattern in alternative for file in folder.rglob(pattern) if file.is_file()})
+        if files:
+            return files
+    raise UserError(f"{name} is prepared from files called {recipe.files}; {folder} has none. Name another from=.")
 
 
 def published_rows(files: Sequence[Path]) -> Iterator[Published]:
@@ -40,10 +39,7 @@ def _folder(name: str, recipe: Recipe, given: str | None) -> Path:
             raise UserError(f"from= must be a folder with the published files, or a dataset's id on the hub; got {given!r}.")
         return _fetched(given, recipe)
     if recipe.hub is None:
-        raise UserError(
-            f"{name} is not on the hub; give from=FOLDER with {' and '.join(recipe.patterns)} in it (docs/experiments.md has "
-            "whose)."
-        )
+        raise UserError(f"{name} is not on the hub; give from=FOLDER with {recipe.files} in it (docs/experiments.md has whose).")
     return _fetched(recipe.hub, recipe)
 
 
@@ -51,8 +47,9 @@ def _fetched(dataset: str, recipe: Recipe) -> Path:
     import huggingface_hub  # takes a second to import, and is of no use where there is no network
 
     try:
-        patterns = [f"**/{pattern}" for pattern in recipe.patterns]
-        return Path(huggingface_hub.snapshot_download(dataset, repo_type="dataset", allow_patterns=[*recipe.patterns, *patterns]))
+        names = [pattern for alternative in recipe.patterns for pattern in alternative]
+        anywhere = [*names, *(f"**/{name}" for name in names)]
+        return Path(huggingface_hub.snapshot_download(dataset, repo_type="dataset", allow_patterns=anywhere))
     except Exception as error:  # of many kinds, the network's among them
         reason = next(iter(str(error).splitlines()), "")
         raise UserError(

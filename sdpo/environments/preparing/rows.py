@@ -55,9 +55,14 @@ class Recipe:
     """The installed environment that reads it."""
     hub: str | None
     """The dataset's id on the hub; None: it is not there."""
-    patterns: tuple[str, ...]
-    """Of the files that hold it, on the hub and in a folder."""
+    patterns: tuple[tuple[str, ...], ...]
+    """Of the files that hold it, on the hub and in a folder: those of the first alternative of which there is one."""
     convert: Callable[[Published], Kept | Passed]
+
+    @property
+    def files(self) -> str:
+        """In words."""
+        return ", or ".join(" and ".join(alternative) for alternative in self.patterns)
 
 
 def plain(text: str) -> str:
