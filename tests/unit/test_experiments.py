@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from sdpo.compose import discovery_config, train_config
+from sdpo.compose import discovery_config, evaluate_config, train_config
 from sdpo.config import Config, Divergence, GRPOConfig, HintChoice, LossMean, RatioLevel, SDPOConfig, SupportKind, TeacherKind
+from sdpo.environments.preparing.command import recipes
 
 ROOT = Path(__file__).parent.parent.parent
 PAPER = ROOT / "conf" / "experiment" / "paper"
@@ -109,6 +112,26 @@ def test_at_test_time() -> None:
     assert (config.batch.num_tasks, config.batch.group_size, config.budget.attempts) == (1, 16, 2750)
     assert (config.sampling.max_prompt_tokens, config.sampling.max_response_tokens) == (2048, 8192)
     assert config.algorithm.hindsight.max_prompt_tokens == 10240
+
+
+def test_every_command_of_the_page_composes() -> None:
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    blocks = re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    written = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(line, comments=True) for line in [*written, *re.findall(r"`(sdpo train [^`…]+)`", page)]]
+    readers = {"evaluate": evaluate_config, "discovery": discovery_config}
+    kinds = [words[1] for words in commands]
+    assert {*readers, "envs", "train"} == set(kinds)
+    assert kinds.count("train") == len(EVERY) + 1
+    for _, kind, *words in commands:
+        if kind == "envs":
+            assert words[0] == "prepare"
+            assert words[1] in recipes("L3")
+        elif kind == "train":
+            (word,) = words
+            assert word.removeprefix("experiment=paper/") in EVERY
+        else:
+            readers[kind](words)
 
 
 def test_every_experiment_says_what_to_expect_and_where_that_stands() -> None:
