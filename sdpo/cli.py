@@ -31,6 +31,8 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
+  sdpo launch render cluster=kubernetes [KEY=VALUE ...]         a KubeRay manifest of that run: launch/kubernetes/README.md
+      kind=RayJob|RayCluster to=FILE
   sdpo view RUN [RUN2]                  a page over a run folder, or two: which tokens did hindsight change?
       host=127.0.0.1 port=8770 open=true
   sdpo report RUN [RUN ...]             run folders as one HTML file: curves, tables, times, alarms, attempts; to=report.html
@@ -41,6 +43,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
   sdpo envs check NAME [OPTION=VALUE ...] [json=true]           whether it keeps the rules; exit code 1 if not
   sdpo envs new NAME [FOLDER]           a package with an environment of your own, ready to edit
+  sdpo envs prepare NAME to=DIR [from=HUB_ID|FOLDER]            the paper's tasks, fetched and checked: docs/experiments.md
   sdpo doctor                           versions, devices, what is missing and how to get it
 
 Keys are hydra's: groups (algorithm=, model=, env=, learner=, rollout=, cluster=, tracking=, experiment=) and single values
@@ -137,6 +140,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.replay import run_replay
 
             return run_replay(replay)
+        case "launch", ["render", *words]:
+            from sdpo.kubernetes.render import run_render
+
+            return run_render(words)
         case "view", words:
             from sdpo.report.view import run_view, view_config
 

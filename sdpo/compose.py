@@ -116,8 +116,8 @@ def _as_text(word: str) -> str:
     return f"{key}='{escaped}'"
 
 
-_OPEN = ("env.options.", "model.chat_template_options.")
-"""Keys under these are the environment's and the template's own, so any may be given."""
+_OPEN = ("env.options.", "model.chat_template_options.", "cluster.env.", "cluster.env=", "cluster.node_selector=")
+"""Keys under these are the environment's, the template's and the pods' own, so any may be given."""
 
 
 def _opened(word: str) -> str:
@@ -137,10 +137,11 @@ def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
         return f"a config key must exist; {key!r} does not. {hint} (sdpo/config/ has them all; --dry-run prints yours.)"
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    field = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
     missing = re.search(r"[Mm]issing mandatory value: (\S+)", str(cause))
     if missing:
-        return f"{missing.group(1)} must be given; add {missing.group(1)}=VALUE to the command."
-    field = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
+        key = field or missing.group(1)
+        return f"{key} must be given; add {key}=VALUE to the command."
     lines = lines[: next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))]
     internal = ("full_key:", "object_type=", "reference_type=", "See https:")
     words = " ".join(line for line in lines if not line.startswith(internal) and not line.endswith("_schema"))

@@ -44,6 +44,8 @@ def stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
     once."""
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set and number == signal.SIGTERM == stop.signal_number:
+            return  # nobody is impatient: several machines say the same (Ray's jobs, the end of a pod, Slurm)
         if stop.is_set or not stop.can_wait:
             raise KeyboardInterrupt
         stop.is_set, stop.signal_number = True, number

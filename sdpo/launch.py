@@ -15,6 +15,7 @@ from sdpo.cluster import connected, gpu_shares
 from sdpo.config import Config, EvaluateConfig
 from sdpo.envs import registry
 from sdpo.foreground import chatter_into, stopping, user_screen
+from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
@@ -37,6 +38,7 @@ from sdpo.watchdog import Progress, Watchdog, WatchedVerifier
 
 def run_training(config: Config) -> int:
     """``sdpo train``. Returns the exit code: 0, or 128 + the signal that ended it early."""
+    refuse_pods(config)
     screen = user_screen()
     config.env.name = registry.anywhere(config.env.name)
     folder = RunFolder(Path(config.runs_dir).absolute() / config.name)

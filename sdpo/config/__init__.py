@@ -23,6 +23,7 @@ from sdpo.config.algorithm import (
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import Guard, GuardsConfig, Response
+from sdpo.config.kubernetes import KubernetesConfig, TaintEffect, TolerationConfig, TolerationOperator
 from sdpo.config.machines import (
     ClusterConfig,
     Dtype,
@@ -72,6 +73,7 @@ __all__ = [
     "HardSetConfig",
     "HindsightConfig",
     "HintChoice",
+    "KubernetesConfig",
     "LearnerConfig",
     "LiftSchedule",
     "LoraConfig",
@@ -100,8 +102,11 @@ __all__ = [
     "StrategyName",
     "SupportConfig",
     "SupportKind",
+    "TaintEffect",
     "TeacherConfig",
     "TeacherKind",
+    "TolerationConfig",
+    "TolerationOperator",
     "TrackingConfig",
     "WandbConfig",
     "WandbMode",

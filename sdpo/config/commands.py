@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from sdpo.config.algorithm import GRPOConfig, SDPOConfig
+from sdpo.config.kubernetes import KubernetesConfig
 from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.native import native_dtype
 from sdpo.config.rules import at_least, probability
@@ -116,7 +117,7 @@ def register() -> None:
         "env": {"env_schema": EnvConfig},
         "learner": {"learner_schema": LearnerConfig},
         "rollout": {"rollout_schema": RolloutConfig},
-        "cluster": {"cluster_schema": ClusterConfig},
+        "cluster": {"cluster_schema": ClusterConfig, "kubernetes_schema": KubernetesConfig},
         "tracking": {"tracking_schema": TrackingConfig},
     }
     for group, schemas in groups.items():
