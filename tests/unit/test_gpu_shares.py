@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sdpo import cluster
 from sdpo.cluster import GpuShares, gpu_shares
+from sdpo.cluster import shares as shares_module
 from sdpo.config import Placement, RolloutConfig
 from sdpo.errors import UserError
 
@@ -20,7 +20,7 @@ def shares(
     staleness: int = 0,
     placement: Placement = Placement.auto,
 ) -> GpuShares:
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"GPU": float(num_gpus)} if num_gpus else {})
+    monkeypatch.setattr(shares_module.ray, "cluster_resources", lambda: {"GPU": float(num_gpus)} if num_gpus else {})
     rollout = RolloutConfig(num_engines=num_engines, tensor_parallel_size=width, staleness=staleness)
     return gpu_shares(num_ranks, rollout, placement)
 
