@@ -45,7 +45,11 @@ def run_training(config: Config) -> int:
         refuse_missing(config.tracking)
         _show_plan(config, folder, screen)
         return 0
-    with taking_part(config.cluster, folder.logs, lambda sentence: screen.print(sentence, highlight=False)) as is_driver:
+
+    def say(sentence: str) -> None:
+        screen.print(printable(sentence), highlight=False, markup=False)
+
+    with taking_part(config.cluster, folder.logs, say) as is_driver:
         return _drive(config, folder, screen) if is_driver else 0
 
 

@@ -12,6 +12,8 @@ _RUNNING = (
     "srun --ntasks-per-node=1 sdpo train cluster=slurm cluster.nodes=N (launch/slurm/train.sbatch), or submit it with sdpo train "
     "-m hydra/launcher=slurm"
 )
+_PART = r"(?:[\w.:-]|\[[\d,-]+\])+"
+_LIST = re.compile(rf"{_PART}(?:,{_PART})*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +70,9 @@ def of_slurm(environment: Mapping[str, str], *, num_nodes: int) -> Allocation:
 
 def expanded(nodelist: str) -> tuple[str, ...]:
     """The names that Slurm writes as ``gpu[01-03,7],login``. Raises UserError where it is not one of its lists."""
-    names = tuple(name for part in _parts(nodelist) for name in _names(part))
-    if not names or not all(re.fullmatch(r"[\w.:-]+", name) for name in names):
+    if not _LIST.fullmatch(nodelist):
         raise UserError(f"Slurm's list of nodes must look like gpu[01-03,7],login; got {nodelist[:100]!r}.")
-    return names
+    return tuple(name for part in _parts(nodelist) for name in _names(part))
 
 
 MAX_NODES = 65536

@@ -17,13 +17,12 @@ from types import FrameType
 from sdpo.cluster.allocation import Allocation, of_slurm
 from sdpo.cluster.machine import address, object_store_bytes, temporary_folder
 from sdpo.cluster.meeting import Driver, Meeting
-from sdpo.cluster.ray_node import NodeSpec, RayNode
+from sdpo.cluster.ray_node import ASKS, NodeSpec, RayNode
 from sdpo.config import AllocationKind, ClusterConfig
 from sdpo.errors import MachineError, Stopped, UserError
 
 MAX_JOINS = 3
 """Times that a node's Ray is started; one that was killed joins again."""
-_ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
@@ -99,7 +98,7 @@ def _lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, log: 
 
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = [(number, signal.signal(number, handler)) for number in _ASKS]
+    before = [(number, signal.signal(number, handler)) for number in ASKS]
     try:
         yield
     finally:

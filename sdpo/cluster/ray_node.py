@@ -1,7 +1,8 @@
 """A Ray node on this machine, in processes of its own: what it is started with, whether it lives, and its end.
 
-The processes have a session of their own, so that a signal by which Slurm asks the run to stop reaches the driver alone; and they
-end with the process that started them, however that ends.
+When Slurm asks a job to stop, it sends the signal to every process on its nodes (seen with 22.05), whatever its session. Only the
+driver shall hear it, which then still takes a step and writes a checkpoint, so all of Ray is started deaf to it. It is ended by
+SIGKILL, and ends with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from sdpo.cluster.machine import free_ports
 from sdpo.errors import MachineError
 from sdpo.logs import tail
 
-STOP_S = 15.0
 START_S = 90.0
 """Ray gives its own processes 30 s to start, whatever the machine is busy with, and then ends."""
+ASKS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
+"""Signals by which a run is asked to stop."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -98,7 +100,7 @@ class RayNode:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=_deaf_and_bound_to_parent,
             )
 
     def wait_until_up(self) -> None:
@@ -131,10 +133,6 @@ class RayNode:
         family: list[psutil.Process] = []
         with suppress(psutil.Error):
             family = psutil.Process(self._process.pid).children(recursive=True)
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=STOP_S)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for process in family:
@@ -144,5 +142,6 @@ class RayNode:
         shutil.rmtree(self._spec.folder, ignore_errors=True)
 
 
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _deaf_and_bound_to_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKS)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Ray's own reaper then ends the rest
