@@ -113,7 +113,7 @@ def start(
     ``num_threads`` are its CPU threads; Ray, which would else give it one, does not count them as its resource: engine and
     learner take turns on the same cores. ``max_concurrency``: calls that may run at the same time, each in a thread.
     """
-    strategy = "DEFAULT"
+    strategy: str | PlacementGroupSchedulingStrategy = "DEFAULT"
     if seat is not None:
         strategy = PlacementGroupSchedulingStrategy(seat.group, placement_group_bundle_index=seat.bundle)
     return (

@@ -47,7 +47,7 @@ def sweep_points(overrides: Sequence[str]) -> list[tuple[str, ...]]:
         parsed = OverridesParser.create().parse_overrides([_opened(word) for word in overrides])
     except HydraException as error:
         raise UserError(str(error).partition("\n")[0]) from error
-    choices = []
+    choices: list[list[str]] = []
     for word, override in zip(overrides, parsed, strict=True):
         if not override.is_sweep_override():
             choices.append([word])

@@ -17,7 +17,7 @@ from sdpo.actors import is_alive, node_title
 from sdpo.cluster.allocation import of_slurm
 from sdpo.cluster.machine import object_store_bytes
 from sdpo.cluster.part import meeting_of, spec_of
-from sdpo.cluster.ray_node import RayNode
+from sdpo.cluster.ray_node import started
 from sdpo.cluster.sharing import refuse_unshared
 from sdpo.config import AllocationKind, ClusterConfig
 from sdpo.errors import MachineError, UserError
@@ -95,9 +95,8 @@ def _on_allocation(config: ClusterConfig, folder: Path | None) -> Iterator[None]
         )
     logs = Path(spec_of(config, allocation, None).folder) if folder is None else folder / "logs"
     spec = spec_of(config, allocation, allocation.nodes[1] if config.nodes > 1 else None)
-    head = RayNode(spec, logs / f"node-{allocation.name}.log")
+    head = started(spec, logs / f"node-{allocation.name}.log")
     try:
-        head.wait_until_up()
         ray.init(address=head.address, log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=spec.address)
         if config.nodes > 1:
             meeting = meeting_of(allocation, logs)

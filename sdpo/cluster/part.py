@@ -17,7 +17,7 @@ from types import FrameType
 from sdpo.cluster.allocation import Allocation, of_slurm
 from sdpo.cluster.machine import address, object_store_bytes, temporary_folder
 from sdpo.cluster.meeting import Driver, Meeting
-from sdpo.cluster.ray_node import ASKS, NodeSpec, RayNode
+from sdpo.cluster.ray_node import ASKS, NodeSpec, RayNode, started
 from sdpo.config import AllocationKind, ClusterConfig
 from sdpo.errors import MachineError, Stopped, UserError
 
@@ -71,7 +71,8 @@ def lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, logs: 
 
 def _lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, log: Path, say: Callable[[str], None]) -> None:
     heard, heard_at = None, time.monotonic()
-    node, num_joins = None, 0
+    node: RayNode | None = None
+    num_joins = 0
     try:
         while True:
             driver = meeting.read()
@@ -84,11 +85,11 @@ def _lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, log: 
             if driver is not None and driver.address is not None and (node is None or not node.is_alive):
                 if node is not None:
                     node.stop()
+                    node = None
                 num_joins += 1
                 if num_joins > MAX_JOINS:
                     raise MachineError(f"Ray on node {allocation.name} died {MAX_JOINS} times. See {log}")
-                node = RayNode(spec_of(config, allocation, driver.address.rpartition(":")[0]), log, join=driver.address)
-                node.wait_until_up()
+                node = started(spec_of(config, allocation, driver.address.rpartition(":")[0]), log, join=driver.address)
                 say(f"node {allocation.name}: joined {driver.node} ({driver.address})")
             time.sleep(1.0)
     finally:

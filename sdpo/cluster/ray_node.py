@@ -25,8 +25,9 @@ from sdpo.cluster.machine import free_ports
 from sdpo.errors import MachineError
 from sdpo.logs import tail
 
+NUM_STARTS = 3
 START_S = 90.0
-"""Ray gives its own processes 30 s to start, whatever the machine is busy with, and then ends."""
+"""Ray gives its own processes 30 s to start, whatever the machine is busy with, and then ends; so it is tried again."""
 ASKS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
 """Signals by which a run is asked to stop."""
 _PR_SET_PDEATHSIG = 1
@@ -82,6 +83,20 @@ def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
     ]
 
 
+def started(spec: NodeSpec, log: Path, *, join: str | None = None) -> RayNode:
+    """A node that is up. Raises MachineError that names it where it does not come up, tried as often as is sensible."""
+    for trial in range(1, NUM_STARTS + 1):
+        node = RayNode(spec, log, join=join)
+        try:
+            node.wait_until_up()
+            return node
+        except BaseException as error:
+            node.stop()
+            if trial == NUM_STARTS or not isinstance(error, MachineError):
+                raise
+    raise AssertionError("the last trial returns or raises")
+
+
 class RayNode:
     """Started on construction."""
 
@@ -108,7 +123,6 @@ class RayNode:
         until = time.monotonic() + START_S
         while not self._is_up():
             if self._process.poll() is not None or time.monotonic() > until:
-                self.stop()
                 raise MachineError(
                     f"Ray did not start on node {self._spec.name} ({self._spec.address}). The end of {self._log}:\n"
                     f"{tail(self._log)}"

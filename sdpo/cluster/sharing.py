@@ -43,7 +43,7 @@ def refuse_unshared(folder: Path) -> None:
         )
 
 
-def _answer(ref: object) -> bool:
+def _answer(ref: ray.ObjectRef[bool]) -> bool:
     try:
         return bool(ray.get(ref, timeout=ANSWER_S))
     except (RayError, GetTimeoutError):
