@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from sdpo.errors import MachineError, UserError
+from sdpo.errors import MachineError, Stopped, UserError
 from sdpo.printable import printable
 
 USAGE = """\
@@ -21,6 +21,7 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo train [KEY=VALUE ...]            train; e.g. sdpo train algorithm=grpo env=chemistry num_steps=20
       --dry-run                         resolve and check the config, start nothing
       --quiet                           one line a step instead of the live view; also of evaluate and warmup
+      -m algorithm=sdpo,grpo seed=1,2   each point of a sweep, here or, with hydra/launcher=slurm, as Slurm jobs: docs/cluster.md
   sdpo plan [KEY=VALUE ...]             where that run would go, what memory it takes, what does not fit: docs/planning.md
       cluster.nodes=1 cluster.gpus_per_node=8 gpu_gib=80 scale=RUN
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "set runs_dir to another disk, and repeat the command.",
             2,
         )
+    except Stopped as stopped:
+        return _failed("stopped at once" + _STANDS.get(command, ""), 128 + stopped.signal_number)
     except KeyboardInterrupt:
         return _failed("stopped at once" + _STANDS.get(command, ""), 130)
 
@@ -85,6 +88,10 @@ def _failed(sentence: str, code: int) -> int:
 def _run(command: str, rest: list[str]) -> int:
     """Heavy imports happen where they are needed: a typo should not cost ten seconds."""
     match command, rest:
+        case "train", overrides if "-m" in overrides:
+            from sdpo.sweep.command import run_sweep
+
+            return run_sweep([_FLAGS.get(word, word) for word in overrides if word != "-m"])
         case "train", overrides:
             from sdpo.compose import train_config
 

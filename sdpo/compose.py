@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +23,7 @@ from sdpo.config import (
     GRPOConfig,
     ReplayConfig,
     SDPOConfig,
+    SlurmLauncherConfig,
     SolveConfig,
     WarmupConfig,
     register,
@@ -30,9 +33,41 @@ from sdpo.errors import UserError
 
 def train_config(overrides: Sequence[str]) -> Config:
     """The config of ``sdpo train``. Raises UserError naming the field, the value and the mend."""
+    for word in overrides:
+        if word.startswith("hydra"):
+            raise UserError(f"hydra/launcher= says how the points of a sweep are started; got {word!r} without a sweep. Add -m.")
     config = _composed("train", overrides)
     assert isinstance(config, Config)
     return config
+
+
+def sweep_points(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """The words of each point of a sweep, in hydra's syntax: ``seed=1,2``, ``seed=range(1,4)``. Raises UserError elsewhere."""
+    try:
+        parsed = OverridesParser.create().parse_overrides([_opened(word) for word in overrides])
+    except HydraException as error:
+        raise UserError(str(error).partition("\n")[0]) from error
+    choices: list[list[str]] = []
+    for word, override in zip(overrides, parsed, strict=True):
+        if not override.is_sweep_override():
+            choices.append([word])
+        elif override.is_discrete_sweep() and "glob(" not in word:
+            key = word.partition("=")[0]
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise UserError(f"a sweep goes over values that are listed (a,b,c) or counted (range(1,4)); got {word!r}. List them.")
+    return list(product(*choices))
+
+
+def launcher_config(overrides: Sequence[str]) -> SlurmLauncherConfig | None:
+    """How the points of a sweep are started; None: here, one after the other. Raises UserError where it is said wrongly."""
+    register()
+    with initialize_config_module("sdpo.conf", version_base=None):
+        try:
+            launcher = OmegaConf.to_object(compose("train", list(overrides), return_hydra_config=True).hydra.launcher)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(" ".join(str(error).split())) from error
+    return launcher if isinstance(launcher, SlurmLauncherConfig) else None
 
 
 def evaluate_config(overrides: Sequence[str]) -> EvaluateConfig:

@@ -60,7 +60,7 @@ LAYERS = [
     {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve", "sdpo.kubernetes"},
     {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
     {"sdpo.training_run", "sdpo.warmup", "sdpo.searches", "sdpo.planning"},
-    {"sdpo.launch", "sdpo.discovery"},
+    {"sdpo.launch", "sdpo.discovery", "sdpo.sweep"},
     {"sdpo.cli"},
 ]
 ROOMS = {

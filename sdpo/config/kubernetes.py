@@ -8,7 +8,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from sdpo.config.machines import ClusterConfig
+from sdpo.config.cluster import ClusterConfig
 from sdpo.config.rules import at_least, positive
 
 SHM_MARGIN_GIB = 4
