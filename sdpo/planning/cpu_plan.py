@@ -1,7 +1,7 @@
 """What does each process of a run hold at its peak on a machine without GPUs?
 
 Proportional set sizes: memory that processes share is counted once, and Ray's object store by itself. The tensors follow from the
-same formulas as on a GPU; what a process holds before the first tensor is assumed (docs/planning.md).
+same formulas as on a GPU; what a process holds before the first tensor was seen in runs (docs/planning.md).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sdpo.planning.places import Places, places
 from sdpo.planning.shapes import ModelShape
 from sdpo.planning.terms import GIB, Term, counted, product, total
 
-BARE_GIB = {"driver": 0.45, "learner": 0.6, "engine": 0.9, "verifier": 0.15, "ray": 0.5}
-"""Of a process with its libraries loaded and nothing computed; assumed. ``ray``: its own, together."""
+BARE_GIB = {"driver": 0.41, "learner": 0.46, "engine": 0.65, "verifier": 0.15, "ray": 0.45}
+"""Of a process with its libraries loaded, as the kernel counted in runs (docs/planning.md). ``ray``: its own, together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def _on_first_node(process: ProcessPlan, num_nodes: int) -> int:
 
 
 def _bare(name: str) -> Term:
-    return Term(name="process", num_bytes=BARE_GIB[name] * GIB, arithmetic=f"{BARE_GIB[name]:g} GiB, assumed")
+    return Term(name="process", num_bytes=BARE_GIB[name] * GIB, arithmetic=f"{BARE_GIB[name]:g} GiB, seen in runs")
 
 
 def _learner(learning: Learning, config: Config) -> Iterator[Term]:
@@ -99,21 +99,17 @@ _OF_THE_STEP = ("gradient bucket", "gradient of the step")
 
 
 def _engine(shape: ModelShape, config: Config) -> Iterator[Term]:
-    """Weights, of which a tied output head is packed a second time for the CPU's kernels; the pages of the KV cache that were
-    ever touched, since freed ones are the last to be used again: all tokens of the run until it is full; and the widest layer of
-    the trial pass."""
-    rollout, b = config.rollout, item_bytes(config.rollout.dtype)
-    each, longest = kv_token_bytes(shape, b, 1), config.max_model_tokens
-    numbers = shape.num_parameters + (shape.embedding_parameters if shape.is_tied else 0)
-    touched = _tokens_of_run(config)
-    cache = min(rollout.kv_cache_gib * GIB, touched * each)
+    """Weights twice, as they were loaded and packed for the CPU's kernels, a tied output head once more; the KV cache, zeroed and
+    so resident as soon as it is made; and the widest layer of the trial pass."""
+    rollout, b, longest = config.rollout, item_bytes(config.rollout.dtype), config.max_model_tokens
+    numbers = 2 * shape.num_parameters + (shape.embedding_parameters if shape.is_tied else 0)
     trial = max(TRIAL_TOKENS, longest) * b * (2 * shape.hidden + 3 * shape.intermediate)
     yield _bare("engine")
     yield Term(name="weights", num_bytes=b * numbers, arithmetic=product((b, "B"), (numbers, "parameters")))
     yield Term(
-        name="KV cache touched",
-        num_bytes=cache,
-        arithmetic=f"the smaller of {rollout.kv_cache_gib} GiB and {counted(touched)} tokens x {each / 1024:.1f} KiB",
+        name="KV cache",
+        num_bytes=rollout.kv_cache_gib * GIB,
+        arithmetic=f"{rollout.kv_cache_gib} GiB",
     )
     yield Term(
         name="trial pass",
@@ -121,15 +117,6 @@ def _engine(shape: ModelShape, config: Config) -> Iterator[Term]:
         arithmetic=f"{counted(max(TRIAL_TOKENS, longest))} tokens x {b} B x (2 x {shape.hidden} + 3 x {shape.intermediate})",
         is_passing=True,
     )
-
-
-def _tokens_of_run(config: Config) -> int:
-    """Sampled by one engine, prompts once a task: an upper bound, as if every prompt and response had its greatest length."""
-    batch, sampling, evaluation = config.batch, config.sampling, config.evaluation
-    step = batch.num_tasks * (sampling.max_prompt_tokens + batch.group_size * sampling.max_response_tokens)
-    look = evaluation.num_tasks * (sampling.max_prompt_tokens + evaluation.num_attempts * sampling.max_response_tokens)
-    num_looks = sum(evaluation.is_due(step, config.num_steps) for step in range(config.num_steps + 1))
-    return -(-(config.num_steps * step + num_looks * look) // config.rollout.num_engines)
 
 
 def _object_store(shape: ModelShape, config: Config) -> Term:

@@ -57,6 +57,7 @@ def places(config: Config, gpus_per_node: int) -> Places:
     """Raises UserError where there are too few GPUs, or no node has room for an engine."""
     num_nodes, rollout, num_ranks = config.cluster.nodes, config.rollout, config.learner.num_ranks
     shares = shares_of(num_nodes * gpus_per_node, num_ranks, rollout, config.cluster.placement)
+    engines: tuple[tuple[Spot, ...], ...]
     if gpus_per_node == 0:
         ranks = tuple(Spot(node=rank % num_nodes, gpu=None) for rank in range(num_ranks))
         engines = tuple((Spot(node=index % num_nodes, gpu=None),) for index in range(rollout.num_engines))

@@ -21,6 +21,7 @@ LAUNCH = Path(__file__).parent.parent.parent / "launch" / "ray"
 MISSING = [name for name in ("aiohttp_cors", "colorful", "opencensus") if importlib.util.find_spec(name) is None]
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.faults,
     pytest.mark.skipif(bool(MISSING), reason=f'Ray jobs need {", ".join(MISSING)} (pip install "sdpo[jobs]")'),
 ]
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -21,7 +21,7 @@ from tests.integration.conftest import Trainer, comparable
 from tests.integration.network import Machines, machines, raylet, reason_against
 
 WHY_NOT = reason_against()
-pytestmark = [pytest.mark.integration, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
 EITHER = ("evaluation.num_tasks=0", "learner.num_ranks=2", "rollout.num_engines=2", "num_steps=2", "checkpoint.keep=9")
 TWO = (
     "cluster=slurm",
@@ -119,7 +119,6 @@ def test_a_machine_whose_ray_is_killed_in_a_step_joins_again_and_the_run_goes_on
     assert "the learner was rebuilt" in outputs[0]
 
 
-@pytest.mark.faults
 def test_a_machine_whose_cable_is_cut_in_a_step_is_named_and_nobody_hangs(trainer: Trainer, two: Machines) -> None:
     run = Run(trainer, two, 120, "num_steps=3", "cluster.start_timeout_s=60", "learner.timeout_s=90")
     run.wait_for_file("checkpoints/step_000001")
