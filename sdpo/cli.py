@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(sentence: str, code: int) -> int:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(printable(sentence))}", highlight=False)
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True)
     return code
 
 

@@ -54,7 +54,7 @@ def _reserved(bundles: list[dict[str, float]], strategy: str, limit_s: float) ->
     """None where nothing is asked for."""
     if not bundles:
         return None
-    group = placement_group(bundles, strategy=strategy)
+    group: PlacementGroup = placement_group(bundles, strategy=strategy)
     if not group.wait(math.ceil(limit_s)):
         there = [node for node in ray.nodes() if is_alive(node)]
         machines = ", ".join(f"{node['NodeName']} with {node['Resources'].get('GPU', 0):g}" for node in there)

@@ -37,14 +37,11 @@ def plan_request(words: Sequence[str], root: Path = Path("/")) -> PlanRequest:
     """Raises UserError for a key that does not exist or a value that no machine has. ``root``: of the file system that tells
     which GPUs there are."""
     own, others = _own(words)
-    config = train_config(others)
+    joins = _says_where(others)
+    config = train_config(others if joins else _as_joined(others))
     gpus = _gpus_per_node(config, root)
-    if config.cluster.nodes < 1:
-        raise UserError(f"cluster.nodes must be at least 1 (a run needs a machine); got {config.cluster.nodes}.")
-    joins = config.cluster.address is not None
-    if gpus > 0 and not joins:
-        # Types are chosen as on a machine with GPUs, which this one may not be: as where a cluster is joined.
-        config = train_config(["cluster.address=auto", *others])
+    if not joins and gpus == 0 and config.cluster.nodes == 1:
+        config = train_config(others)
     on_cpu = psutil.virtual_memory().total / 2**30 if gpus == 0 and config.cluster.nodes == 1 else None
     host = _positive("host_gib", own["host_gib"]) if "host_gib" in own else on_cpu
     network = Network(
@@ -58,6 +55,16 @@ def plan_request(words: Sequence[str], root: Path = Path("/")) -> PlanRequest:
         joins_cluster=joins,
     )
     return PlanRequest(config=config, machine=machine, network=network, scale=own.get("scale"))
+
+
+def _says_where(words: Sequence[str]) -> bool:
+    """Whether the run joins a cluster."""
+    return any(word in ("cluster=ray", "cluster=kubernetes") or word.startswith("cluster.address=") for word in words)
+
+
+def _as_joined(words: Sequence[str]) -> list[str]:
+    """Types are chosen as on the machines of the run, which this one may not be: as where a cluster is joined."""
+    return ["cluster.address=auto", *(word for word in words if not word.startswith(("cluster=", "cluster.allocation=")))]
 
 
 def _own(words: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
