@@ -36,7 +36,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sdpo.actors import threads_each
+from sdpo.actors import machine_cores
 from sdpo.cluster import connected, gpu_shares
 from sdpo.compose import train_config
 from sdpo.config import Config
@@ -94,7 +94,7 @@ def main() -> None:
     config = train_config(words)
     if config.rollout.num_engines != 1:
         raise SystemExit(f"rollout.num_engines must be 1 (vLLM has one engine here); got {config.rollout.num_engines}.")
-    os.environ["OMP_NUM_THREADS"] = str(threads_each(1))  # what the fleet gives its engine
+    os.environ["OMP_NUM_THREADS"] = str(machine_cores())  # what the fleet gives its engine
     screen = Console(width=110)
     load = os.getloadavg()[0]
     resolve(config.model.path, lambda sentence: screen.print(sentence, highlight=False))
@@ -338,7 +338,7 @@ def described(config: Config, words: Sequence[str], warmup: int) -> dict[str, ob
         "group_size": config.batch.group_size,
         "max_response_tokens": config.sampling.max_response_tokens,
         "dtype": config.rollout.dtype.value,
-        "threads": threads_each(1),
+        "threads": machine_cores(),
         "num_verifiers": config.rollout.num_verifiers,
         "warmup_rounds": warmup,
         "versions": installed,

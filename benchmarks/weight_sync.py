@@ -32,7 +32,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from sdpo.actors import start, threads_each
+from sdpo.actors import machine_cores, start
 from sdpo.cluster import connected
 from sdpo.config import ClusterConfig, Dtype, RolloutConfig
 from sdpo.config.native import native_dtype
@@ -148,7 +148,7 @@ def main() -> None:
     buckets: list[float] = []
     singles: list[float] = []
     with connected(ClusterConfig()):
-        learner, host = start(Learner, model), start(Host, model, num_threads=threads_each(1))
+        learner, host = start(Learner, model), start(Host, model, num_threads=machine_cores())
         ray.get(host.ready.remote())
         num_bytes, names = ray.get(learner.num_bytes.remote()), ray.get(learner.names.remote())
         for number in range(options.rounds + 1):

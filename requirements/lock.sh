@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 everywhere="platform_machine == 'x86_64' and platform_python_implementation == 'CPython' and sys_platform == 'linux'"
 {
     echo "# Written by requirements/lock.sh; install with --no-deps after torch. Linux, x86-64, CPython 3.11 to 3.13."
-    uv pip compile pyproject.toml --extra cpu --extra dev --extra gym --extra wandb --extra mlflow \
+    uv pip compile pyproject.toml --extra cpu --extra dev --extra gym --extra wandb --extra mlflow --extra jobs \
         --override requirements/cpu-overrides.txt --universal \
         --no-header --no-annotate --quiet "$@" |
         grep -Ev '^(torch|triton|nvidia-|cuda-)' |

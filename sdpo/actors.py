@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from sdpo.errors import NodeLost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,22 +27,102 @@ class Process:
     """Ray's id of the machine."""
 
 
+def talk_over_the_clusters_network() -> None:
+    """To be called in an actor that meets others through sockets of its own: over the interface at whose address Ray knows this
+    machine, not over what the machine's name resolves to. What the user has set stays."""
+    address = ray.util.get_node_ip_address()
+    os.environ.setdefault("VLLM_HOST_IP", address)
+    for interface, entries in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in entries):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+
+
 def this_process() -> Process:
     return Process(pid=os.getpid(), node=ray.get_runtime_context().get_node_id())
 
 
-def start(actor_class: type, *arguments: object, num_gpus: float = 0.0, num_threads: int = 1, max_concurrency: int = 1) -> Any:
-    """A handle on ``actor_class(*arguments)`` in a process of its own; returns at once.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A place that is kept for an actor on one of several machines: a bundle of a placement group."""
+
+    group: PlacementGroup
+    bundle: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seats:
+    """Where the processes of one kind live."""
+
+    seats: tuple[Seat | None, ...]
+    """One each; None: anywhere."""
+    num_threads: int
+    """CPU threads for each: of a machine's cores, shared out among those that live there."""
+    limit_s: float = 0.0
+    """Longest wait for a machine that comes back."""
+
+    @classmethod
+    def anywhere(cls, num: int, cores: int | None = None) -> Seats:
+        """All on a machine of so many ``cores``, or of as many as this process may use."""
+        return cls(seats=(None,) * num, num_threads=max(1, (cores or machine_cores()) // max(1, num)))
+
+    def wait_for_room(self) -> None:
+        """Returns once every seat is on a machine that is there; those of a lost one are moved, if there is room. Raises NodeLost
+        where there is none."""
+        groups = {seat.group.id: seat.group for seat in self.seats if seat is not None}
+        if not all(group.wait(math.ceil(self.limit_s)) for group in groups.values()):
+            raise NodeLost(
+                f"the machines that are left have no room for all ranks of the learner, and none came back within "
+                f"cluster.start_timeout_s={self.limit_s:g} s{and_lost_nodes()}"
+            )
+
+
+def is_alive(node: Mapping[str, Any]) -> bool:
+    """Of a machine as Ray describes it."""
+    return bool(node["Alive"])
+
+
+def node_title(node: Mapping[str, Any]) -> str:
+    """Its name, and its address where that is not the name."""
+    name, address = str(node["NodeName"]), str(node["NodeManagerAddress"])
+    return name if name == address else f"{name} ({address})"
+
+
+def and_lost_nodes() -> str:
+    """To be added to a sentence on what died: which machines are gone, as far as Ray knows; empty where all are there."""
+    with suppress(Exception):  # nor may Ray be there any more
+        nodes = ray.nodes()
+        present = {str(node["NodeName"]) for node in nodes if is_alive(node)}
+        lost = {str(node["NodeName"]): node_title(node) for node in nodes if not is_alive(node)}
+        titles = [title for name, title in lost.items() if name not in present]
+        if titles:
+            return f"; node{'s' if len(titles) > 1 else ''} {', '.join(titles)} {'are' if len(titles) > 1 else 'is'} gone"
+    return ""
+
+
+def start(
+    actor_class: type,
+    *arguments: object,
+    num_gpus: float = 0.0,
+    num_threads: int = 1,
+    max_concurrency: int = 1,
+    seat: Seat | None = None,
+) -> Any:
+    """A handle on ``actor_class(*arguments)`` in a process of its own, in ``seat`` if it has one; returns at once.
 
     ``num_threads`` are its CPU threads; Ray, which would else give it one, does not count them as its resource: engine and
     learner take turns on the same cores. ``max_concurrency``: calls that may run at the same time, each in a thread.
     """
+    strategy: str | PlacementGroupSchedulingStrategy = "DEFAULT"
+    if seat is not None:
+        strategy = PlacementGroupSchedulingStrategy(seat.group, placement_group_bundle_index=seat.bundle)
     return (
         ray.remote(actor_class)
         .options(
             num_cpus=0,
             num_gpus=num_gpus,
             max_concurrency=max_concurrency,
+            scheduling_strategy=strategy,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(num_threads)}},
         )
         .remote(*arguments)
@@ -61,6 +147,6 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def threads_each(num_processes: int) -> int:
-    """CPU threads for each of several processes that work at the same time: of the cores that this one may use."""
-    return max(1, len(os.sched_getaffinity(0)) // num_processes)
+def machine_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from sdpo.errors import MachineError, UserError
+from sdpo.errors import MachineError, Stopped, UserError
 from sdpo.printable import printable
 
 USAGE = """\
@@ -21,6 +21,9 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo train [KEY=VALUE ...]            train; e.g. sdpo train algorithm=grpo env=chemistry num_steps=20
       --dry-run                         resolve and check the config, start nothing
       --quiet                           one line a step instead of the live view; also of evaluate and warmup
+      -m algorithm=sdpo,grpo seed=1,2   each point of a sweep, here or, with hydra/launcher=slurm, as Slurm jobs: docs/cluster.md
+  sdpo plan [KEY=VALUE ...]             where that run would go, what memory it takes, what does not fit: docs/planning.md
+      cluster.nodes=1 cluster.gpus_per_node=8 gpu_gib=80 scale=RUN
   sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
       lift=true                         and how much better it answers when it is shown a hint
   sdpo solve env=code task=ID [KEY=VALUE ...]       one hard task, or a file with one, until it is solved: docs/test-time.md
@@ -29,15 +32,19 @@ usage: sdpo COMMAND [KEY=VALUE ...]
   sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
   sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
   sdpo replay batch=FILE                an update that a run could not take, through the learner alone
+  sdpo launch render cluster=kubernetes [KEY=VALUE ...]         a KubeRay manifest of that run: launch/kubernetes/README.md
+      kind=RayJob|RayCluster to=FILE
   sdpo view RUN [RUN2]                  a page over a run folder, or two: which tokens did hindsight change?
       host=127.0.0.1 port=8770 open=true
   sdpo report RUN [RUN ...]             run folders as one HTML file: curves, tables, times, alarms, attempts; to=report.html
   sdpo profile RUN                      where a step's time went, and what to change
+  sdpo compare RUN [RUN ...]            one table over seeds: success, lift, tokens/s, hours; e.g. sdpo compare runs/*
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
   sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
   sdpo envs check NAME [OPTION=VALUE ...] [json=true]           whether it keeps the rules; exit code 1 if not
   sdpo envs new NAME [FOLDER]           a package with an environment of your own, ready to edit
+  sdpo envs prepare NAME to=DIR [from=HUB_ID|FOLDER]            the paper's tasks, fetched and checked: docs/experiments.md
   sdpo doctor                           versions, devices, what is missing and how to get it
 
 Keys are hydra's: groups (algorithm=, model=, env=, learner=, rollout=, cluster=, tracking=, experiment=) and single values
@@ -67,18 +74,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "set runs_dir to another disk, and repeat the command.",
             2,
         )
+    except Stopped as stopped:
+        return _failed("stopped at once" + _STANDS.get(command, ""), 128 + stopped.signal_number)
     except KeyboardInterrupt:
         return _failed("stopped at once" + _STANDS.get(command, ""), 130)
 
 
 def _failed(sentence: str, code: int) -> int:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(printable(sentence))}", highlight=False)
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True)
     return code
 
 
 def _run(command: str, rest: list[str]) -> int:
     """Heavy imports happen where they are needed: a typo should not cost ten seconds."""
     match command, rest:
+        case "train", overrides if "-m" in overrides:
+            from sdpo.sweep.command import run_sweep
+
+            return run_sweep([_FLAGS.get(word, word) for word in overrides if word != "-m"])
         case "train", overrides:
             from sdpo.compose import train_config
 
@@ -86,6 +99,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.launch import run_training
 
             return run_training(config)
+        case "plan", words:
+            from sdpo.planning.command import run_plan
+
+            return run_plan(words)
         case "evaluate", overrides:
             from sdpo.compose import evaluate_config
 
@@ -130,6 +147,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.replay import run_replay
 
             return run_replay(replay)
+        case "launch", ["render", *words]:
+            from sdpo.kubernetes.render import run_render
+
+            return run_render(words)
         case "view", words:
             from sdpo.report.view import run_view, view_config
 
@@ -142,6 +163,10 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.report.profile import run_profile
 
             return run_profile(words)
+        case "compare", words:
+            from sdpo.report.compare import run_compare
+
+            return run_compare(words)
         case "envs", words:
             from sdpo.environments.command import run_envs
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +23,7 @@ from sdpo.config import (
     GRPOConfig,
     ReplayConfig,
     SDPOConfig,
+    SlurmLauncherConfig,
     SolveConfig,
     WarmupConfig,
     register,
@@ -30,9 +33,41 @@ from sdpo.errors import UserError
 
 def train_config(overrides: Sequence[str]) -> Config:
     """The config of ``sdpo train``. Raises UserError naming the field, the value and the mend."""
+    for word in overrides:
+        if word.startswith("hydra"):
+            raise UserError(f"hydra/launcher= says how the points of a sweep are started; got {word!r} without a sweep. Add -m.")
     config = _composed("train", overrides)
     assert isinstance(config, Config)
     return config
+
+
+def sweep_points(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """The words of each point of a sweep, in hydra's syntax: ``seed=1,2``, ``seed=range(1,4)``. Raises UserError elsewhere."""
+    try:
+        parsed = OverridesParser.create().parse_overrides([_opened(word) for word in overrides])
+    except HydraException as error:
+        raise UserError(str(error).partition("\n")[0]) from error
+    choices: list[list[str]] = []
+    for word, override in zip(overrides, parsed, strict=True):
+        if not override.is_sweep_override():
+            choices.append([word])
+        elif override.is_discrete_sweep() and "glob(" not in word:
+            key = word.partition("=")[0]
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise UserError(f"a sweep goes over values that are listed (a,b,c) or counted (range(1,4)); got {word!r}. List them.")
+    return list(product(*choices))
+
+
+def launcher_config(overrides: Sequence[str]) -> SlurmLauncherConfig | None:
+    """How the points of a sweep are started; None: here, one after the other. Raises UserError where it is said wrongly."""
+    register()
+    with initialize_config_module("sdpo.conf", version_base=None):
+        try:
+            launcher = OmegaConf.to_object(compose("train", list(overrides), return_hydra_config=True).hydra.launcher)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(" ".join(str(error).split())) from error
+    return launcher if isinstance(launcher, SlurmLauncherConfig) else None
 
 
 def evaluate_config(overrides: Sequence[str]) -> EvaluateConfig:
@@ -116,8 +151,8 @@ def _as_text(word: str) -> str:
     return f"{key}='{escaped}'"
 
 
-_OPEN = ("env.options.", "model.chat_template_options.")
-"""Keys under these are the environment's and the template's own, so any may be given."""
+_OPEN = ("env.options.", "model.chat_template_options.", "cluster.env.", "cluster.env=", "cluster.node_selector=")
+"""Keys under these are the environment's, the template's and the pods' own, so any may be given."""
 
 
 def _opened(word: str) -> str:
@@ -137,10 +172,11 @@ def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
         return f"a config key must exist; {key!r} does not. {hint} (sdpo/config/ has them all; --dry-run prints yours.)"
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    field = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
     missing = re.search(r"[Mm]issing mandatory value: (\S+)", str(cause))
     if missing:
-        return f"{missing.group(1)} must be given; add {missing.group(1)}=VALUE to the command."
-    field = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
+        key = field or missing.group(1)
+        return f"{key} must be given; add {key}=VALUE to the command."
     lines = lines[: next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))]
     internal = ("full_key:", "object_type=", "reference_type=", "See https:")
     words = " ".join(line for line in lines if not line.startswith(internal) and not line.endswith("_schema"))

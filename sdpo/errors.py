@@ -11,3 +11,15 @@ class MachineError(RuntimeError):
 
 class LearnerLost(MachineError):
     """A rank of the learner died or hangs, so that the others cannot go on: who and why, in the first line."""
+
+
+class NodeLost(MachineError):
+    """A machine of the cluster is gone, and those that are left have no room for what ran there: which, in the first line."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for an end, and there is nothing to wait for. Exit code 128 + its number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number

@@ -12,6 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from sdpo.errors import Stopped
 from sdpo.logs import redirect_output
 from sdpo.run_report import StopRequest
 from sdpo.terminal import Terminal
@@ -39,17 +40,19 @@ def chatter_into(log: Path, screen: Console) -> Iterator[None]:
 
 
 @contextmanager
-def stopping(stop: StopRequest, terminal: Terminal) -> Iterator[None]:
-    """SIGINT, SIGTERM and a closed terminal ask for an end after the step; a second one, or one before the first step, ends at
-    once."""
+def stopping(stop: StopRequest, terminal: Terminal, *others: signal.Signals) -> Iterator[None]:
+    """SIGINT, SIGTERM, a closed terminal and the ``others`` ask for an end after the step; a second one, or one before the first
+    step, ends at once."""
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set and number == signal.SIGTERM == stop.signal_number:
+            return  # nobody is impatient: several machines say the same (Ray's jobs, the end of a pod, Slurm)
         if stop.is_set or not stop.can_wait:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         stop.is_set, stop.signal_number = True, number
         terminal.stop_was_asked()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *others)}
     try:
         yield
     finally:

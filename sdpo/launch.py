@@ -11,10 +11,11 @@ import yaml
 from rich.console import Console
 
 from sdpo import outcome
-from sdpo.cluster import connected, gpu_shares
-from sdpo.config import Config, EvaluateConfig
+from sdpo.cluster import connected, gpu_shares, seating, taking_part
+from sdpo.config import AllocationKind, Config, EvaluateConfig
 from sdpo.envs import registry
 from sdpo.foreground import chatter_into, stopping, user_screen
+from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
@@ -37,14 +38,26 @@ from sdpo.watchdog import Progress, Watchdog, WatchedVerifier
 
 def run_training(config: Config) -> int:
     """``sdpo train``. Returns the exit code: 0, or 128 + the signal that ended it early."""
+    refuse_pods(config)
     screen = user_screen()
     config.env.name = registry.anywhere(config.env.name)
     folder = RunFolder(Path(config.runs_dir).absolute() / config.name)
-    folder.check(config)
-    refuse_missing(config.tracking)
     if config.dry_run:
+        folder.check(config)
+        refuse_missing(config.tracking)
         _show_plan(config, folder, screen)
         return 0
+
+    def say(sentence: str) -> None:
+        screen.print(printable(sentence), highlight=False, markup=False)
+
+    with taking_part(config.cluster, folder.logs, say) as is_driver:
+        return _drive(config, folder, screen) if is_driver else 0
+
+
+def _drive(config: Config, folder: RunFolder, screen: Console) -> int:
+    folder.check(config)
+    refuse_missing(config.tracking)
     ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False))
     folder.claim(config)
     done = checkpoint.checkpoints(folder.checkpoints)
@@ -90,9 +103,11 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
     stop, progress = StopRequest(), Progress()
     where = standing(config, folder)
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
-    with connected(config.cluster), terminal, stopping(stop, terminal), watchdog, ExitStack() as at_end:
+    also = (signal.SIGUSR1,) if config.cluster.allocation is AllocationKind.slurm else ()  # elsewhere it asks for stacks
+    with connected(config.cluster, folder.path), terminal, stopping(stop, terminal, *also), watchdog, ExitStack() as at_end:
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
         shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
+        seats = seating(config.cluster, config.learner.num_ranks, config.rollout, shares)
         engine = EngineFleet(
             ready.model_path,
             max_model_tokens=config.max_model_tokens,
@@ -102,6 +117,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
             is_colocated=shares.are_colocated,
             logs=folder.logs,
             tell=terminal.say,
+            seats=seats.engines,
         )
         at_end.callback(engine.close)
         learner = LearnerGroup(
@@ -119,6 +135,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
             skipped=folder.skipped,
             bucket_bytes=config.rollout.bucket_mib * 2**20,
             recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
+            seats=seats.ranks,
         )
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, folder.logs)
         learner.wait_until_ready()

@@ -27,6 +27,7 @@ def redirect_output(path: Path) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # it may have been started deaf to it
     _sign_in(path.parent / PROCESSES)
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sdpo import outcome
 from sdpo.config import Config
-from sdpo.errors import LearnerLost, MachineError
+from sdpo.errors import LearnerLost, MachineError, NodeLost
 from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards, folded
 from sdpo.journal import Journal
@@ -105,7 +105,7 @@ class TrainingRun:
                 return
             except MachineError as error:
                 is_lost = isinstance(error, LearnerLost) or not self.learner.is_whole
-                if self.stop.is_set or not is_lost:
+                if self.stop.is_set or not is_lost or isinstance(error, NodeLost):
                     raise
                 before, where = where, standing(self.config, self.folder)
                 num_restarts = 1 + (num_restarts if where.checkpoint == before.checkpoint else 0)

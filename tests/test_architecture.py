@@ -22,6 +22,7 @@ LAYERS = [
         "sdpo.actors",
         "sdpo.models",
         "sdpo.packing",
+        "sdpo.shares",
     },
     {
         "sdpo.hindsight",
@@ -56,10 +57,10 @@ LAYERS = [
         "sdpo.export",
         "sdpo.solving",
     },
-    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve"},
+    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve", "sdpo.kubernetes"},
     {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
-    {"sdpo.training_run", "sdpo.warmup", "sdpo.searches"},
-    {"sdpo.launch", "sdpo.discovery"},
+    {"sdpo.training_run", "sdpo.warmup", "sdpo.searches", "sdpo.planning"},
+    {"sdpo.launch", "sdpo.discovery", "sdpo.sweep"},
     {"sdpo.cli"},
 ]
 ROOMS = {
@@ -88,7 +89,10 @@ LIGHT = (
     "sdpo.environments",
     "sdpo.metrics",
     "sdpo.guards",
+    "sdpo.kubernetes",
     "sdpo.report",
+    "sdpo.planning",
+    "sdpo.shares",
 )
 """Modules that may not import torch: an environment author and a config check need none."""
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}

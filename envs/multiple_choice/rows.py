@@ -47,7 +47,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"multiple_choice reads UTF-8; {path} is not, at byte {error.start}: convert the file") from error
-    rows = tuple(_read_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip())
+    rows = tuple(read_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip())
     place_of: dict[tuple[str, str], str] = {}
     for row in rows:
         first = place_of.setdefault((row.dataset, row.idx), row.place)
@@ -56,7 +56,8 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     return rows
 
 
-def _read_row(line: str, place: str) -> Row:
+def read_row(line: str, place: str) -> Row:
+    """Raises ValueError with ``place`` and the rule that it breaks."""
     if len(line) > MAX_LINE_CHARACTERS:
         raise ValueError(f"{place}: a row must have at most {MAX_LINE_CHARACTERS} characters; got {len(line)}: shorten it")
     try:

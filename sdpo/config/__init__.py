@@ -20,16 +20,17 @@ from sdpo.config.algorithm import (
     SupportConfig,
     SupportKind,
 )
+from sdpo.config.cluster import AllocationKind, ClusterConfig, Placement
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import Guard, GuardsConfig, Response
+from sdpo.config.kubernetes import KubernetesConfig, TaintEffect, TolerationConfig, TolerationOperator
+from sdpo.config.launcher import SlurmLauncherConfig
 from sdpo.config.machines import (
-    ClusterConfig,
     Dtype,
     LearnerConfig,
     LoraConfig,
     Offload,
-    Placement,
     RolloutConfig,
     SandboxConfig,
     SandboxIsolation,
@@ -52,6 +53,7 @@ from sdpo.config.warmup import PairsConfig, WarmupConfig
 
 __all__ = [
     "AlgorithmConfig",
+    "AllocationKind",
     "BatchConfig",
     "BudgetConfig",
     "CheckpointConfig",
@@ -72,6 +74,7 @@ __all__ = [
     "HardSetConfig",
     "HindsightConfig",
     "HintChoice",
+    "KubernetesConfig",
     "LearnerConfig",
     "LiftSchedule",
     "LoraConfig",
@@ -96,12 +99,16 @@ __all__ = [
     "SandboxConfig",
     "SandboxIsolation",
     "SearchConfig",
+    "SlurmLauncherConfig",
     "SolveConfig",
     "StrategyName",
     "SupportConfig",
     "SupportKind",
+    "TaintEffect",
     "TeacherConfig",
     "TeacherKind",
+    "TolerationConfig",
+    "TolerationOperator",
     "TrackingConfig",
     "WandbConfig",
     "WandbMode",

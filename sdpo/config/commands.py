@@ -9,7 +9,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from sdpo.config.algorithm import GRPOConfig, SDPOConfig
-from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.cluster import ClusterConfig
+from sdpo.config.kubernetes import KubernetesConfig
+from sdpo.config.launcher import SlurmLauncherConfig
+from sdpo.config.machines import Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.native import native_dtype
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
@@ -111,12 +114,13 @@ def register() -> None:
     store.store(name="solve_schema", node=SolveConfig)
     store.store(name="discovery_schema", node=DiscoveryConfig)
     groups: dict[str, dict[str, type]] = {
+        "hydra/launcher": {"slurm": SlurmLauncherConfig},
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
         "model": {"model_schema": ModelConfig},
         "env": {"env_schema": EnvConfig},
         "learner": {"learner_schema": LearnerConfig},
         "rollout": {"rollout_schema": RolloutConfig},
-        "cluster": {"cluster_schema": ClusterConfig},
+        "cluster": {"cluster_schema": ClusterConfig, "kubernetes_schema": KubernetesConfig},
         "tracking": {"tracking_schema": TrackingConfig},
     }
     for group, schemas in groups.items():

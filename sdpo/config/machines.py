@@ -37,17 +37,6 @@ class SandboxIsolation(Enum):
     weak = "weak"
 
 
-class Placement(Enum):
-    """Which GPUs learner and engines get."""
-
-    auto = "auto"
-    """``separate`` where there are enough GPUs, else ``colocated``."""
-    separate = "separate"
-    """Each rank and each engine has GPUs of its own."""
-    colocated = "colocated"
-    """A rank and an engine share a GPU; the engine gives its memory back while the learner works."""
-
-
 @dataclass
 class SandboxConfig:
     """Where code that a model wrote is run, by environments that run any."""
@@ -208,23 +197,6 @@ class RolloutConfig:
         positive("rollout.verify_timeout_s", self.verify_timeout_s)
         positive("rollout.start_timeout_s", self.start_timeout_s)
         positive("rollout.stall_timeout_s", self.stall_timeout_s)
-
-
-@dataclass
-class ClusterConfig:
-    """Where Ray runs."""
-
-    address: str | None = None
-    """None: start Ray on this machine; else join this cluster (``auto`` finds a running one)."""
-    placement: Placement = Placement.auto
-    stall_report_s: float = 300.0
-    """Without progress for that long, who waits for whom is reported, with the stacks of every process in the logs."""
-    object_store_gib: float = 2.0
-    """Ray's shared memory on this machine, GiB; holds the weights that the engines serve, for one that is restarted, and those on
-    their way to them: two copies of the model."""
-
-    def __post_init__(self) -> None:
-        positive("cluster.stall_report_s", self.stall_report_s)
 
 
 @dataclass

@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import MISSING
 
 from sdpo.config.algorithm import AlgorithmConfig, OnLowLift, QuestionWeight, SDPOConfig
+from sdpo.config.cluster import ClusterConfig, Placement
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import GuardsConfig, refuse_senseless_response
-from sdpo.config.machines import ClusterConfig, Dtype, LearnerConfig, Placement, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.machines import Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least
 from sdpo.config.teacher import HindsightConfig, HintChoice
 

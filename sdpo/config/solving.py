@@ -8,7 +8,8 @@ from enum import Enum
 from omegaconf import MISSING
 
 from sdpo.config.algorithm import SDPOConfig
-from sdpo.config.machines import ClusterConfig, LearnerConfig, RolloutConfig, SandboxConfig
+from sdpo.config.cluster import ClusterConfig
+from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.rules import at_least, between
 from sdpo.config.run import BatchConfig, EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.teacher import HintChoice

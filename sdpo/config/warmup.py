@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from sdpo.config.algorithm import SDPOConfig
+from sdpo.config.cluster import ClusterConfig
 from sdpo.config.evaluation import EvaluationConfig
-from sdpo.config.machines import ClusterConfig, LearnerConfig, RolloutConfig, SandboxConfig
+from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.rules import at_least, between
 from sdpo.config.run import EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.teacher import TeacherKind

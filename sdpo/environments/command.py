@@ -1,4 +1,4 @@
-"""``sdpo envs list | show | sample | check | new``: the words of the command line, and who answers them."""
+"""``sdpo envs list | show | sample | check | new | prepare``: the words of the command line, and who answers them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sdpo.environments import sample
 from sdpo.environments.findings import Inspection, Severity
 from sdpo.environments.inspection import NUM_TASKS, check
 from sdpo.environments.new import write_package
+from sdpo.environments.preparing.command import run_prepare
 from sdpo.environments.show import list_environments, show_environment
 from sdpo.environments.words import Words, told_apart
 from sdpo.errors import UserError
@@ -39,8 +40,10 @@ def run_envs(words: Sequence[str]) -> int:
             return _check(spec, told_apart(rest, CHECK_SETTINGS))
         case ["new", name, *folder] if len(folder) <= 1:
             return _new(name, Path(folder[0]) if folder else Path(name))
+        case ["prepare", name, *rest]:
+            return run_prepare(name, rest)
     raise UserError(
-        "sdpo envs takes list, show NAME, sample NAME [N], check NAME or new NAME [FOLDER], as sdpo --help says; "
+        "sdpo envs takes list, show NAME, sample NAME [N], check NAME, new NAME [FOLDER] or prepare NAME, as sdpo --help says; "
         f"got {' '.join(words)!r}"
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from sdpo.actors import and_lost_nodes
 from sdpo.errors import LearnerLost, MachineError, UserError
 from sdpo.logs import tail
 
@@ -33,7 +34,8 @@ def answers(actors: Sequence[Any], asked: Sequence[ray.ObjectRef[Any]], logs: Se
         _, late = ray.wait(list(asked), num_returns=len(asked), timeout=0.0)
         silent = [rank for rank, ref in enumerate(asked) if ref in late]
         raise LearnerLost(
-            f"{_named(silent)} of the learner did not answer within learner.timeout_s={timeout_s:g} s.\n{_ends(logs, silent)}"
+            f"{_named(silent)} of the learner did not answer within learner.timeout_s={timeout_s:g} s{and_lost_nodes()}.\n"
+            f"{_ends(logs, silent)}"
         ) from error
     except RayError as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
@@ -41,7 +43,7 @@ def answers(actors: Sequence[Any], asked: Sequence[ray.ObjectRef[Any]], logs: Se
             raise cause from error
         found = dead(actors, within_s=DEATH_IS_KNOWN_S)
         if found or isinstance(error, RayActorError):
-            raise LearnerLost(f"{_named(found)} of the learner died.\n{_ends(logs, found)}") from error
+            raise LearnerLost(f"{_named(found)} of the learner died{and_lost_nodes()}.\n{_ends(logs, found)}") from error
         sentence = str(cause).partition("\n")[0]
         raise MachineError(f"a rank of the learner failed: {type(cause).__name__}: {sentence}. See {logs[0]}") from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 from transformers import AutoConfig, PretrainedConfig
 
-from sdpo.actors import start, threads_each
+from sdpo.actors import Seats, start, talk_over_the_clusters_network
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
 from sdpo.errors import LearnerLost, MachineError
 from sdpo.learner import checkpoint, policy_folder, update_file
@@ -28,6 +28,7 @@ class LearnerActor:
 
     def __init__(self, log: Path, model_path: str) -> None:
         redirect_output(log)
+        talk_over_the_clusters_network()
         self._model_path = model_path
 
     def ready(self) -> bool:
@@ -119,8 +120,10 @@ class LearnerGroup:
         skipped: Path,
         bucket_bytes: int,
         recording: Recording | None = None,
+        seats: Seats | None = None,
     ) -> None:
-        """Starts the ranks without waiting for them; ``num_gpus`` is each one's share. ``teacher_path`` is where an external
+        """Starts the ranks without waiting for them, in ``seats`` where there are several machines; ``num_gpus`` is each one's
+        share. ``teacher_path`` is where an external
         teacher was found, ``skipped`` the folder for updates that could not be taken, ``bucket_bytes`` the size of the pieces
         that weights travel in, ``recording`` what is kept of single tokens."""
         self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
@@ -133,12 +136,15 @@ class LearnerGroup:
         self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
         self._anchors_always = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
+        self._seats = seats or Seats.anywhere(config.num_ranks)
         self._start()
 
     def _start(self) -> None:
-        threads = self._config.num_threads or threads_each(self._config.num_ranks)
+        self._seats.wait_for_room()
+        threads = self._config.num_threads or self._seats.num_threads
         self._actors = [
-            start(LearnerActor, log, self._model_path, num_gpus=self._num_gpus, num_threads=threads) for log in self._logs
+            start(LearnerActor, log, self._model_path, num_gpus=self._num_gpus, num_threads=threads, seat=seat)
+            for log, seat in zip(self._logs, self._seats.seats, strict=True)
         ]
         address = self._answers([self._actors[0].free_address.remote()], at_least_s=START_TIMEOUT_S)[0]
         self._started = [

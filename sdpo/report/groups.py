@@ -90,22 +90,28 @@ def estimate(
 
 def before(run: RunRecord) -> Metrics | None:
     """The evaluation before training."""
-    return _look_at(run, 0.0)
+    return look_at(run, 0.0)
+
+
+def common_steps(group: RunGroup) -> tuple[float, ...]:
+    """The steps after which all runs were looked at that ever were, in order."""
+    looked = [steps for run in group.runs if (steps := {look["step"] for look in run.looks if look["step"] > 0.0})]
+    return tuple(sorted(set.intersection(*looked))) if looked else ()
 
 
 def last_common_step(group: RunGroup) -> float | None:
-    """The last step after which all runs were looked at that ever were; None where none was."""
-    looked = [steps for run in group.runs if (steps := {look["step"] for look in run.looks if look["step"] > 0.0})]
-    return max(set.intersection(*looked), default=None) if looked else None
+    """The last of them; None where there is none."""
+    return max(common_steps(group), default=None)
 
 
 def after(group: RunGroup) -> Callable[[RunRecord], Metrics | None]:
     """The evaluation of a run at that step, so that seeds are compared where they had learned equally long."""
     step = last_common_step(group)
-    return lambda run: None if step is None else _look_at(run, step)
+    return lambda run: None if step is None else look_at(run, step)
 
 
-def _look_at(run: RunRecord, step: float) -> Metrics | None:
+def look_at(run: RunRecord, step: float) -> Metrics | None:
+    """The evaluation after ``step`` steps."""
     return next((look for look in run.looks if look["step"] == step), None)
 
 

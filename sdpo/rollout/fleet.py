@@ -30,6 +30,7 @@ class EngineActor:
         self, log: Path, model_path: str, max_model_tokens: int, config: RolloutConfig, seed: int, may_rest: bool
     ) -> None:
         redirect_output(log)
+        actors.talk_over_the_clusters_network()
         make = partial(VllmEngine, model_path, max_model_tokens=max_model_tokens, config=config, seed=seed, may_rest=may_rest)
         self._loop = EngineLoop(make, fetch=_fetched, partial=config.partial)
 
@@ -78,19 +79,24 @@ class EngineFleet:
         logs: Path,
         is_colocated: bool = False,
         tell: Callable[[str], None] = _silent,
+        seats: actors.Seats | None = None,
     ) -> None:
         """Starts the actors without waiting; ``num_gpus`` is each one's share. ``is_colocated``: on a GPU that is
-        somebody else's too, whom it is left to between samples. ``tell`` hears which engines are lost and back."""
+        somebody else's too, whom it is left to between samples. ``tell`` hears which engines are lost and back. ``seats``: where
+        they live, of several machines."""
         self._waits_for_weights, self._is_colocated = config.staleness == 0, is_colocated
         self._loading: Future[None] | None = None
-        threads = actors.threads_each(config.num_engines)
+        seats = seats or actors.Seats.anywhere(config.num_engines)
+        start = partial(actors.start, num_gpus=num_gpus, num_threads=seats.num_threads, max_concurrency=NUM_CALLS)
 
-        def spawn(log: Path) -> object:
-            arguments = (log, model_path, max_model_tokens, config, seed, is_colocated)
-            return actors.start(EngineActor, *arguments, num_gpus=num_gpus, num_threads=threads, max_concurrency=NUM_CALLS)
+        def spawn(log: Path, seat: actors.Seat | None) -> object:
+            return start(EngineActor, log, model_path, max_model_tokens, config, seed, is_colocated, seat=seat)
 
         files = [logs / f"engine-{index}.log" for index in range(config.num_engines)]
-        members = [Member(index, partial(spawn, log), config, log) for index, log in enumerate(files)]
+        members = [
+            Member(index, partial(spawn, log, seat), config, log)
+            for index, (log, seat) in enumerate(zip(files, seats.seats, strict=True))
+        ]
         self._supervisor = Supervisor(members, config, tell)
 
     def wait_until_ready(self) -> None:

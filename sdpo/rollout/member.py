@@ -187,7 +187,7 @@ class Member:
             return
         except RayError as error:
             died = isinstance(error, RayActorError)
-            yield Died(reason="its process died" if died else f"{type(error).__name__}: {error}")
+            yield Died(reason=f"its process died{actors.and_lost_nodes()}" if died else f"{type(error).__name__}: {error}")
             return
         match call:
             case _Call.process:
@@ -213,7 +213,8 @@ class Member:
         if _Call.start in self._calls.values():
             limit = self._config.start_timeout_s
             late = now - self._began_at > limit
-            return Died(reason=f"it did not start within rollout.start_timeout_s={limit:g}") if late else None
+            reason = f"it did not start within rollout.start_timeout_s={limit:g}"
+            return Died(reason=f"{reason}{actors.and_lost_nodes()}") if late else None
         silent_s = now - self._asked_at
         if silent_s > self._config.silence_s:
             return Died(reason=f"it did not answer for rollout.silence_s={self._config.silence_s:g} s")

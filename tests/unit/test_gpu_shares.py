@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sdpo import cluster
-from sdpo.cluster import GpuShares, gpu_shares
+from sdpo.cluster import gpu_shares
+from sdpo.cluster import shares as shares_module
 from sdpo.config import Placement, RolloutConfig
 from sdpo.errors import UserError
+from sdpo.shares import GpuShares, shares_of
 
 
 def shares(
@@ -20,9 +21,11 @@ def shares(
     staleness: int = 0,
     placement: Placement = Placement.auto,
 ) -> GpuShares:
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"GPU": float(num_gpus)} if num_gpus else {})
+    monkeypatch.setattr(shares_module.ray, "cluster_resources", lambda: {"GPU": float(num_gpus)} if num_gpus else {})
     rollout = RolloutConfig(num_engines=num_engines, tensor_parallel_size=width, staleness=staleness)
-    return gpu_shares(num_ranks, rollout, placement)
+    found = gpu_shares(num_ranks, rollout, placement)
+    assert found == shares_of(num_gpus, num_ranks, rollout, placement), "the plan and the run divide alike"
+    return found
 
 
 def test_without_gpus_nothing_is_reserved_whatever_the_placement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,135 @@
+"""Where Ray runs: on this machine, on the nodes of an allocation, or in a cluster that is already there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray._private import auto_init_hook
+
+from sdpo.actors import is_alive, node_title
+from sdpo.cluster.allocation import of_slurm
+from sdpo.cluster.machine import object_store_bytes
+from sdpo.cluster.part import meeting_of, spec_of
+from sdpo.cluster.ray_node import started
+from sdpo.cluster.sharing import refuse_unshared
+from sdpo.config import AllocationKind, ClusterConfig
+from sdpo.errors import MachineError, UserError
+
+NUM_STARTS = 3
+"""Ray gives its own processes 30 s to start, whatever the machine is busy with; so it is tried again."""
+
+
+@contextmanager
+def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[None]:
+    """Ray for the length of the block, on ``cluster.nodes`` machines; what was started here ends with it. ``folder`` is the
+    run's, which all machines must see, with its ``logs``; without one, a run has one machine."""
+    auto_init_hook.enable_auto_connect = False  # a thread that asks something after the end must not start another Ray
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    with _up(config, folder):
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
+        if folder is not None:
+            refuse_unshared(folder)
+        yield
+
+
+@contextmanager
+def _up(config: ClusterConfig, folder: Path | None) -> Iterator[None]:
+    try:
+        if config.allocation is AllocationKind.slurm:
+            with _on_allocation(config, folder):
+                yield
+        else:
+            _join_or_start(config)
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _join_or_start(config: ClusterConfig) -> None:
+    for trial in range(1, NUM_STARTS + 1):
+        try:
+            _connect(config)
+            break
+        except Exception as error:
+            ray.shutdown()
+            if trial < NUM_STARTS and config.address is None and "timed out" in str(error):
+                continue
+            raise UserError(
+                f"Ray must start here or be reachable at cluster.address={config.address!r}; it was not: {error}. Check the "
+                "address, or leave cluster.address=null to start Ray on this machine."
+            ) from error
+    if config.address is not None:
+        _wait_for_number(config)
+
+
+def _connect(config: ClusterConfig) -> None:
+    if config.address is not None:
+        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        address="local",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        include_dashboard=False,
+        num_cpus=config.cpus_per_node,
+        num_gpus=config.gpus_per_node,
+        object_store_memory=object_store_bytes(config.object_store_gib),
+        _system_config={"worker_niceness": 0},
+    )
+
+
+@contextmanager
+def _on_allocation(config: ClusterConfig, folder: Path | None) -> Iterator[None]:
+    """Ray's head on this, the first node; the others join it by themselves (``part.py``)."""
+    allocation = of_slurm(os.environ, num_nodes=config.nodes)
+    if folder is None and config.nodes > 1:
+        raise UserError(
+            f"sdpo train alone spans several nodes; this command has one, and cluster.nodes={config.nodes}. Set cluster.nodes=1."
+        )
+    logs = Path(spec_of(config, allocation, None).folder) if folder is None else folder / "logs"
+    spec = spec_of(config, allocation, allocation.nodes[1] if config.nodes > 1 else None)
+    head = started(spec, logs / f"node-{allocation.name}.log")
+    try:
+        ray.init(address=head.address, log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=spec.address)
+        if config.nodes > 1:
+            meeting = meeting_of(allocation, logs)
+            meeting.announce(head.address)
+            _wait_for_names(allocation.nodes, meeting.failures, config.start_timeout_s)
+        yield
+    finally:
+        ray.shutdown()
+        head.stop()
+
+
+def _wait_for_names(names: tuple[str, ...], failures: Callable[[], dict[str, str]], limit_s: float) -> None:
+    """Returns once every node has joined. Raises MachineError that names those which have not."""
+    until = time.monotonic() + limit_s
+    while missing := [name for name in names if name not in {node["NodeName"] for node in ray.nodes() if is_alive(node)}]:
+        failed = failures()
+        if failed:
+            raise MachineError("; ".join(f"node {node} cannot take part: {why}" for node, why in failed.items()))
+        if time.monotonic() > until:
+            raise MachineError(
+                f"every node of the allocation must join within cluster.start_timeout_s={limit_s:g} s; {', '.join(missing)} did "
+                "not. Look at what the command printed there; srun must start it once on every node."
+            )
+        time.sleep(0.5)
+
+
+def _wait_for_number(config: ClusterConfig) -> None:
+    """Returns once the cluster has its nodes. Raises MachineError that names those which it has instead."""
+    until = time.monotonic() + config.start_timeout_s
+    while len(there := [node for node in ray.nodes() if is_alive(node)]) < config.nodes:
+        if time.monotonic() > until:
+            raise MachineError(
+                f"the cluster must have cluster.nodes={config.nodes} nodes within cluster.start_timeout_s="
+                f"{config.start_timeout_s:g} s; it has {len(there)}: {', '.join(map(node_title, there))}."
+            )
+        time.sleep(0.5)

@@ -1,0 +1,96 @@
+"""How the nodes of an allocation find the driver, and learn of its end: a file in the run's folder, which all of them share.
+
+The first node writes ``driver.json`` and counts in it as long as it lives; the others read it, and each writes
+``failed-NODE.json`` where it cannot take part. No port has to be agreed on beforehand, and no node waits for one that is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from sdpo.run_folder import write_whole
+
+BEAT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """What the driver says of itself."""
+
+    node: str
+    beat: int = 0
+    """Counts up while it lives."""
+    address: str | None = None
+    """``host:port`` at which its Ray is joined; None before it is there."""
+    ended: str | None = None
+    """How the run ended; None while it goes on."""
+
+
+@dataclass(slots=True)
+class Meeting:
+    """``folder`` belongs to one start of one job."""
+
+    folder: Path
+    _driver: Driver | None = None
+    """As the driver itself last wrote it."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def held(self, node: str) -> Iterator[None]:
+        """By the driver, for the length of the run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._driver = Driver(node=node)
+        self._write()
+        is_over = threading.Event()
+        beating = threading.Thread(target=self._beat, args=(is_over,), name="meeting", daemon=True)
+        beating.start()
+        ended = "it ended"
+        try:
+            yield
+        except BaseException as error:
+            ended = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise
+        finally:
+            is_over.set()
+            beating.join()
+            self._write(ended=ended)
+
+    def announce(self, address: str) -> None:
+        """Where the driver's Ray is joined."""
+        self._write(address=address)
+
+    def read(self) -> Driver | None:
+        """What the driver last said; None where nothing is there, or nothing whole."""
+        try:
+            return Driver(**json.loads((self.folder / "driver.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def fail(self, node: str, why: str) -> None:
+        """Tell the driver that ``node`` cannot take part."""
+        with suppress(OSError):  # the folder may be the very reason
+            write_whole(self.folder / f"failed-{node}.json", json.dumps({"node": node, "why": why}))
+
+    def failures(self) -> dict[str, str]:
+        """By node, why it cannot."""
+        found = {}
+        for file in sorted(self.folder.glob("failed-*.json")):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                told = json.loads(file.read_text())
+                found[str(told["node"])] = str(told["why"])
+        return found
+
+    def _beat(self, is_over: threading.Event) -> None:
+        while not is_over.wait(BEAT_S):
+            self._write()
+
+    def _write(self, *, address: str | None = None, ended: str | None = None) -> None:
+        with self._lock, suppress(OSError):  # a full disk is told by the run itself; a beat that is missed is followed by another
+            assert self._driver is not None, "the meeting is held"
+            self._driver = replace(self._driver, beat=self._driver.beat + 1, address=address or self._driver.address, ended=ended)
+            write_whole(self.folder / "driver.json", json.dumps(asdict(self._driver)))

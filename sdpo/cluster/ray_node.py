@@ -1,0 +1,161 @@
+"""A Ray node on this machine, in processes of its own: what it is started with, whether it lives, and its end.
+
+When Slurm asks a job to stop, it sends the signal to every process on its nodes (seen with 22.05), whatever its session. Only the
+driver shall hear it, which then still takes a step and writes a checkpoint, so all of Ray is started deaf to it. It is ended by
+SIGKILL, and ends with the process that started it, however that ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from sdpo.cluster.machine import free_ports
+from sdpo.errors import MachineError
+from sdpo.logs import tail
+
+NUM_STARTS = 3
+START_S = 90.0
+"""Ray gives its own processes 30 s to start, whatever the machine is busy with, and then ends; so it is tried again."""
+ASKS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
+"""Signals by which a run is asked to stop."""
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """What a Ray node is started with."""
+
+    name: str
+    address: str
+    """This machine's."""
+    folder: Path
+    """Ray's temporary one; removed with the node."""
+    object_store_bytes: int
+    spill_dir: str | None
+    num_cpus: int | None
+    num_gpus: int | None
+
+
+def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
+    """Of a node that joins ``host:port``; of the head, at the first of ``ports``, where there is none to join."""
+    client, *_ = others = ports[1:]
+    role = (
+        [f"--address={join}"]
+        if join is not None
+        else [
+            "--head",
+            f"--port={ports[0]}",
+            f"--ray-client-server-port={client}",
+            "--include-dashboard=false",
+            f"--system-config={json.dumps({'worker_niceness': 0})}",
+        ]
+    )
+    asked = {"num-cpus": spec.num_cpus, "num-gpus": spec.num_gpus, "object-spilling-directory": spec.spill_dir}
+    return [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        *role,
+        f"--node-name={spec.name}",
+        f"--node-ip-address={spec.address}",
+        f"--temp-dir={spec.folder}",
+        f"--object-store-memory={spec.object_store_bytes}",
+        "--min-worker-port=0",  # any free one; Ray's own range begins at the same port for every job
+        "--max-worker-port=0",
+        f"--dashboard-agent-listen-port={others[-1]}",
+        *(f"--{key}={value}" for key, value in asked.items() if value is not None),
+        "--disable-usage-stats",
+        "--block",
+    ]
+
+
+def started(spec: NodeSpec, log: Path, *, join: str | None = None) -> RayNode:
+    """A node that is up. Raises MachineError that names it where it does not come up, tried as often as is sensible."""
+    for trial in range(1, NUM_STARTS + 1):
+        node = RayNode(spec, log, join=join)
+        try:
+            node.wait_until_up()
+            return node
+        except BaseException as error:
+            node.stop()
+            if trial == NUM_STARTS or not isinstance(error, MachineError):
+                raise
+    raise AssertionError("the last trial returns or raises")
+
+
+class RayNode:
+    """Started on construction."""
+
+    def __init__(self, spec: NodeSpec, log: Path, *, join: str | None = None) -> None:
+        """Ray's own output goes to the end of ``log``."""
+        self._spec, self._log = spec, log
+        ports = free_ports(spec.address, 3)
+        self.address = join or f"{spec.address}:{ports[0]}"
+        spec.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as output:
+            self._log_begins = log.stat().st_size
+            self._process = subprocess.Popen(
+                command(spec, join=join, ports=ports),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_deaf_and_bound_to_parent,
+            )
+
+    def wait_until_up(self) -> None:
+        """Returns once Ray says so. Raises MachineError where its processes ended instead."""
+        until = time.monotonic() + START_S
+        while not self._is_up():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise MachineError(
+                    f"Ray did not start on node {self._spec.name} ({self._spec.address}). The end of {self._log}:\n"
+                    f"{tail(self._log)}"
+                )
+            time.sleep(0.2)
+
+    def _is_up(self) -> bool:
+        with self._log.open("rb") as log:
+            log.seek(self._log_begins)
+            return b"Ray runtime started" in log.read()
+
+    @property
+    def is_alive(self) -> bool:
+        """Ray's command goes on waiting when its node ended in good order, so the node itself is looked for."""
+        with suppress(psutil.Error):
+            children = psutil.Process(self._process.pid).children()
+            return any(child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE for child in children)
+        return False
+
+    def stop(self) -> None:
+        """With every process of it, for certain."""
+        family: list[psutil.Process] = []
+        with suppress(psutil.Error):
+            family = psutil.Process(self._process.pid).children(recursive=True)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for process in family:
+            with suppress(psutil.Error):
+                process.kill()
+        self._process.wait()
+        shutil.rmtree(self._spec.folder, ignore_errors=True)
+
+
+def _deaf_and_bound_to_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKS)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Ray's own reaper then ends the rest

@@ -1,0 +1,1 @@
+"""``sdpo train -m``: many runs from one command, here or as jobs of a cluster."""

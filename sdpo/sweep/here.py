@@ -1,0 +1,64 @@
+"""The points of a sweep one after the other on this machine, each in a process of its own."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+
+from sdpo.sweep.names import Point
+
+
+@dataclass(slots=True)
+class _Present:
+    """The run that goes on, and the signal that ended the sweep."""
+
+    process: subprocess.Popen[bytes] | None = None
+    stopped_by: int | None = None
+
+
+def shown(point: Point) -> str:
+    """The command of a point."""
+    return shlex.join(["sdpo", "train", *point.words])
+
+
+def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
+    """0 where every point ended well, else 1; 128 + a signal's number where one ended the sweep: the run that goes on is asked to
+    stop, and none is started any more."""
+    present = _Present()
+    outcomes: list[str] = []
+    with _stopping(present):
+        for number, point in enumerate(points, start=1):
+            if present.stopped_by is not None:
+                outcomes.append("not started")
+                continue
+            say(f"== {number} of {len(points)}: {point.name}")
+            present.process = subprocess.Popen([sys.executable, "-m", "sdpo.cli", "train", *point.words])
+            code = present.process.wait()
+            outcomes.append("done" if code == 0 else f"failed, exit code {code}" if present.stopped_by is None else "stopped")
+    for point, outcome in zip(points, outcomes, strict=True):
+        say(f"{point.name}: {outcome}")
+    if present.stopped_by is not None:
+        return 128 + present.stopped_by
+    return 0 if all(outcome == "done" for outcome in outcomes) else 1
+
+
+@contextmanager
+def _stopping(present: _Present) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        present.stopped_by = number
+        if present.process is not None and number != signal.SIGINT:  # Ctrl-C reaches the run by itself
+            with suppress(ProcessLookupError):
+                present.process.send_signal(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

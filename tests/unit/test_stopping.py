@@ -1,0 +1,58 @@
+"""Who asks a run to end: a person who is impatient may ask twice, machines that repeat one another are one wish."""
+
+from __future__ import annotations
+
+import io
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from sdpo.foreground import stopping
+from sdpo.run_report import StopRequest
+from sdpo.terminal import Terminal
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield Terminal(Console(file=io.StringIO()), "a run", 1, quiet=True)
+    assert before == {number: signal.getsignal(number) for number in before}
+
+
+def ask(number: signal.Signals) -> None:
+    signal.raise_signal(number)
+    time.sleep(0)  # the handler runs between two instructions
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_wish_waits_for_the_step(number: signal.Signals, terminal: Terminal) -> None:
+    stop = StopRequest(can_wait=True)
+    with stopping(stop, terminal):
+        ask(number)
+    assert (stop.is_set, stop.signal_number) == (True, number)
+
+
+def test_a_machine_that_repeats_itself_does_not_cost_the_checkpoint(terminal: Terminal) -> None:
+    """Ray's job supervisor sends SIGTERM when a RayJob is deleted, and the end of its pod sends another."""
+    stop = StopRequest(can_wait=True)
+    with stopping(stop, terminal):
+        for _ in range(3):
+            ask(signal.SIGTERM)
+    assert stop.signal_number == signal.SIGTERM
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_person_who_asks_again_need_not_wait(first: signal.Signals, terminal: Terminal) -> None:
+    with stopping(StopRequest(can_wait=True), terminal):
+        ask(first)
+        with pytest.raises(KeyboardInterrupt):
+            ask(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_the_first_step_there_is_nothing_to_wait_for(number: signal.Signals, terminal: Terminal) -> None:
+    with pytest.raises(KeyboardInterrupt), stopping(StopRequest(), terminal):
+        ask(number)
