@@ -8,7 +8,7 @@ either way. With a single core there is nothing to win, and this says so. On GPU
 
 The first steps of each run, in which caches fill, and the last, beside which nothing is generated any more, are left out.
 ``step_time_ratio`` is the median step one step ahead over the median step on-policy. ``overlap_share`` is the time won, over what
-could be won at most: the shorter of the on-policy phases ``generate`` and ``learn``.
+could be won at most: the shorter of generating and all else that an on-policy step does (hindsight, learning, the weights' way).
 
     python benchmarks/overlap.py [--model PATH] [--steps 10] [--turns 3] [--json FILE] [KEY=VALUE ...]
 
@@ -127,7 +127,7 @@ def print_figures(
     generate, learn = median(on_policy, "time/generate_s"), median(on_policy, "time/learn_s")
     figures = {
         "step_time_ratio": round(after / before, 3),
-        "overlap_share": round((before - after) / min(generate, learn), 3),
+        "overlap_share": round((before - after) / min(generate, before - generate), 3),
         "step_s": {"on_policy": round(before, 3), "ahead": round(after, 3)},
         "on_policy_s": {"generate": round(generate, 3), "learn": round(learn, 3)},
         "num_steps": len(on_policy),
