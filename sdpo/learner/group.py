@@ -123,9 +123,8 @@ class LearnerGroup:
         seats: Seats | None = None,
     ) -> None:
         """Starts the ranks without waiting for them, in ``seats`` where there are several machines; ``num_gpus`` is each one's
-        share. ``teacher_path`` is where an external
-        teacher was found, ``skipped`` the folder for updates that could not be taken, ``bucket_bytes`` the size of the pieces
-        that weights travel in, ``recording`` what is kept of single tokens."""
+        share. ``teacher_path`` is where an external teacher was found, ``skipped`` the folder for updates that could not be
+        taken, ``bucket_bytes`` the size of the pieces that weights travel in, ``recording`` what is kept of single tokens."""
         self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
         self.step = 0
         self._model_path, self._teacher_path, self._num_gpus = model_path, teacher_path, num_gpus
