@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -128,9 +127,10 @@ def main() -> None:
         print(json.dumps([asdict(step) for step in measured]))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends the side that is at work, too
-    missing = [package for package in ("trl", "datasets") if importlib.util.find_spec(package) is None]
-    if missing:
-        raise SystemExit(f"the peer must be installed; {', '.join(missing)} is missing. The docstring says how to add it.")
+    imported = subprocess.run([sys.executable, "-c", "import trl, datasets"], capture_output=True, text=True, check=False)
+    if imported.returncode:
+        why = imported.stderr.strip().rpartition("\n")[2]
+        raise SystemExit(f"the peer must be installed with what it needs; {why}. The docstring says how to add it.")
     screen = Console(width=110)
     load = os.getloadavg()[0]
     resolve(config.model.path, lambda sentence: screen.print(sentence, highlight=False))  # fetched outside the measurement
@@ -265,6 +265,7 @@ def trl_steps(config: Config, form: Form, num_steps: int) -> list[Step]:
     torch.set_num_threads(os.cpu_count() or 1)
     # Imported where they are used: the peer is optional, and would weigh on the other processes.
     from datasets import Dataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from datasets.table import InMemoryTable  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     environment = make_environment(config.env)
     tasks = streamed(config, num_steps)
@@ -273,13 +274,13 @@ def trl_steps(config: Config, form: Form, num_steps: int) -> list[Step]:
     for task, question in zip(tasks, questions, strict=True):
         theirs = renderer.tokenizer.apply_chat_template(question, add_generation_prompt=True)["input_ids"]
         assert tuple(theirs) == renderer.prompt(task), f"both must be asked the same; the prompts of {task.id} differ"
-    dataset = Dataset.from_dict(
-        {
-            "prompt": questions,
-            "privileged_context": [environment.verify(task, "").feedback or "" for task in tasks],
-            "task": list(range(len(tasks))),
-        }
-    )
+    columns = {
+        "prompt": questions,
+        "privileged_context": [environment.verify(task, "").feedback or "" for task in tasks],
+        "task": list(range(len(tasks))),
+    }
+    # With a name of its own: the one that it would compute needs a pickle of pyarrow's classes, which pyarrow 26 refuses.
+    dataset = Dataset(InMemoryTable.from_pydict(columns), fingerprint="tasks")
 
     def reward(completions: list[list[dict[str, str]]], task: list[int], **_: object) -> list[float]:
         return [environment.verify(tasks[i], said[0]["content"]).reward for i, said in zip(task, completions, strict=True)]
