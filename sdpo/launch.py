@@ -11,16 +11,15 @@ import yaml
 from rich.console import Console
 
 from sdpo import outcome
-from sdpo.cluster import connected, gpu_shares, seating, taking_part
+from sdpo.cluster import connected, gpu_shares, taking_part
 from sdpo.config import AllocationKind, Config, EvaluateConfig
 from sdpo.envs import registry
 from sdpo.foreground import chatter_into, stopping, user_screen
 from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
-from sdpo.learner.group import LearnerGroup
-from sdpo.learner.loss import Scale
 from sdpo.learner.recording import Recording
 from sdpo.look import look
+from sdpo.machines import Models, machines
 from sdpo.metrics import lift_in_words
 from sdpo.models import is_fetched
 from sdpo.preflight import HELDOUT_SEED, Ready, check_environment, check_training, make_environment, model_and_renderer, tasks_of
@@ -104,56 +103,34 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
     where = standing(config, folder)
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
     also = (signal.SIGUSR1,) if config.cluster.allocation is AllocationKind.slurm else ()  # elsewhere it asks for stacks
+    models = Models(policy=ready.model_path, teacher=ready.teacher_path, max_tokens=config.max_model_tokens)
     with connected(config.cluster, folder.path), terminal, stopping(stop, terminal, *also), watchdog, ExitStack() as at_end:
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
-        shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
-        seats = seating(config.cluster, config.learner.num_ranks, config.rollout, shares)
-        engine = EngineFleet(
-            ready.model_path,
-            max_model_tokens=config.max_model_tokens,
-            config=config.rollout,
-            seed=config.seed,
-            num_gpus=shares.engine,
-            is_colocated=shares.are_colocated,
-            logs=folder.logs,
-            tell=terminal.say,
-            seats=seats.engines,
+        parts = at_end.enter_context(
+            machines(
+                config,
+                models,
+                folder.logs,
+                terminal.say,
+                seed=config.seed,
+                skipped=folder.skipped,
+                checkpoints=config.checkpoint,
+                recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
+            )
         )
-        at_end.callback(engine.close)
-        learner = LearnerGroup(
-            ready.model_path,
-            teacher_path=ready.teacher_path,
-            config=config.learner,
-            algorithm=config.algorithm,
-            scale=Scale(
-                temperature=config.sampling.temperature,
-                max_response_tokens=config.sampling.max_response_tokens,
-            ),
-            num_gpus=shares.learner_rank,
-            checkpoints=config.checkpoint,
-            logs=folder.logs,
-            skipped=folder.skipped,
-            bucket_bytes=config.rollout.bucket_mib * 2**20,
-            recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
-            seats=seats.ranks,
-        )
-        verifier = VerifierPool(config.env, config.sandbox, config.rollout, folder.logs)
-        learner.wait_until_ready()
-        engine.wait_until_ready()
-        verifier.wait_until_ready()
         stop.can_wait = True
         TrainingRun(
             config=config,
             folder=folder,
             ready=ready,
-            engine=engine,
-            verifier=WatchedVerifier(verifier=verifier, progress=progress),
-            learner=learner,
+            engine=parts.engine,
+            verifier=WatchedVerifier(verifier=parts.verifier, progress=progress),
+            learner=parts.learner,
             terminal=terminal,
             stop=stop,
             progress=progress,
         ).go_on(where)
-    return stop.signal_number if stop.is_set and learner.step < config.num_steps else None
+    return stop.signal_number if stop.is_set and parts.learner.step < config.num_steps else None
 
 
 def run_evaluation(config: EvaluateConfig) -> int:

@@ -48,6 +48,7 @@ LAYERS = [
     {
         "sdpo.evaluation",
         "sdpo.local",
+        "sdpo.machines",
         "sdpo.run_report",
         "sdpo.outcome",
         "sdpo.preflight",

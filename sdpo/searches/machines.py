@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdpo.cluster import connected, gpu_shares
-from sdpo.config import CheckpointConfig, SandboxIsolation, SearchConfig
+from sdpo.cluster import connected
+from sdpo.config import SandboxIsolation, SearchConfig
 from sdpo.envs import sandbox
 from sdpo.envs.base import Environment
 from sdpo.learner.engine import DeepSpeedLearner, Place
-from sdpo.learner.group import LearnerGroup
 from sdpo.learner.loss import Scale
 from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
+from sdpo.machines import Models, machines
 from sdpo.preflight import check_support, make_environment, model_and_renderer, refuse_silence
 from sdpo.rendering import ChatRenderer
 from sdpo.rollout.engine import VllmEngine
-from sdpo.rollout.fleet import EngineFleet
-from sdpo.rollout.verify import VerifierPool
 from sdpo.solving.parts import Parts
 from sdpo.types import Hint, Task
 
@@ -91,36 +89,9 @@ def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Part
 
 @contextmanager
 def _as_actors(config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None]) -> Iterator[Parts]:
-    with connected(config.cluster), ExitStack() as at_end:
-        shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
-        engine = EngineFleet(
-            ready.model_path,
-            max_model_tokens=_longest(config),
-            config=config.rollout,
-            seed=0,
-            num_gpus=shares.engine,
-            is_colocated=shares.are_colocated,
-            logs=logs,
-            tell=tell,
-        )
-        at_end.callback(engine.close)
-        learner = LearnerGroup(
-            ready.model_path,
-            teacher_path=None,
-            config=config.learner,
-            algorithm=config.algorithm,
-            scale=_scale(config),
-            num_gpus=shares.learner_rank,
-            checkpoints=CheckpointConfig(),
-            logs=logs,
-            skipped=logs / "skipped",
-            bucket_bytes=config.rollout.bucket_mib * 2**20,
-        )
-        verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
-        learner.wait_until_ready()
-        engine.wait_until_ready()
-        verifier.wait_until_ready()
-        yield Parts(engine=engine, verifier=verifier, renderer=ready.renderer, learner=learner)
+    models = Models(policy=ready.model_path, max_tokens=_longest(config))
+    with connected(config.cluster), machines(config, models, logs, tell, seed=0) as parts:
+        yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
 
 
 def _longest(config: SearchConfig) -> int:

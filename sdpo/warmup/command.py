@@ -7,19 +7,18 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from sdpo.cluster import connected, gpu_shares
-from sdpo.config import CheckpointConfig, WarmupConfig
+from sdpo.cluster import connected
+from sdpo.config import WarmupConfig
 from sdpo.envs import registry
 from sdpo.errors import UserError
 from sdpo.foreground import chatter_into, stopping, user_screen
 from sdpo.learner.group import LearnerGroup
-from sdpo.learner.loss import Scale
+from sdpo.machines import Models, machines
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import plain
@@ -79,9 +78,18 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
         screen, f"sdpo warmup · {ready.environment.name}", config.num_updates, plan=_plan(config), quiet=config.quiet
     )
     log = EvaluationLog(terminal)
-    with connected(config.cluster), terminal, stopping(StopRequest(), terminal), ExitStack() as at_end:
-        engine, learner, verifier = _started(config, ready, terminal)
-        at_end.callback(engine.close)
+    models = Models(
+        policy=ready.model_path,
+        max_tokens=config.algorithm.hindsight.max_prompt_tokens + config.sampling.max_response_tokens,
+    )
+    logs = Path(config.logs_dir).absolute()
+    with (
+        connected(config.cluster),
+        terminal,
+        stopping(StopRequest(), terminal),
+        machines(config, models, logs, terminal.say, seed=config.seed) as parts,
+    ):
+        engine, learner, verifier = parts.engine, parts.learner, parts.verifier
         engine.load(learner.weights(), version=learner.step)
         examiner = Examiner(
             heldout=ready.heldout,
@@ -122,39 +130,6 @@ def _plan(config: WarmupConfig) -> Plan:
     """What is measured before the updates is measured after them; that there is something to explore first is not part of it."""
     looks = (0, config.num_updates) if config.evaluation.num_tasks else ()
     return Plan(num_steps=config.num_updates, evaluations=looks, lifts=[step for step in looks for _ in KINDS])
-
-
-def _started(config: WarmupConfig, ready: Ready, terminal: Terminal) -> tuple[EngineFleet, LearnerGroup, VerifierPool]:
-    """Returns once all of them can work."""
-    logs = Path(config.logs_dir).absolute()
-    gpus = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
-    engine = EngineFleet(
-        ready.model_path,
-        max_model_tokens=config.algorithm.hindsight.max_prompt_tokens + config.sampling.max_response_tokens,
-        config=config.rollout,
-        seed=config.seed,
-        num_gpus=gpus.engine,
-        is_colocated=gpus.are_colocated,
-        logs=logs,
-        tell=terminal.say,
-    )
-    learner = LearnerGroup(
-        ready.model_path,
-        teacher_path=None,
-        config=config.learner,
-        algorithm=config.algorithm,
-        scale=Scale(temperature=config.sampling.temperature, max_response_tokens=config.sampling.max_response_tokens),
-        num_gpus=gpus.learner_rank,
-        checkpoints=CheckpointConfig(),
-        logs=logs,
-        skipped=logs / "skipped",
-        bucket_bytes=config.rollout.bucket_mib * 2**20,
-    )
-    verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
-    learner.wait_until_ready()
-    engine.wait_until_ready()
-    verifier.wait_until_ready()
-    return engine, learner, verifier
 
 
 def _explored(

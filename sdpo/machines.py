@@ -1,0 +1,120 @@
+"""The engines, the learner and the verifiers of a command as actors: placed, started at the same time, and taken down again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sdpo.cluster import gpu_shares, seating
+from sdpo.config import (
+    AlgorithmConfig,
+    CheckpointConfig,
+    ClusterConfig,
+    EnvConfig,
+    LearnerConfig,
+    RolloutConfig,
+    SamplingConfig,
+    SandboxConfig,
+)
+from sdpo.learner.group import LearnerGroup
+from sdpo.learner.loss import Scale
+from sdpo.learner.recording import Recording
+from sdpo.rollout.fleet import EngineFleet
+from sdpo.rollout.verify import VerifierPool
+
+
+class MachinesConfig(Protocol):
+    """What the configs of all commands that train have in common."""
+
+    @property
+    def algorithm(self) -> AlgorithmConfig: ...
+    @property
+    def env(self) -> EnvConfig: ...
+    @property
+    def sandbox(self) -> SandboxConfig: ...
+    @property
+    def sampling(self) -> SamplingConfig: ...
+    @property
+    def learner(self) -> LearnerConfig: ...
+    @property
+    def rollout(self) -> RolloutConfig: ...
+    @property
+    def cluster(self) -> ClusterConfig: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """What is loaded."""
+
+    policy: str
+    """A folder; engines and learner begin with it."""
+    teacher: str | None = None
+    """The folder of an external one."""
+    max_tokens: int
+    """Of the longest prompt and response that an engine is asked for, together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """All of them can work."""
+
+    engine: EngineFleet
+    learner: LearnerGroup
+    verifier: VerifierPool
+
+
+@contextmanager
+def machines(
+    config: MachinesConfig,
+    models: Models,
+    logs: Path,
+    tell: Callable[[str], None],
+    *,
+    seed: int,
+    skipped: Path | None = None,
+    checkpoints: CheckpointConfig | None = None,
+    recording: Recording | None = None,
+) -> Iterator[Machines]:
+    """For the length of the block, within ``connected``. ``tell`` hears which engines are lost and back; updates that are skipped
+    are written to ``skipped``; ``checkpoints`` says how many the learner keeps."""
+    shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
+    seats = seating(config.cluster, config.learner.num_ranks, config.rollout, shares)
+    engine = EngineFleet(
+        models.policy,
+        max_model_tokens=models.max_tokens,
+        config=config.rollout,
+        seed=seed,
+        num_gpus=shares.engine,
+        is_colocated=shares.are_colocated,
+        logs=logs,
+        tell=tell,
+        seats=seats.engines,
+    )
+    try:
+        learner = LearnerGroup(
+            models.policy,
+            teacher_path=models.teacher,
+            config=config.learner,
+            algorithm=config.algorithm,
+            scale=Scale(
+                temperature=config.sampling.temperature,
+                max_response_tokens=config.sampling.max_response_tokens,
+            ),
+            num_gpus=shares.learner_rank,
+            checkpoints=checkpoints or CheckpointConfig(),
+            logs=logs,
+            skipped=skipped or logs / "skipped",
+            bucket_bytes=config.rollout.bucket_mib * 2**20,
+            recording=recording,
+            seats=seats.ranks,
+        )
+        verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
+        learner.wait_until_ready()
+        engine.wait_until_ready()
+        verifier.wait_until_ready()
+        yield Machines(engine=engine, learner=learner, verifier=verifier)
+    finally:
+        engine.close()
