@@ -14,6 +14,7 @@ import ray
 from ray._private import auto_init_hook
 
 from sdpo.actors import is_alive, node_title
+from sdpo.cluster import authentication
 from sdpo.cluster.allocation import of_slurm
 from sdpo.cluster.machine import object_store_bytes
 from sdpo.cluster.part import meeting_of, spec_of
@@ -63,7 +64,8 @@ def _join_or_start(config: ClusterConfig) -> None:
                 continue
             raise UserError(
                 f"Ray must start here or be reachable at cluster.address={config.address!r}; it was not: {error}. Check the "
-                "address, or leave cluster.address=null to start Ray on this machine."
+                "address, or leave cluster.address=null to start Ray on this machine. A cluster that asks for a token needs "
+                "RAY_AUTH_MODE=token here, and the token (docs/cluster.md)."
             ) from error
     if config.address is not None:
         _wait_for_number(config)
@@ -95,12 +97,14 @@ def _on_allocation(config: ClusterConfig, folder: Path | None) -> Iterator[None]
         )
     logs = Path(spec_of(config, allocation, None).folder) if folder is None else folder / "logs"
     spec = spec_of(config, allocation, allocation.nodes[1] if config.nodes > 1 else None)
+    token = authentication.new_token()
+    authentication.use(token)
     head = started(spec, logs / f"node-{allocation.name}.log")
     try:
         ray.init(address=head.address, log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=spec.address)
         if config.nodes > 1:
             meeting = meeting_of(allocation, logs)
-            meeting.announce(head.address)
+            meeting.announce(head.address, token)
             _wait_for_names(allocation.nodes, meeting.failures, config.start_timeout_s)
         yield
     finally:

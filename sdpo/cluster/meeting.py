@@ -1,7 +1,7 @@
 """How the nodes of an allocation find the driver, and learn of its end: a file in the run's folder, which all of them share.
 
-The first node writes ``driver.json`` and counts in it as long as it lives; the others read it, and each writes
-``failed-NODE.json`` where it cannot take part. No port has to be agreed on beforehand, and no node waits for one that is gone.
+The first node writes ``driver.json`` and counts in it as long as it lives, and ``ray.json`` once its Ray is there; the others read
+both, and each writes ``failed-NODE.json`` where it cannot take part. No port has to be agreed on beforehand, and no node waits for one that is gone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sdpo.run_folder import write_whole
@@ -27,6 +27,8 @@ class Driver:
     """Counts up while it lives."""
     address: str | None = None
     """``host:port`` at which its Ray is joined; None before it is there."""
+    token: str | None = field(default=None, repr=False)
+    """That its Ray asks for."""
     ended: str | None = None
     """How the run ended; None while it goes on."""
 
@@ -43,7 +45,7 @@ class Meeting:
     @contextmanager
     def held(self, node: str) -> Iterator[None]:
         """By the driver, for the length of the run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # for the token's sake
         self._driver = Driver(node=node)
         self._write()
         is_over = threading.Event()
@@ -60,16 +62,19 @@ class Meeting:
             beating.join()
             self._write(ended=ended)
 
-    def announce(self, address: str) -> None:
-        """Where the driver's Ray is joined."""
-        self._write(address=address)
+    def announce(self, address: str, token: str | None) -> None:
+        """Where the driver's Ray is joined, and what it then asks for."""
+        write_whole(self.folder / "ray.json", json.dumps({"address": address, "token": token}))
 
     def read(self) -> Driver | None:
         """What the driver last said; None where nothing is there, or nothing whole."""
         try:
-            return Driver(**json.loads((self.folder / "driver.json").read_text()))
+            driver = Driver(**json.loads((self.folder / "driver.json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
+        with suppress(OSError, ValueError, TypeError):
+            return replace(driver, **json.loads((self.folder / "ray.json").read_text()))
+        return driver
 
     def fail(self, node: str, why: str) -> None:
         """Tell the driver that ``node`` cannot take part."""
@@ -89,8 +94,9 @@ class Meeting:
         while not is_over.wait(BEAT_S):
             self._write()
 
-    def _write(self, *, address: str | None = None, ended: str | None = None) -> None:
+    def _write(self, *, ended: str | None = None) -> None:
         with self._lock, suppress(OSError):  # a full disk is told by the run itself; a beat that is missed is followed by another
             assert self._driver is not None, "the meeting is held"
-            self._driver = replace(self._driver, beat=self._driver.beat + 1, address=address or self._driver.address, ended=ended)
-            write_whole(self.folder / "driver.json", json.dumps(asdict(self._driver)))
+            self._driver = replace(self._driver, beat=self._driver.beat + 1, ended=ended)
+            said = {"node": self._driver.node, "beat": self._driver.beat, "ended": self._driver.ended}
+            write_whole(self.folder / "driver.json", json.dumps(said))

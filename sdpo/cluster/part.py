@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from sdpo.cluster import authentication
 from sdpo.cluster.allocation import Allocation, of_slurm
 from sdpo.cluster.machine import address, object_store_bytes, temporary_folder
 from sdpo.cluster.meeting import Driver, Meeting
@@ -89,6 +90,7 @@ def _lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, log: 
                 num_joins += 1
                 if num_joins > MAX_JOINS:
                     raise MachineError(f"Ray on node {allocation.name} died {MAX_JOINS} times. See {log}")
+                authentication.use(driver.token)
                 node = started(spec_of(config, allocation, driver.address.rpartition(":")[0]), log, join=driver.address)
                 say(f"node {allocation.name}: joined {driver.node} ({driver.address})")
             time.sleep(1.0)

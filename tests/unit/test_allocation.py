@@ -178,7 +178,7 @@ def test_the_driver_is_heard_of_as_long_as_it_holds_the_meeting(tmp_path: Path, 
     monkeypatch.setattr("sdpo.cluster.meeting.BEAT_S", 0.01)
     meeting, counted = Meeting(tmp_path), threading.Event()
     with meeting.held("n1"):
-        meeting.announce("10.0.0.1:99")
+        Meeting(tmp_path).announce("10.0.0.1:99", "a token")  # whoever brought up Ray holds no meeting
         first = meeting.read()
         assert first is not None
         for _ in range(500):
@@ -187,7 +187,8 @@ def test_the_driver_is_heard_of_as_long_as_it_holds_the_meeting(tmp_path: Path, 
                 break
             counted.wait(0.01)
         assert later is not None
-        assert (later.address, later.ended) == ("10.0.0.1:99", None)
+        assert (later.address, later.token, later.ended) == ("10.0.0.1:99", "a token", None)
+        assert "a token" not in repr(later)
         assert later.beat > first.beat
     last = meeting.read()
     assert last is not None
