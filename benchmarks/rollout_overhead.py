@@ -45,6 +45,7 @@ from sdpo.grouping import asked
 from sdpo.logs import redirect_output, tail
 from sdpo.models import resolve
 from sdpo.preflight import check_environment, model_and_renderer
+from sdpo.rollout.engine import CPU_BLOCK_TOKENS
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.task_stream import TaskStream
@@ -227,6 +228,7 @@ def serve_vllm(pipe: Connection, words: Sequence[str], log: Path) -> None:
         tensor_parallel_size=config.rollout.tensor_parallel_size,
         gpu_memory_utilization=config.rollout.gpu_memory_utilization,
         enable_prefix_caching=True,
+        block_size=None if torch.cuda.is_available() else CPU_BLOCK_TOKENS,
         logprobs_mode="processed_logprobs",
         skip_tokenizer_init=True,
         disable_log_stats=True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]  # not in its stub
 
 _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 

@@ -1,7 +1,8 @@
-"""How the nodes of an allocation find the driver, and learn of its end: a file in the run's folder, which all of them share.
+"""How the nodes of an allocation find the driver, and learn of its end: files in the run's folder, which all of them share.
 
-The first node writes ``driver.json`` and counts in it as long as it lives, and ``ray.json`` once its Ray is there; the others read
-both, and each writes ``failed-NODE.json`` where it cannot take part. No port has to be agreed on beforehand, and no node waits for one that is gone.
+The first node writes ``driver.json`` and counts in it as long as it lives, and ``ray.json`` once its Ray is there; the others
+read both, and each writes ``failed-NODE.json`` where it cannot take part. No port has to be agreed on beforehand, and no node
+waits for one that is gone.
 """
 
 from __future__ import annotations

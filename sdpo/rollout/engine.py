@@ -29,7 +29,7 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
 
-_CPU_BLOCK_TOKENS = 32
+CPU_BLOCK_TOKENS = 32
 """Of the KV cache, the least that vLLM's CPU attention takes. Only whole blocks are shared between siblings, and with its default
 of 128 there a shorter prompt was computed anew for every attempt: 15 s instead of 6 for 8 tasks x 6 attempts of 114 tokens."""
 
@@ -95,7 +95,7 @@ class VllmEngine:
             tensor_parallel_size=config.tensor_parallel_size,
             gpu_memory_utilization=config.gpu_memory_utilization,
             enable_prefix_caching=True,
-            block_size=None if torch.cuda.is_available() else _CPU_BLOCK_TOKENS,
+            block_size=None if torch.cuda.is_available() else CPU_BLOCK_TOKENS,
             enable_sleep_mode=may_rest,
             # Logprobs of the distribution that was sampled from: after temperature and truncation.
             logprobs_mode="processed_logprobs",

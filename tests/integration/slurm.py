@@ -85,6 +85,9 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         yield environment
     finally:
         asked(environment, "scancel", "--user=root")
+        until = time.monotonic() + 60.0  # else their srun outlives the rest
+        while asked(environment, "squeue", "-h") and time.monotonic() < until:
+            time.sleep(0.5)
         for process in reversed(started):
             process.terminate()
         for process in reversed(started):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,15 @@ LAUNCH = Path(__file__).parent.parent.parent / "launch" / "ray"
 MISSING = [name for name in ("aiohttp_cors", "colorful", "opencensus") if importlib.util.find_spec(name) is None]
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.faults,
     pytest.mark.skipif(bool(MISSING), reason=f'Ray jobs need {", ".join(MISSING)} (pip install "sdpo[jobs]")'),
 ]
-PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
+"""Of the cluster and of whoever submits to it."""
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def dashboard() -> Iterator[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PATH": PATH},
+        env=ENVIRONMENT,
     )
     try:
         assert head.stdout is not None
@@ -61,7 +67,7 @@ def test_a_job_trains_with_the_checkouts_code(trainer: Trainer, dashboard: str) 
     words = [word for word in trainer.words("num_steps=1", "evaluation.num_tasks=0") if not word.startswith("runs_dir=")]
     done = subprocess.run(
         [LAUNCH / "submit.sh", *words],
-        env={**os.environ, "RAY_ADDRESS": dashboard, "RUNS_DIR": str(trainer.runs), "PATH": PATH},
+        env={**ENVIRONMENT, "RAY_ADDRESS": dashboard, "RUNS_DIR": str(trainer.runs)},
         capture_output=True,
         text=True,
         timeout=300,

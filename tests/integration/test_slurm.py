@@ -17,7 +17,11 @@ from tests.integration.conftest import Trainer
 from tests.integration.slurm import asked, reason_against, slurm
 
 WHY_NOT = reason_against()
-pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def submit(trainer: Trainer, cluster: dict[str, str], *words: str) -> list[str]:
     return re.findall(r": job (\d+), log ", done.stdout)
 
 
-def wait_for(happened: object, cluster: dict[str, str], trainer: Trainer, timeout_s: float = 150.0) -> None:
+def wait_for(happened: object, cluster: dict[str, str], trainer: Trainer, timeout_s: float = 300.0) -> None:
     until = time.monotonic() + timeout_s
     assert callable(happened)
     while not happened():
@@ -66,7 +70,7 @@ def test_a_job_of_two_nodes_that_is_requeued_midway_goes_on_to_its_end(trainer: 
     assert asked(cluster, "squeue", "-h", "-j", job, "-o", "%T %D") == "RUNNING 2"
     subprocess.run(["scontrol", "requeue", job], env=cluster, check=True)
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=cluster, check=False)  # else in two minutes
-    wait_for((checkpoints / "step_000006").exists, cluster, trainer, timeout_s=240.0)
+    wait_for((checkpoints / "step_000006").exists, cluster, trainer, timeout_s=400.0)
     wait_for(lambda: "COMPLETED" in asked(cluster, "scontrol", "show", "job", job), cluster, trainer)
     told = output(trainer)
     assert re.search(r"continuing after step [2-5]", told), told
@@ -75,6 +79,7 @@ def test_a_job_of_two_nodes_that_is_requeued_midway_goes_on_to_its_end(trainer: 
     assert [row["step"] for row in trainer.rows()] == list(range(1, 7))
 
 
+@pytest.mark.faults
 def test_each_point_is_a_job_and_one_that_is_asked_to_stop_comes_back(trainer: Trainer, cluster: dict[str, str]) -> None:
     words = ("cluster.object_store_gib=0.3", "seed=1,2", "num_steps=4", "checkpoint.keep=9")
     jobs = submit(trainer, cluster, *words)
@@ -84,5 +89,5 @@ def test_each_point_is_a_job_and_one_that_is_asked_to_stop_comes_back(trainer: T
     wait_for(lambda: "Restarts=1" in asked(cluster, "scontrol", "show", "job", jobs[0]), cluster, trainer)
     subprocess.run(["scontrol", "update", f"JobId={jobs[0]}", "StartTime=now"], env=cluster, check=False)
     for folder in folders:
-        wait_for((folder / "checkpoints" / "step_000004").exists, cluster, trainer, timeout_s=240.0)
+        wait_for((folder / "checkpoints" / "step_000004").exists, cluster, trainer, timeout_s=400.0)
     assert "after a checkpoint; the same command continues" in output(trainer)
