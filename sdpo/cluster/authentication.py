@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from ray._raylet import Config  # type: ignore[attr-defined]  # not in its stub
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # neither is in its stub
 
 _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
@@ -19,8 +21,26 @@ def new_token() -> str | None:
     return None if _MODE in os.environ else secrets.token_hex(32)
 
 
-def use(token: str | None) -> None:
-    """In this process and in those that it starts."""
-    if token is not None:
-        os.environ.update({_MODE: "token", _TOKEN: token})
-        Config.initialize("")  # Ray has read the mode when it was imported
+def environment(token: str | None) -> dict[str, str]:
+    """Of a process that asks for the token, or sends it."""
+    return {} if token is None else {_MODE: "token", _TOKEN: token}
+
+
+@contextmanager
+def sending(token: str | None) -> Iterator[None]:
+    """This process sends the token, for the length of the block."""
+    ours = environment(token)
+    os.environ.update(ours)
+    _read_again()
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+        _read_again()
+
+
+def _read_again() -> None:
+    """Ray has read the environment when it was imported."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ray
@@ -16,7 +16,7 @@ from ray._private import auto_init_hook
 from sdpo.actors import is_alive, node_title
 from sdpo.cluster import authentication
 from sdpo.cluster.allocation import of_slurm
-from sdpo.cluster.machine import object_store_bytes
+from sdpo.cluster.machine import object_store_bytes, temporary_folder
 from sdpo.cluster.part import meeting_of, spec_of
 from sdpo.cluster.ray_node import started
 from sdpo.cluster.sharing import refuse_unshared
@@ -95,21 +95,20 @@ def _on_allocation(config: ClusterConfig, folder: Path | None) -> Iterator[None]
         raise UserError(
             f"sdpo train alone spans several nodes; this command has one, and cluster.nodes={config.nodes}. Set cluster.nodes=1."
         )
-    logs = Path(spec_of(config, allocation, None).folder) if folder is None else folder / "logs"
-    spec = spec_of(config, allocation, allocation.nodes[1] if config.nodes > 1 else None)
+    logs = temporary_folder(allocation.job, allocation.index) if folder is None else folder / "logs"
     token = authentication.new_token()
-    authentication.use(token)
-    head = started(spec, logs / f"node-{allocation.name}.log")
-    try:
+    spec = spec_of(config, allocation, allocation.nodes[1] if config.nodes > 1 else None, token)
+    with ExitStack() as at_end:
+        head = started(spec, logs / f"node-{allocation.name}.log")
+        at_end.callback(head.stop)
+        at_end.enter_context(authentication.sending(token))
+        at_end.callback(ray.shutdown)
         ray.init(address=head.address, log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=spec.address)
         if config.nodes > 1:
             meeting = meeting_of(allocation, logs)
             meeting.announce(head.address, token)
             _wait_for_names(allocation.nodes, meeting.failures, config.start_timeout_s)
         yield
-    finally:
-        ray.shutdown()
-        head.stop()
 
 
 def _wait_for_names(names: tuple[str, ...], failures: Callable[[], dict[str, str]], limit_s: float) -> None:

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from sdpo.cluster import authentication
 from sdpo.cluster.allocation import Allocation, of_slurm
 from sdpo.cluster.machine import address, object_store_bytes, temporary_folder
 from sdpo.cluster.meeting import Driver, Meeting
@@ -47,7 +46,7 @@ def meeting_of(allocation: Allocation, logs: Path) -> Meeting:
     return Meeting(logs / "cluster" / allocation.job)
 
 
-def spec_of(config: ClusterConfig, allocation: Allocation, peer: str | None) -> NodeSpec:
+def spec_of(config: ClusterConfig, allocation: Allocation, peer: str | None, token: str | None) -> NodeSpec:
     """Of this node; ``peer`` is another one's name or address."""
     return NodeSpec(
         name=allocation.name,
@@ -57,6 +56,7 @@ def spec_of(config: ClusterConfig, allocation: Allocation, peer: str | None) -> 
         spill_dir=config.spill_dir,
         num_cpus=config.cpus_per_node,
         num_gpus=config.gpus_per_node,
+        token=token,
     )
 
 
@@ -90,8 +90,8 @@ def _lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, log: 
                 num_joins += 1
                 if num_joins > MAX_JOINS:
                     raise MachineError(f"Ray on node {allocation.name} died {MAX_JOINS} times. See {log}")
-                authentication.use(driver.token)
-                node = started(spec_of(config, allocation, driver.address.rpartition(":")[0]), log, join=driver.address)
+                spec = spec_of(config, allocation, driver.address.rpartition(":")[0], driver.token)
+                node = started(spec, log, join=driver.address)
                 say(f"node {allocation.name}: joined {driver.node} ({driver.address})")
             time.sleep(1.0)
     finally:

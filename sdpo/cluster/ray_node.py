@@ -16,11 +16,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from sdpo.cluster import authentication
 from sdpo.cluster.machine import free_ports
 from sdpo.errors import MachineError
 from sdpo.logs import tail
@@ -47,6 +48,8 @@ class NodeSpec:
     spill_dir: str | None
     num_cpus: int | None
     num_gpus: int | None
+    token: str | None = field(repr=False)
+    """That whoever talks to it must send."""
 
 
 def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
@@ -115,6 +118,7 @@ class RayNode:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, **authentication.environment(spec.token)},
                 preexec_fn=_deaf_and_bound_to_parent,
             )
 

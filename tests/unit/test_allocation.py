@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
-from sdpo.cluster import connection, machine, part
+from sdpo.cluster import authentication, connection, machine, part
 from sdpo.cluster.allocation import Allocation, expanded, of_slurm
 from sdpo.cluster.meeting import Meeting
 from sdpo.cluster.ray_node import NodeSpec, command
@@ -107,7 +109,14 @@ def test_the_address_is_that_of_the_interface_and_an_unknown_one_is_refused_with
 
 def test_a_node_is_started_with_what_it_was_given_and_only_the_head_with_a_port() -> None:
     spec = NodeSpec(
-        name="n2", address="10.0.0.2", folder=Path("/tmp/x"), object_store_bytes=5, spill_dir=None, num_cpus=3, num_gpus=None
+        name="n2",
+        address="10.0.0.2",
+        folder=Path("/tmp/x"),
+        object_store_bytes=5,
+        spill_dir=None,
+        num_cpus=3,
+        num_gpus=None,
+        token="secret",
     )
     joining = command(spec, join="10.0.0.1:99", ports=[1, 2, 3])
     assert {"--address=10.0.0.1:99", "--node-ip-address=10.0.0.2", "--node-name=n2", "--num-cpus=3", "--temp-dir=/tmp/x"} <= set(
@@ -115,6 +124,24 @@ def test_a_node_is_started_with_what_it_was_given_and_only_the_head_with_a_port(
     )
     assert not [word for word in joining if word.startswith(("--head", "--port", "--num-gpus", "--object-spilling"))]
     assert {"--head", "--port=1"} <= set(command(spec, join=None, ports=[1, 2, 3]))
+    assert "secret" not in " ".join([*joining, repr(spec)])  # everybody on the machine sees what processes were started with
+
+
+def test_a_token_is_drawn_and_sent_unless_the_user_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    before = dict(os.environ)
+    token = authentication.new_token()
+    assert token is not None
+    assert token != authentication.new_token()
+    with authentication.sending(token):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert os.environ["RAY_AUTH_TOKEN"] == token
+        assert AuthenticationTokenLoader.instance().has_token()
+    assert dict(os.environ) == before
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert authentication.new_token() is None
+    with authentication.sending(None):
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
 @pytest.mark.parametrize(
