@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_wandb_has_every_step_once_in_one_run_offline(tmp_path: Path, monkeypatc
         monkeypatch.setenv(name, str(tmp_path / "home"))
     config = WandbConfig(mode=WandbMode.offline, project="tests")
     through_a_kill(tmp_path, lambda folder: Wandb(config, ABOUT, folder, folder / "wandb.json"))
-    written = [list(wandb_records(file)) for file in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))]
+    written = wandb_files(tmp_path)
     assert len(written) == 2
     runs = [next(record.run for record in file if record.HasField("run")) for file in written]
     assert {run.run_id for run in runs} == {json.loads((tmp_path / "wandb.json").read_text())["run"]}
@@ -86,6 +87,16 @@ def test_wandb_has_every_step_once_in_one_run_offline(tmp_path: Path, monkeypatc
     own_steps = [row["_step"] for row in rows]
     assert own_steps == sorted(set(own_steps)), "W&B's step must grow, from one file to the next too"
     assert [row[ODD] for row in rows if ODD in row] == [1.5]
+
+
+def wandb_files(folder: Path) -> list[list[Any]]:
+    """The records of each file. The client's own process may write the last of them after ``finish`` has returned."""
+    until = time.monotonic() + 60.0
+    while True:
+        written = [list(wandb_records(file)) for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+        if all(any(record.HasField("exit") for record in file) for file in written) or time.monotonic() > until:
+            return written
+        time.sleep(0.2)
 
 
 def wandb_records(file: Path) -> Iterator[Any]:
