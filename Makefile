@@ -11,9 +11,10 @@ ARGS ?=
 train: setup
 	$(BIN)/sdpo train algorithm=$(ALGORITHM) env=$(ENV) $(ARGS)
 
-# Two files of tests at a time: the processes that a test starts spend half of their time waiting for each other.
+# What stands for several machines first, by itself; then two files of tests at a time: the processes that a test starts spend half of their time waiting for each other.
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "alone and not faults"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone and not faults"
 
 unit: setup
 	$(BIN)/python -m pytest -m "not integration"

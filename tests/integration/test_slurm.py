@@ -19,6 +19,7 @@ from tests.integration.slurm import asked, reason_against, slurm
 WHY_NOT = reason_against()
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.alone,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
 ]

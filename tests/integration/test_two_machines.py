@@ -23,6 +23,7 @@ from tests.integration.network import Machines, machines, raylet, reason_against
 WHY_NOT = reason_against()
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.alone,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
 ]
