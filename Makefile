@@ -3,15 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ALGORITHM ?= sdpo
-ENV ?= code
+EXPERIMENT ?= chemistry_counts
+WARMED := runs/warmed-$(EXPERIMENT)
 ARGS ?=
 
 .PHONY: train test unit faults gym screenshots lint format setup lock clean
 
+# The default model learns to use hindsight first, once; whatever ALGORITHM is, it begins from there.
 train: setup
-	$(BIN)/sdpo train algorithm=$(ALGORITHM) env=$(ENV) $(ARGS)
+	@test -e $(WARMED) || $(BIN)/sdpo warmup experiment=warmup_$(EXPERIMENT) to=$(WARMED)
+	$(BIN)/sdpo train experiment=$(EXPERIMENT) algorithm=$(ALGORITHM) model.path=$(WARMED) $(ARGS)
 
-# What stands for several machines first, by itself; then two files of tests at a time: the processes that a test starts spend half of their time waiting for each other.
+# What stands for several machines first, by itself; then two files of tests at a time: the processes that a test starts
+# spend half of their time waiting for each other.
 test: setup lint
 	$(BIN)/python -m pytest -m "alone and not faults"
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone and not faults"

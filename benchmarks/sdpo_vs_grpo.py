@@ -1,16 +1,17 @@
 """Does SDPO teach the default model more than GRPO does, from the same start and with the same generations?
 
 For each environment: ``sdpo warmup`` once; then for every algorithm and seed one ``sdpo train`` from the warmed model, as a user
-runs it, and ``sdpo evaluate`` of the last checkpoint on held-out tasks. One process a core; runs wait in a queue, ordered by
-seed. What was finished is kept: after an interrupt the same command goes on.
+runs it, and ``sdpo evaluate`` of some of its checkpoints on held-out tasks; then the checkpoints go. One process a core; runs
+wait in a queue, ordered by seed. What was finished is kept: after an interrupt the same command goes on.
 
-Prints a table, writes a picture of success while training for each environment, and ends in a line of JSON. ``change`` is
-held-out success after training less that of the common start, with the standard error over seeds; ``over_grpo`` the difference to
-GRPO's of the same seed, with the standard errors over seeds and over held-out tasks.
+Prints a table, writes a picture of success while training for each environment, and ends in a line of JSON. Each look at the
+held-out tasks has, by algorithm: ``success``, of each seed; ``change``, success less that of the common start, with the standard
+error over seeds; ``over_grpo``, the difference to GRPO's of the same seed, with the standard errors over seeds and over held-out
+tasks. Success while training is on tasks that the run has not met before, as long as there are any.
 
 Left out: a search for each algorithm's own learning rate; all have the same.
 
-    python benchmarks/sdpo_vs_grpo.py [--envs code chemistry] [--seeds 3] [--steps 12] [--folder runs/sdpo_vs_grpo]
+    python benchmarks/sdpo_vs_grpo.py [--envs code chemistry] [--seeds 3] [--steps 12] [--looks 4 12] [--folder runs/sdpo_vs_grpo]
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -37,14 +39,21 @@ from sdpo.report.chart import Series, line_chart
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     "grpo": ("algorithm=grpo",),
     "sdpo": ("algorithm=sdpo",),
-    "routed": ("algorithm=sdpo_routed", "algorithm.hindsight.choice=demonstration_only"),
-    "blend": ("algorithm=sdpo_grpo", "algorithm.hindsight.choice=demonstration_only"),
+    "routed": ("algorithm=sdpo_routed",),
+    "blend": ("algorithm=sdpo_grpo",),
+    "by_group": ("algorithm=sdpo_by_group",),
 }
-"""``routed`` and ``blend`` have a policy gradient for groups without a demonstration, so they need no feedback-only lessons."""
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "code": ("env=code",),
-    "chemistry": ("env=chemistry", "env.options.difficulties=[easy]", "sampling.max_response_tokens=48"),
+    "chemistry": ("env=chemistry_counts", "sampling.max_response_tokens=32"),
 }
+WARMUP: dict[str, tuple[str, ...]] = {
+    "code": (),
+    "chemistry": ("num_updates=12", "pairs.num_attempts=2"),
+}
+"""Deviations. Answers of one number are learned in a few updates (docs/warmup.md)."""
+GENERATIONS = 64
+"""Of a step: eight tasks, eight attempts each."""
 LEARNING = ("batch.num_tasks=8", "batch.group_size=8", "learner.lr=3e-5", "learner.warmup_updates=0")
 SMALL = ("rollout.kv_cache_gib=1", "rollout.num_verifiers=1", "cluster.object_store_gib=1")
 """So that two runs fit into 24 GiB."""
@@ -55,11 +64,17 @@ class Study:
     """One call of this script."""
 
     folder: Path
-    envs: tuple[str, ...]
+    algorithms: tuple[str, ...]
     num_seeds: int
     num_steps: int
+    looks: tuple[int, ...]
+    """Steps after which held-out tasks are asked."""
     num_tasks: int
     num_attempts: int
+
+    @property
+    def save_every(self) -> int:
+        return math.gcd(*self.looks)
 
     def name(self, env: str, algorithm: str, seed: int) -> str:
         return f"{env}-{algorithm}-s{seed}"
@@ -69,20 +84,21 @@ class Study:
 
     def warmup(self, env: str) -> list[str]:
         return [
-            "warmup", f"to={self.warm(env)}", *ENVIRONMENTS[env], *SMALL, "micro_batch_tokens=2048", "learner.num_threads=1",
-            f"evaluation.num_tasks={self.num_tasks}", f"logs_dir={self.folder / f'logs-warm-{env}'}", "quiet=true",
+            "warmup", f"to={self.warm(env)}", *ENVIRONMENTS[env], *WARMUP[env],
+            f"evaluation.num_tasks={self.num_tasks // 2}", f"logs_dir={self.folder / f'logs-warm-{env}'}", "quiet=true",
         ]  # fmt: skip
 
     def training(self, env: str, algorithm: str, seed: int) -> list[str]:
         return [
             "train", f"model.path={self.warm(env)}", *ENVIRONMENTS[env], *ALGORITHMS[algorithm], *LEARNING, *SMALL,
             f"seed={seed}", f"num_steps={self.num_steps}", f"runs_dir={self.folder}", f"name={self.name(env, algorithm, seed)}",
-            "evaluation.num_tasks=0", "checkpoint.every=4", "checkpoint.keep=1", "batch.micro_batch_tokens=2048",
+            "evaluation.num_tasks=0", f"checkpoint.every={self.save_every}",
+            f"checkpoint.keep={self.num_steps // self.save_every}", "batch.micro_batch_tokens=2048",
             "learner.num_threads=1", "tracking.tensorboard=false", "tracking.quiet=true",
         ]  # fmt: skip
 
-    def checkpoint(self, env: str, algorithm: str, seed: int) -> Path:
-        return self.folder / self.name(env, algorithm, seed) / "checkpoints" / f"step_{self.num_steps:06d}"
+    def checkpoints(self, env: str, algorithm: str, seed: int) -> Path:
+        return self.folder / self.name(env, algorithm, seed) / "checkpoints"
 
     def evaluation(self, env: str, of: Sequence[str], name: str, seed: int) -> list[str]:
         """``of``: what is looked at, in the command's words."""
@@ -124,19 +140,20 @@ class Cores:
         if failures:
             raise RuntimeError(failures[0])
 
-    def sdpo(self, core: int, words: Sequence[str], name: str) -> str:
-        """What the command printed; kept, so that a command that succeeded is not run again."""
+    def sdpo(self, core: int | None, words: Sequence[str], name: str) -> str:
+        """What the command printed; kept, so that a command that succeeded is not run again. ``core`` None: on all of them."""
+        cores = self._cores if core is None else [core]
         kept = self._folder / f"{name}.{words[0]}.txt"
         if kept.is_file():
             return kept.read_text()
-        print(f"core {core}: {words[0]} {name}", file=sys.stderr, flush=True)
+        print(f"core {', '.join(map(str, cores))}: {words[0]} {name}", file=sys.stderr, flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "sdpo.cli", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            env={**os.environ, "OMP_NUM_THREADS": str(len(cores)), "COLUMNS": "120"},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         if done.returncode != 0:
             raise RuntimeError(f"sdpo {' '.join(words)} ended with exit code {done.returncode}:\n{done.stdout[-3000:]}")
@@ -170,46 +187,57 @@ def mean_rate(of_tasks: dict[str, float]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Held-out success of an environment's runs."""
+    """Held-out success of an environment's runs after the same number of steps."""
 
     start: dict[str, float]
     """Of each task."""
-    end: dict[str, list[dict[str, float]]]
-    """By algorithm, one a seed."""
+    of_algorithms: dict[str, list[dict[str, float]]]
+    """One a seed."""
+
+    def success(self, algorithm: str) -> list[float]:
+        return [mean_rate(of_tasks) for of_tasks in self.of_algorithms[algorithm]]
 
     def change(self, algorithm: str) -> tuple[float, float]:
-        return mean_and_error([mean_rate(end) - mean_rate(self.start) for end in self.end[algorithm]])
+        return mean_and_error([success - mean_rate(self.start) for success in self.success(algorithm)])
 
     def over_grpo(self, algorithm: str) -> tuple[float, float, float]:
         """Mean difference, its standard error over seeds, and over tasks."""
-        pairs = list(zip(self.end[algorithm], self.end["grpo"], strict=True))
+        pairs = list(zip(self.of_algorithms[algorithm], self.of_algorithms["grpo"], strict=True))
         of_seeds = [mean_rate(ours) - mean_rate(theirs) for ours, theirs in pairs]
         of_tasks = [sum(ours[task] - theirs[task] for ours, theirs in pairs) / len(pairs) for task in self.start]
         return *mean_and_error(of_seeds), mean_and_error(of_tasks)[1]
 
 
-def studied(study: Study, env: str, cores: Cores) -> tuple[dict[str, object], Found]:
-    """The warm-up's own measurements, and held-out success after every run."""
-    warmed: list[str] = []
-    cores.run([lambda core: warmed.append(cores.sdpo(core, study.warmup(env), f"warm-{env}"))])
-    ends: dict[tuple[str, int], dict[str, float]] = {}
+def studied(study: Study, env: str, cores: Cores) -> tuple[dict[str, object], dict[int, Found]]:
+    """The warm-up's own measurements, and held-out success at every look."""
+    warmed = cores.sdpo(None, study.warmup(env), f"warm-{env}")
+    starts: list[dict[str, float]] = []
+    found: dict[tuple[str, int, int], dict[str, float]] = {}
 
     def start(core: int) -> None:
         words = study.evaluation(env, [f"model.path={study.warm(env)}"], f"{env}-start", seed=0)
-        ends["start", 0] = rates(cores.sdpo(core, words, f"{env}-start"))
+        starts.append(rates(cores.sdpo(core, words, f"{env}-start")))
 
     def one(algorithm: str, seed: int) -> Callable[[int], None]:
         def job(core: int) -> None:
-            name = study.name(env, algorithm, seed)
-            cores.sdpo(core, study.training(env, algorithm, seed), name)
-            words = study.evaluation(env, [f"checkpoint={study.checkpoint(env, algorithm, seed)}"], name, seed=seed)
-            ends[algorithm, seed] = rates(cores.sdpo(core, words, name))
+            run, checkpoints = study.name(env, algorithm, seed), study.checkpoints(env, algorithm, seed)
+            cores.sdpo(core, study.training(env, algorithm, seed), run)
+            for look in study.looks:
+                words = study.evaluation(env, [f"checkpoint={checkpoints / f'step_{look:06d}'}"], f"{run}-step{look}", seed=seed)
+                found[algorithm, seed, look] = rates(cores.sdpo(core, words, f"{run}-step{look}"))
+            shutil.rmtree(checkpoints, ignore_errors=True)
 
         return job
 
-    cores.run([start, *(one(algorithm, seed) for seed in range(study.num_seeds) for algorithm in ALGORITHMS)])
-    end = {algorithm: [ends[algorithm, seed] for seed in range(study.num_seeds)] for algorithm in ALGORITHMS}
-    return last_json(warmed[0]), Found(start=ends["start", 0], end=end)
+    seeds = range(study.num_seeds)
+    cores.run([start, *(one(algorithm, seed) for seed in seeds for algorithm in study.algorithms)])
+    return last_json(warmed), {
+        look: Found(
+            start=starts[0],
+            of_algorithms={algorithm: [found[algorithm, seed, look] for seed in seeds] for algorithm in study.algorithms},
+        )
+        for look in study.looks
+    }
 
 
 def training_curves(study: Study, env: str) -> dict[str, list[list[float]]]:
@@ -222,67 +250,92 @@ def training_curves(study: Study, env: str) -> dict[str, list[list[float]]]:
             ]
             for seed in range(study.num_seeds)
         ]
-        for algorithm in ALGORITHMS
+        for algorithm in study.algorithms
+    }
+
+
+def table(study: Study, env: str, found: dict[int, Found]) -> Table:
+    shown = Table(title=f"{env}: success on {study.num_tasks} held-out tasks, {study.num_seeds} seeds")
+    for index, head in enumerate(("", "generations", "start", "then", "change", "over GRPO (± over seeds; over tasks)")):
+        shown.add_column(head, justify="left" if index == 0 else "right")
+    for look, of_look in found.items():
+        for name in study.algorithms:
+            change, error = of_look.change(name)
+            ahead, by_seed, by_task = of_look.over_grpo(name)
+            start = mean_rate(of_look.start)
+            shown.add_row(
+                name, str(look * GENERATIONS), f"{start:.1%}", f"{start + change:.1%}", f"{change:+.1%} ± {error:.1%}",
+                "" if name == "grpo" else f"{ahead:+.1%} ± {by_seed:.1%}; {by_task:.1%}",
+            )  # fmt: skip
+        shown.add_section()
+    return shown
+
+
+def record(study: Study, found: dict[int, Found]) -> dict[str, object]:
+    """By generations."""
+    return {
+        str(look * GENERATIONS): {
+            name: {
+                "success": [round(value, 4) for value in of_look.success(name)],
+                "change": [round(value, 4) for value in of_look.change(name)],
+                "over_grpo": [round(value, 4) for value in of_look.over_grpo(name)],
+            }
+            for name in study.algorithms
+        }
+        for look, of_look in found.items()
     }
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", nargs="+", choices=list(ENVIRONMENTS), default=list(ENVIRONMENTS))
+    parser.add_argument("--algorithms", nargs="+", choices=list(ALGORITHMS), default=list(ALGORITHMS), help="grpo among them")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--looks", type=int, nargs="+", default=[4, 12], help="steps after which held-out tasks are asked")
     parser.add_argument("--tasks", type=int, default=96, help="held-out tasks")
     parser.add_argument("--attempts", type=int, default=4, help="at each of them")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("runs/sdpo_vs_grpo"))
     parser.add_argument("--json", type=Path, default=None, help="write the line of JSON here too")
     arguments = parser.parse_args(words)
+    if "grpo" not in arguments.algorithms:
+        parser.error("--algorithms must have grpo among them (the others are compared with it)")
+    if not all(0 < look <= arguments.steps for look in arguments.looks):
+        parser.error(f"--looks must be steps of the run, 1 to {arguments.steps}; got {arguments.looks}")
     study = Study(
-        folder=arguments.folder.absolute(), envs=tuple(arguments.envs), num_seeds=arguments.seeds, num_steps=arguments.steps,
-        num_tasks=arguments.tasks, num_attempts=arguments.attempts,
+        folder=arguments.folder.absolute(), algorithms=tuple(arguments.algorithms), num_seeds=arguments.seeds,
+        num_steps=arguments.steps, looks=tuple(sorted(arguments.looks)), num_tasks=arguments.tasks,
+        num_attempts=arguments.attempts,
     )  # fmt: skip
     study.folder.mkdir(parents=True, exist_ok=True)
     cores = Cores(study.folder, arguments.cores)
     screen = Console(width=120)
     results: dict[str, object] = {
-        "num_seeds": study.num_seeds, "num_steps": study.num_steps, "generations": study.num_steps * 64,
-        "heldout_tasks": study.num_tasks, "heldout_attempts": study.num_attempts, "machine": platform.machine(),
+        "num_seeds": study.num_seeds, "generations_a_step": GENERATIONS, "heldout_tasks": study.num_tasks,
+        "heldout_attempts": study.num_attempts, "machine": platform.machine(),
     }  # fmt: skip
-    for env in study.envs:
+    for env in arguments.envs:
         warmup, found = studied(study, env, cores)
         curves = training_curves(study, env)
         results[env] = {
             "warmup": {key: warmup[key] for key in ("before", "after", "pairs")},
-            "start": round(mean_rate(found.start), 4),
-            "end": {name: [round(mean_rate(end), 4) for end in ends] for name, ends in found.end.items()},
-            "change": {name: [round(value, 4) for value in found.change(name)] for name in ALGORITHMS},
-            "over_grpo": {name: [round(value, 4) for value in found.over_grpo(name)] for name in ALGORITHMS if name != "grpo"},
+            "start": round(mean_rate(found[study.looks[0]].start), 4),
+            "heldout": record(study, found),
             "success_while_training": curves,
         }
-        table = Table(title=f"{env}: held-out success, {study.num_seeds} seeds, {study.num_steps * 64} generations each")
-        for index, head in enumerate(("", "start", "end", "change", "over GRPO (± over seeds; over tasks)")):
-            table.add_column(head, justify="left" if index == 0 else "right")
-        for name in ALGORITHMS:
-            change, error = found.change(name)
-            ahead, by_seed, by_task = found.over_grpo(name)
-            start = mean_rate(found.start)
-            table.add_row(
-                name, f"{start:.1%}", f"{start + change:.1%}", f"{change:+.1%} ± {error:.1%}",
-                "" if name == "grpo" else f"{ahead:+.1%} ± {by_seed:.1%}; {by_task:.1%}",
-            )  # fmt: skip
-        screen.print(table)
+        screen.print(table(study, env, found))
         series = [
-            Series.of_runs(name, [([64.0 * step for step in range(1, len(one) + 1)], one) for one in ones])
+            Series.of_runs(name, [([float(GENERATIONS * step) for step in range(1, len(one) + 1)], one) for one in ones])
             for name, ones in curves.items()
         ]
         picture = line_chart(
             f"{env}: success while training", series, x_label="generations", y_label="success at temperature 1", y_range=None
         )
         (study.folder / f"{env}.svg").write_text(picture)
-    text = json.dumps(results)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(text)
+    print(json.dumps(results))
     return 0
 
 

@@ -26,7 +26,8 @@ def lessons(
             [shaped_reward(attempt, algorithm.policy_gradient, max_response_tokens) for attempt in group.attempts],
             divide_by_std=algorithm.policy_gradient.divide_by_std,
         )
-        is_dropped = algorithm.policy_gradient.drop_uniform_groups and not any(advantages_G)
+        is_uniform = not any(advantages_G)
+        is_dropped = algorithm.policy_gradient.drop_uniform_groups and is_uniform
         for attempt_index, (attempt, hint, advantage) in enumerate(zip(group.attempts, hints_G, advantages_G, strict=True)):
             completion = attempt.completion
             if not completion.token_ids:
@@ -34,7 +35,9 @@ def lessons(
             teacher_prompt = None if hint is None else renderer.hindsight_prompt(group.task, hint)
             if isinstance(algorithm, SDPOConfig) and algorithm.hindsight.choice is HintChoice.none:
                 teacher_prompt = group.prompt_ids
-            distillation, policy_gradient = _route(algorithm, attempt.verdict.is_solved, teacher_prompt is not None)
+            distillation, policy_gradient = _route(
+                algorithm, is_solved=attempt.verdict.is_solved, has_hint=teacher_prompt is not None, is_uniform=is_uniform
+            )
             samples.append(
                 Sample(
                     prompt_ids=group.prompt_ids,
@@ -81,8 +84,8 @@ def _uncertainty(group: Group) -> float:
     return math.sqrt(solved * (1.0 - solved))
 
 
-def _route(algorithm: AlgorithmConfig, is_solved: bool, has_hint: bool) -> tuple[float, float]:
-    """An attempt's weights of distillation and policy gradient."""
+def _route(algorithm: AlgorithmConfig, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
+    """An attempt's weights of distillation and policy gradient; ``is_uniform``: no advantage in its group differs from 0."""
     if not isinstance(algorithm, SDPOConfig):
         return 0.0, 1.0
     match algorithm.routing:
@@ -92,3 +95,5 @@ def _route(algorithm: AlgorithmConfig, is_solved: bool, has_hint: bool) -> tuple
             return (0.0, 1.0) if is_solved else (1.0, 0.0)
         case Routing.by_hint:
             return (1.0, 0.0) if has_hint else (0.0, 1.0)
+        case Routing.by_group:
+            return (1.0, 0.0) if is_uniform else (0.0, 1.0)

@@ -51,6 +51,9 @@ class Routing(Enum):
     """Solved attempts the policy gradient, failed ones the distillation."""
     by_hint = "by_hint"
     """Attempts with a hint the distillation, those without the policy gradient."""
+    by_group = "by_group"
+    """The attempts of a group whose rewards differ the policy gradient; those of a group that all failed or all solved, where that
+    has no gradient, the distillation."""
 
 
 class QuestionWeight(Enum):

@@ -319,7 +319,7 @@ def test_a_self_teacher_needs_hindsight(kind):
     SDPOConfig(hindsight=nothing, teacher=TeacherConfig(kind=TeacherKind.external, path="some/model"))
 
 
-@pytest.mark.parametrize("routing", [Routing.by_success, Routing.by_hint], ids=lambda routing: routing.value)
+@pytest.mark.parametrize("routing", [Routing.by_success, Routing.by_hint, Routing.by_group], ids=lambda routing: routing.value)
 def test_a_share_belongs_to_the_blend(routing):
     sentence = refusal(lambda: SDPOConfig(routing=routing, policy_gradient_share=0.25))
     assert sentence.startswith("algorithm.policy_gradient_share ")

@@ -131,6 +131,14 @@ def test_by_hint_who_has_one_gets_the_distillation_and_who_has_none_the_policy_g
     assert routed(SDPOConfig(routing=Routing.by_hint)) == [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
 
 
+def test_by_group_one_whose_rewards_differ_gets_the_policy_gradient_and_one_where_all_are_alike_the_distillation():
+    failed, solved = group("a", FAILED, FAILED), group("b", SOLVED, SOLVED)
+    algorithm = SDPOConfig(routing=Routing.by_group)
+    samples = lessons((failed, FOUR, solved), ((HINT, None), FOUR_HINTS, (HINT, HINT)), WordCounts(), algorithm, 64)
+    weights = [(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples]
+    assert weights == [(1.0, 0.0)] * 2 + [(0.0, 1.0)] * 4 + [(1.0, 0.0)] * 2
+
+
 def test_an_almost_solved_attempt_is_a_failed_one():
     nearly = group("a", attempt(0.99, 1), attempt(0.0, 2))
     samples = lessons((nearly,), ((HINT, None),), WordCounts(), SDPOConfig(routing=Routing.by_success), 64)
