@@ -52,8 +52,8 @@ class Routing(Enum):
     by_hint = "by_hint"
     """Attempts with a hint the distillation, those without the policy gradient."""
     by_group = "by_group"
-    """The attempts of a group whose rewards differ the policy gradient; those of a group that all failed or all solved, where that
-    has no gradient, the distillation."""
+    """Attempts of a group whose rewards differ the policy gradient; those of a group where all are alike, and it has no gradient,
+    the distillation."""
 
 
 class QuestionWeight(Enum):
