@@ -49,9 +49,9 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
 }
 WARMUP: dict[str, tuple[str, ...]] = {
     "code": (),
-    "chemistry": ("num_updates=12", "pairs.num_attempts=2"),
+    "chemistry": ("experiment=warmup_chemistry_counts",),
 }
-"""Deviations. Answers of one number are learned in a few updates (docs/warmup.md)."""
+"""Deviations from the warm-up's defaults."""
 GENERATIONS = 64
 """Of a step: eight tasks, eight attempts each."""
 LEARNING = ("batch.num_tasks=8", "batch.group_size=8", "learner.lr=3e-5", "learner.warmup_updates=0")
