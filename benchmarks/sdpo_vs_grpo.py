@@ -43,18 +43,15 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     "blend": ("algorithm=sdpo_grpo",),
     "by_group": ("algorithm=sdpo_by_group",),
 }
+EXPERIMENTS = {"code": "code_easy", "chemistry": "chemistry_counts"}
+"""Of ``conf/experiment``: what is trained, and by ``warmup_…`` what is done before."""
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
-    "code": ("env=code",),
+    "code": ("env=code", "env.options.difficulties=[easy]", "sampling.max_response_tokens=48"),
     "chemistry": ("env=chemistry_counts", "sampling.max_response_tokens=32"),
 }
-WARMUP: dict[str, tuple[str, ...]] = {
-    "code": (),
-    "chemistry": ("experiment=warmup_chemistry_counts",),
-}
-"""Deviations from the warm-up's defaults."""
+"""The experiments' tasks, in the words of ``sdpo evaluate``."""
 GENERATIONS = 64
-"""Of a step: eight tasks, eight attempts each."""
-LEARNING = ("batch.num_tasks=8", "batch.group_size=8", "learner.lr=3e-5", "learner.warmup_updates=0")
+"""Of a step of the experiments: eight tasks, eight attempts each."""
 SMALL = ("rollout.kv_cache_gib=1", "rollout.num_verifiers=1", "cluster.object_store_gib=1")
 """So that two runs fit into 24 GiB."""
 
@@ -84,13 +81,13 @@ class Study:
 
     def warmup(self, env: str) -> list[str]:
         return [
-            "warmup", f"to={self.warm(env)}", *ENVIRONMENTS[env], *WARMUP[env],
+            "warmup", f"experiment=warmup_{EXPERIMENTS[env]}", f"to={self.warm(env)}",
             f"evaluation.num_tasks={self.num_tasks // 2}", f"logs_dir={self.folder / f'logs-warm-{env}'}", "quiet=true",
         ]  # fmt: skip
 
     def training(self, env: str, algorithm: str, seed: int) -> list[str]:
         return [
-            "train", f"model.path={self.warm(env)}", *ENVIRONMENTS[env], *ALGORITHMS[algorithm], *LEARNING, *SMALL,
+            "train", f"experiment={EXPERIMENTS[env]}", f"model.path={self.warm(env)}", *ALGORITHMS[algorithm], *SMALL,
             f"seed={seed}", f"num_steps={self.num_steps}", f"runs_dir={self.folder}", f"name={self.name(env, algorithm, seed)}",
             "evaluation.num_tasks=0", f"checkpoint.every={self.save_every}",
             f"checkpoint.keep={self.num_steps // self.save_every}", "batch.micro_batch_tokens=2048",
@@ -255,7 +252,8 @@ def training_curves(study: Study, env: str) -> dict[str, list[list[float]]]:
 
 
 def table(study: Study, env: str, found: dict[int, Found]) -> Table:
-    shown = Table(title=f"{env}: success on {study.num_tasks} held-out tasks, {study.num_seeds} seeds")
+    num_tasks = len(found[study.looks[0]].start)
+    shown = Table(title=f"{env}: success on {num_tasks} held-out tasks, {study.num_seeds} seeds")
     for index, head in enumerate(("", "generations", "start", "then", "change", "over GRPO (± over seeds; over tasks)")):
         shown.add_column(head, justify="left" if index == 0 else "right")
     for look, of_look in found.items():
@@ -293,7 +291,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--looks", type=int, nargs="+", default=[4, 12], help="steps after which held-out tasks are asked")
-    parser.add_argument("--tasks", type=int, default=96, help="held-out tasks")
+    parser.add_argument("--tasks", type=int, default=96, help="held-out tasks, or all there are")
     parser.add_argument("--attempts", type=int, default=4, help="at each of them")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("runs/sdpo_vs_grpo"))
@@ -312,14 +310,15 @@ def main(words: Sequence[str] | None = None) -> int:
     cores = Cores(study.folder, arguments.cores)
     screen = Console(width=120)
     results: dict[str, object] = {
-        "num_seeds": study.num_seeds, "generations_a_step": GENERATIONS, "heldout_tasks": study.num_tasks,
-        "heldout_attempts": study.num_attempts, "machine": platform.machine(),
+        "num_seeds": study.num_seeds, "generations_a_step": GENERATIONS, "heldout_attempts": study.num_attempts,
+        "machine": platform.machine(),
     }  # fmt: skip
     for env in arguments.envs:
         warmup, found = studied(study, env, cores)
         curves = training_curves(study, env)
         results[env] = {
             "warmup": {key: warmup[key] for key in ("before", "after", "pairs")},
+            "heldout_tasks": len(found[study.looks[0]].start),
             "start": round(mean_rate(found[study.looks[0]].start), 4),
             "heldout": record(study, found),
             "success_while_training": curves,

@@ -20,6 +20,7 @@ from sdpo.run_folder import write_whole
 from sdpo.run_report import StopRequest
 from sdpo.searches.claim import claim, name_of
 from sdpo.searches.command import ENDINGS, slug
+from sdpo.searches.following import Following
 from sdpo.searches.jobs import Job, Jobs
 from sdpo.searches.machines import environment_of, prepare, started
 from sdpo.searches.tasks import ALL, tasks_named
@@ -46,7 +47,8 @@ def run_discovery(config: DiscoveryConfig, words: Sequence[str]) -> int:
     if study.is_open:
         if config.num_workers > 1:
             named = [word for word in words if not word.startswith(("num_workers=", "name=", "quiet="))]
-            run_workers("discovery", [*named, f"name={config.name}"], config.num_workers, folder / "logs", lambda: None)
+            named.append(f"name={config.name}")
+            run_workers("discovery", named, config.num_workers, folder / "logs", screen, study.how_far)
         else:
             _work(study, screen)
     if study.is_open:
@@ -63,6 +65,7 @@ class Study:
         self.config, self.environment, self.folder = config, environment, folder
         self.every = tasks_named(config, environment, config.tasks or ALL)
         self.candidates = self.every if config.tasks else hard_set.candidates(self.every, config.hard, config.seed)
+        self._followed: Following | None = None
 
     def tasks(self) -> tuple[Task, ...] | None:
         """The hard ones; None: they are not known yet."""
@@ -96,6 +99,15 @@ class Study:
     @property
     def is_open(self) -> bool:
         return self.tasks() is None or bool(self.searches().open())
+
+    def how_far(self) -> str:
+        """What other processes have done since this was asked first."""
+        if self._followed is None:
+            if self.tasks() is None:
+                num_known = len(hard_set.rates(self.folder / CANDIDATES))
+                return f"hard set: {num_known} of {len(self.candidates)} candidates measured"
+            self._followed = Following(self.searches().open())
+        return self._followed.sentence()
 
     def found(self) -> Found:
         by_place = {(job.strategy.value, job.task.id, job.seed): job.standing(self.config)[0] for job in self.jobs()}

@@ -19,6 +19,7 @@ from sdpo.foreground import chatter_into, stopping, user_screen
 from sdpo.printable import printable
 from sdpo.run_report import StopRequest
 from sdpo.searches.claim import claim, name_of
+from sdpo.searches.following import Following
 from sdpo.searches.jobs import Job, Jobs
 from sdpo.searches.machines import Ready, environment_of, prepare, started
 from sdpo.searches.tasks import tasks_named, the_task
@@ -67,7 +68,9 @@ def run_solve(config: SolveConfig, words: Sequence[str]) -> int:
     still = searches.open()
     if still and config.num_workers > 1 and len(still) > 1:
         named = [word for word in words if not word.startswith(("num_workers=", "name=", "quiet="))]
-        run_workers("solve", [*named, f"name={config.name}"], min(config.num_workers, len(still)), folder / "logs", lambda: None)
+        named.append(f"name={config.name}")
+        how_far = Following(still).sentence
+        run_workers("solve", named, min(config.num_workers, len(still)), folder / "logs", screen, how_far)
     elif still:
         ready = prepare(config, environment, tuple(job.task for job in still), lambda text: screen.print(text, highlight=False))
         _search(config, searches, ready, folder, screen)

@@ -1,4 +1,4 @@
-"""One process a core: the same command, started several times, each on cores of its own."""
+"""One process a core: the same command, started several times, each on cores of its own, and ended with this one."""
 
 from __future__ import annotations
 
@@ -9,30 +9,41 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
 from sdpo.errors import MachineError
+from sdpo.foreground import stopping
 from sdpo.logs import tail
+from sdpo.run_report import StopRequest
+from sdpo.terminal import Terminal
 
 POLL_S = 1.0
 
 
-def run_workers(command: str, words: Sequence[str], num_workers: int, logs: Path, look: Callable[[], None]) -> None:
-    """``sdpo COMMAND WORDS num_workers=1``, so many times; ``look`` is called while they work. Raises MachineError with what the
-    first that failed said last; what the others finished stays."""
+def run_workers(
+    command: str, words: Sequence[str], num_workers: int, logs: Path, screen: Console, how_far: Callable[[], str]
+) -> None:
+    """``sdpo COMMAND WORDS num_workers=1``, so many times; ``how_far``, a sentence, is shown whenever it changes. Raises
+    MachineError with what the first that failed said last; what the others finished stays."""
     logs.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0))
     shares = [set(cores[index::num_workers]) or {cores[index % len(cores)]} for index in range(num_workers)]
     files = [logs / f"worker-{index}.log" for index in range(num_workers)]
-    running = [_start(command, words, mine, file) for mine, file in zip(shares, files, strict=True)]
-    try:
-        while any(process.poll() is None for process in running):
-            look()
-            time.sleep(POLL_S)
-    finally:
-        for process in running:
-            if process.poll() is None:
-                process.terminate()
-        for process in running:
-            process.wait()
+    said = _Said(screen)
+    with stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)), said.status:
+        running = [_start(command, words, mine, file) for mine, file in zip(shares, files, strict=True)]
+        try:
+            while any(process.poll() is None for process in running):
+                said.say(how_far())
+                time.sleep(POLL_S)
+        finally:
+            for process in running:
+                if process.poll() is None:
+                    process.terminate()
+            for process in running:
+                process.wait()
     for process, file in zip(running, files, strict=True):
         if process.returncode not in (0, 3):
             raise MachineError(
@@ -51,3 +62,20 @@ def _start(command: str, words: Sequence[str], cores: set[int], log: Path) -> su
             env={**os.environ, "OMP_NUM_THREADS": str(len(cores))},
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
+
+
+class _Said:
+    """A line that follows its sentence where there is a terminal, a new one for each where there is none."""
+
+    def __init__(self, screen: Console) -> None:
+        self._screen, self._last = screen, ""
+        self.status = Status("", console=screen)
+
+    def say(self, sentence: str) -> None:
+        if sentence == self._last:
+            return
+        self._last = sentence
+        if self._screen.is_terminal:
+            self.status.update(escape(sentence))
+        else:
+            self._screen.print(sentence, highlight=False, markup=False, soft_wrap=True)

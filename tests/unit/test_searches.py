@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sdpo.compose import discovery_config, solve_config
-from sdpo.config import StrategyName
+from sdpo.config import HindsightConfig, StrategyName
 from sdpo.errors import MachineError, UserError
 from sdpo.run_folder import flat, plain
 from sdpo.searches.claim import _MAY_DIFFER, claim, name_of
 from sdpo.searches.command import slug
+from sdpo.searches.following import Following
+from sdpo.searches.jobs import Job
 from sdpo.searches.tasks import tasks_named, the_task
 from sdpo.searches.workers import run_workers
+from sdpo.solving.folder import SearchFolder
+from sdpo.solving.search import Ending, Search, Step, Tried, absorbed
 from sdpo.types import Message, Role, Task, Verdict
 
 IDS = ["words/a,b", "words/it's [1]", "words/c=d", "words/plain"]
@@ -155,5 +164,65 @@ def test_each_id_has_a_folder_of_its_own() -> None:
 
 
 def test_a_worker_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
+    screen = Console(file=StringIO())
     with pytest.raises(MachineError, match=r"one had 2[\s\S]*worker-0.log[\s\S]*budget\.attempts must be positive"):
-        run_workers("solve", ["task=a", "budget.attempts=0"], 2, tmp_path / "logs", lambda: None)
+        run_workers("solve", ["task=a", "budget.attempts=0"], 2, tmp_path / "logs", screen, lambda: "0 of 2 [searches] over")
+    assert screen.file.getvalue() == "0 of 2 [searches] over\n"  # type: ignore[attr-defined]
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; from rich.console import Console; from sdpo.searches.workers import run_workers;"
+        f"run_workers('solve', ['task=no-such-task'], 2, Path({str(tmp_path)!r}), Console(), lambda: 'they work')"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "they work\n"
+    parent.terminate()
+    parent.wait(timeout=60)
+    assert not (tmp_path / "worker-0.log").read_text().strip(), "they had no time to end by themselves"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(parent.pid, 0)
+
+
+def _right() -> Tried:
+    return Tried(index=0, text="!", num_tokens=1, finish="stop", reward=1.0, feedback=None)
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_searches_that_others_work_on_are_followed_by_what_their_folders_say(tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.write_text("a b c")
+    jobs = [
+        Job(
+            task=task,
+            strategy=StrategyName.best_of_k,
+            seed=0,
+            folder=SearchFolder(tmp_path / task.id),
+            title=task.id,
+        )
+        for task in Reading().from_file(str(names))
+    ]
+    for job in jobs:
+        job.folder.path.mkdir(parents=True)
+    jobs[0].finish(Search(jobs[0].task, HindsightConfig()), Ending.attempts)  # at a smaller budget, before
+    clock = Clock()
+    following = Following(jobs, clock)
+    assert following.sentence() == "0 of 3 searches over"
+    clock.seconds = 500.0
+    solved = absorbed(
+        Search(jobs[1].task, HindsightConfig()),
+        [Step(number=1, seconds=1.0, attempts=(_right(),), learned_rows=0)],
+    )
+    jobs[1].finish(solved, Ending.solved)
+    assert following.sentence() == "1 of 3 searches over, 1 solved"
+    clock.seconds = 600.0
+    assert following.sentence() == "1 of 3 searches over, 1 solved", "said anew only once there is news"
+    jobs[0].finish(Search(jobs[0].task, HindsightConfig()), Ending.tokens)
+    assert following.sentence() == "2 of 3 searches over, 1 solved; ETA 1 min 40 s"
