@@ -128,7 +128,8 @@ def _told(config: SolveConfig, jobs: Sequence[Job], folder: Path, screen: Consol
 
 def _show(job: Job, search: Search, ending: Ending | None, screen: Console) -> None:
     spent = search.spent
-    paid = f"{spent.attempts} attempts ({search.num_repeats} repeated), {spent.tokens:,} tokens, {duration(spent.seconds)}"
+    attempts = "1 attempt" if spent.attempts == 1 else f"{spent.attempts} attempts"
+    paid = f"{attempts} ({search.num_repeats} repeated), {spent.tokens:,} tokens, {duration(spent.seconds)}"
     if search.solution is not None:
         screen.print(Panel(Text(printable(search.solution.text).strip()), title="solution", width=min(screen.width, 100)))
         screen.print(f"{printable(job.task.id)}: solved after {paid}.", highlight=False, markup=False, soft_wrap=True)
