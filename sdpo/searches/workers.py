@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -75,7 +76,8 @@ class _Said:
         if sentence == self._last:
             return
         self._last = sentence
-        if self._screen.is_terminal:
-            self.status.update(escape(sentence))
-        else:
-            self._screen.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        with suppress(BrokenPipeError):  # whoever was reading has gone; the searches have not
+            if self._screen.is_terminal:
+                self.status.update(escape(sentence))
+            else:
+                self._screen.print(sentence, highlight=False, markup=False, soft_wrap=True)
