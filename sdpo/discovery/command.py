@@ -46,9 +46,7 @@ def run_discovery(config: DiscoveryConfig, words: Sequence[str]) -> int:
     study = Study(config, environment, folder)
     if study.is_open:
         if config.num_workers > 1:
-            named = [word for word in words if not word.startswith(("num_workers=", "name=", "quiet="))]
-            named.append(f"name={config.name}")
-            run_workers("discovery", named, config.num_workers, folder / "logs", screen, study.how_far)
+            run_workers("discovery", words, config.name, config.num_workers, folder / "logs", screen, study.how_far)
         else:
             _work(study, screen)
     if study.is_open:

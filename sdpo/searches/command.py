@@ -67,10 +67,8 @@ def run_solve(config: SolveConfig, words: Sequence[str]) -> int:
     searches = Jobs(config, jobs, stop_at_once=config.stop_at_once)
     still = searches.open()
     if still and config.num_workers > 1 and len(still) > 1:
-        named = [word for word in words if not word.startswith(("num_workers=", "name=", "quiet="))]
-        named.append(f"name={config.name}")
-        how_far = Following(still).sentence
-        run_workers("solve", named, min(config.num_workers, len(still)), folder / "logs", screen, how_far)
+        num_workers = min(config.num_workers, len(still))
+        run_workers("solve", words, config.name, num_workers, folder / "logs", screen, Following(still).sentence)
     elif still:
         ready = prepare(config, environment, tuple(job.task for job in still), lambda text: screen.print(text, highlight=False))
         _search(config, searches, ready, folder, screen)

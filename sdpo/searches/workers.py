@@ -21,20 +21,23 @@ from sdpo.run_report import StopRequest
 from sdpo.terminal import Terminal
 
 POLL_S = 1.0
+_OWN = ("num_workers=", "name=", "quiet=")
+"""What a worker is told in other words."""
 
 
 def run_workers(
-    command: str, words: Sequence[str], num_workers: int, logs: Path, screen: Console, how_far: Callable[[], str]
+    command: str, words: Sequence[str], name: str, num_workers: int, logs: Path, screen: Console, how_far: Callable[[], str]
 ) -> None:
-    """``sdpo COMMAND WORDS num_workers=1``, so many times; ``how_far``, a sentence, is shown whenever it changes. Raises
-    MachineError with what the first that failed said last; what the others finished stays."""
+    """``sdpo COMMAND WORDS name=NAME num_workers=1``, so many times; ``how_far``, a sentence, is shown whenever it changes.
+    Raises MachineError with what the first that failed said last; what the others finished stays."""
     logs.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0))
     shares = [set(cores[index::num_workers]) or {cores[index % len(cores)]} for index in range(num_workers)]
     files = [logs / f"worker-{index}.log" for index in range(num_workers)]
+    alike = [*(word for word in words if not word.startswith(_OWN)), f"name={name}", "num_workers=1", "quiet=true"]
     said = _Said(screen)
     with stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)), said.status:
-        running = [_start(command, words, mine, file) for mine, file in zip(shares, files, strict=True)]
+        running = [_start(command, alike, mine, file) for mine, file in zip(shares, files, strict=True)]
         try:
             while any(process.poll() is None for process in running):
                 said.say(how_far())
@@ -56,7 +59,7 @@ def run_workers(
 def _start(command: str, words: Sequence[str], cores: set[int], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "sdpo.cli", command, *words, "num_workers=1", "quiet=true"],
+            [sys.executable, "-m", "sdpo.cli", command, *words],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -164,16 +164,16 @@ def test_each_id_has_a_folder_of_its_own() -> None:
 
 
 def test_a_worker_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
-    screen = Console(file=StringIO())
+    screen, words = Console(file=StringIO()), ["task=a", "budget.attempts=0"]
     with pytest.raises(MachineError, match=r"one had 2[\s\S]*worker-0.log[\s\S]*budget\.attempts must be positive"):
-        run_workers("solve", ["task=a", "budget.attempts=0"], 2, tmp_path / "logs", screen, lambda: "0 of 2 [searches] over")
+        run_workers("solve", words, "a", 2, tmp_path / "logs", screen, lambda: "0 of 2 [searches] over")
     assert screen.file.getvalue() == "0 of 2 [searches] over\n"  # type: ignore[attr-defined]
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; from rich.console import Console; from sdpo.searches.workers import run_workers;"
-        f"run_workers('solve', ['task=no-such-task'], 2, Path({str(tmp_path)!r}), Console(), lambda: 'they work')"
+        f"run_workers('solve', ['task=no-such-task'], 'a', 2, Path({str(tmp_path)!r}), Console(), lambda: 'they work')"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
