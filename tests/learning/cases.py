@@ -42,8 +42,11 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "demonstration only": ("algorithm.hindsight.choice=demonstration_only",),
     "feedback only": ("algorithm.hindsight.choice=feedback_only",),
     "demonstration and feedback": ("algorithm.hindsight.choice=both",),
-    "four updates a step": ("batch.tasks_per_update=4",),
+    "two updates a step": ("batch.tasks_per_update=4",),
+    "a step stale": ("rollout.staleness=1",),
+    "four steps stale": ("rollout.staleness=4",),
     "routed: solved to GRPO, failed to SDPO": ("algorithm.routing=by_success",),
+    "routed: where rewards differ to GRPO, where all are alike to SDPO": ("algorithm.routing=by_group",),
     "blend with GRPO, half and half": ("algorithm.policy_gradient_share=0.5",),
     "routed, entropy weights (SRPO)": ("algorithm.routing=by_success", "algorithm.entropy_weight=1.0"),
     "question weights (SC-SDPO)": ("algorithm.question_weight=uncertainty",),
@@ -54,6 +57,11 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     ),
     "teacher refreshed on gain (CGTR)": ("algorithm.teacher.kind=on_gain",),
     "forward KL, future credit (DistIL)": ("algorithm.divergence=forward_kl", "algorithm.future_credit=1.0"),
+}
+GRPO_BESIDE_ABLATIONS: dict[str, tuple[str, ...]] = {
+    "GRPO": (),
+    "GRPO, a step stale": ("rollout.staleness=1",),
+    "GRPO, four steps stale": ("rollout.staleness=4",),
 }
 
 
@@ -83,19 +91,13 @@ def cell(algorithm: str, length: int, success: float, rate: str, *words: str, la
     )
 
 
-def ablation(index: int, rate: str) -> Cell:
-    """The index-th of ``ABLATIONS``."""
-    return cell(
-        "sdpo",
-        CURVE_LENGTH,
-        ABLATION_SUCCESS,
-        rate,
-        *list(ABLATIONS.values())[index],
-        label=f"ablation{index}",
-        steps=ABLATION_STEPS,
-    )
-
-
-def grpo_beside_ablations(rate: str) -> Cell:
-    """GRPO with as many generations as the ablations have."""
-    return cell("grpo", CURVE_LENGTH, ABLATION_SUCCESS, rate, label="ablation", steps=ABLATION_STEPS)
+def ablations(rates: dict[str, str]) -> dict[str, Cell]:
+    """By what is changed; SDPO's first. All have the same number of generations."""
+    changed = [("sdpo", what, words) for what, words in ABLATIONS.items()]
+    changed += [("grpo", what, words) for what, words in GRPO_BESIDE_ABLATIONS.items()]
+    return {
+        what: cell(
+            algorithm, CURVE_LENGTH, ABLATION_SUCCESS, rates[algorithm], *words, label=f"ablation{number}", steps=ABLATION_STEPS
+        )
+        for number, (algorithm, what, words) in enumerate(changed)
+    }

@@ -113,28 +113,28 @@ def compared(
     return found
 
 
-def ablated(pool: Pool, report: Report, rates: dict[str, str], seeds: range) -> None:
-    """SDPO with one thing changed, and GRPO beside it."""
-    cells = {name: cases.ablation(index, rates["sdpo"]) for index, name in enumerate(cases.ABLATIONS)}
-    cells["GRPO"] = cases.grpo_beside_ablations(rates["grpo"])
+def ablated(pool: Pool, report: Report, rates: dict[str, str], seeds: range) -> dict[str, object]:
+    """SDPO with one thing changed, and GRPO beside it; what each came to, for a machine."""
+    found: dict[str, object] = {}
     rows = []
-    for name, cell in cells.items():
+    for what, cell in cases.ablations(rates).items():
         curves = pool.curves("ablations", cell.cases(seeds))
+        ends, credit = spread([curve.success[-1] for curve in curves]), spread([curve.credit for curve in curves]).mean
         reached = [generations for curve in curves if (generations := generations_to(curve, 0.5)) is not None]
-        rows.append(
-            [
-                name,
-                str(spread([curve.success[-1] for curve in curves])),
-                str(spread(reached)) if len(reached) == len(curves) else "not by all",
-                f"{spread([curve.credit for curve in curves]).mean:+.2f}",
-            ]
-        )
+        half = spread(reached) if len(reached) == len(curves) else None
+        rows.append([what, str(ends), "not by all" if half is None else str(half), f"{credit:+.2f}"])
+        found[what] = {
+            "ends_at": [round(ends.mean, 4), round(ends.error, 4)],
+            "generations_to_half": None if half is None else [round(half.mean, 1), round(half.error, 1)],
+            "credit": round(credit, 3),
+        }
     report.table(
         f"SDPO with one thing changed ({cases.CURVE_LENGTH} digits, base success {cases.ABLATION_SUCCESS:.1%}, "
         f"{cases.ABLATION_STEPS * cases.ATTEMPTS_PER_STEP} generations)",
         ["", "ends at", "generations to 50 %", "credit, nats"],
         rows,
     )
+    return found
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -167,10 +167,10 @@ def main(words: Sequence[str] | None = None) -> int:
             rates,
             range(cases.NUM_LENGTH_SEEDS),
         )
-        ablated(pool, report, rates, range(cases.NUM_ABLATION_SEEDS))
+        changed = ablated(pool, report, rates, range(cases.NUM_ABLATION_SEEDS))
     logs = [math.log10(one.base_success) for one in over_success]
     ratios_chart(report, "ratio-over-base-success", "log10 of the base success", logs, over_success)
-    found = summary(over_success, over_length, rates)
+    found = summary(over_success, over_length, changed, rates)
     (report.folder / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
     return 0
@@ -187,7 +187,9 @@ def ratios_chart(report: Report, name: str, over: str, xs: Sequence[float], comp
     report.chart(name, "What SDPO needs to GRPO's final success, over what GRPO needs", series, x_label=over, y_label="ratio")
 
 
-def summary(over_success: Sequence[Comparison], over_length: Sequence[Comparison], rates: dict[str, str]) -> dict[str, object]:
+def summary(
+    over_success: Sequence[Comparison], over_length: Sequence[Comparison], changed: dict[str, object], rates: dict[str, str]
+) -> dict[str, object]:
     """The line of JSON."""
     figure = spread([ratio for one in over_success if one.base_success < 0.01 for ratio in one.ratios("generations")])
     return {
@@ -196,6 +198,7 @@ def summary(over_success: Sequence[Comparison], over_length: Sequence[Comparison
         "runs": figure.num,
         "over_base_success": {f"{one.base_success:g}": one.figures() for one in over_success},
         "over_length": {str(one.length): one.figures() for one in over_length},
+        "ablations": changed,
         "learning_rates": rates,
     }
 

@@ -13,13 +13,16 @@ from typing import Any
 
 from rich.console import Console
 
+from sdpo.asking import Answers, Questions
 from sdpo.compose import train_config
-from sdpo.generation import rollouts_of
+from sdpo.config import Config
+from sdpo.generation import OnPolicy
 from sdpo.guards.fold import Guards
 from sdpo.learner.engine import DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
 from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
 from sdpo.preflight import check_training
+from sdpo.protocols import Renderer, Rollouts, Verifier
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run_folder import RunFolder
 from sdpo.run_report import RunReport, StopRequest
@@ -29,6 +32,7 @@ from sdpo.terminal import Terminal
 from sdpo.tracking import Tracker
 from sdpo.train import train
 from sdpo.types import Evaluation, Lift
+from tests.learning.late import Late
 
 SOLVED = 0.95
 """Held-out success at which a run ends."""
@@ -110,7 +114,7 @@ class Gym:
         tasks, verifier = TaskStream(tasks=ready.train, seed=config.seed), LocalVerifier(ready.environment)
         train(
             config,
-            rollouts_of(config, tasks, self._engine, verifier, ready.renderer),
+            self._rollouts(config, tasks, verifier, ready.renderer),
             ready.heldout,
             self._engine,
             verifier,
@@ -123,6 +127,12 @@ class Gym:
             successes=remembered(config.algorithm, ()),
         )
         return _curve(case, folder)
+
+    def _rollouts(self, config: Config, tasks: TaskStream, verifier: Verifier, renderer: Renderer) -> Rollouts:
+        questions, answers = Questions(config, tasks, renderer), Answers(config, self._engine, verifier, renderer, None)
+        if config.rollout.staleness == 0:
+            return OnPolicy(questions, answers)
+        return Late(questions, answers, staleness=config.rollout.staleness, num_steps=config.num_steps)
 
     def _config(self, case: Case) -> Any:
         return train_config(

@@ -1,0 +1,37 @@
+"""Rollouts that are as stale as ``rollout.staleness`` allows: what a fast fleet beside a slow learner amounts to, repeatably.
+
+``sdpo.generation.Ahead`` generates the same batches by a thread, each at most as many steps old; how old depends there on who is
+faster. Here the loop's own thread generates them, as early as they may be.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+from sdpo.asking import Answers, Questions
+from sdpo.protocols import StepLog
+from sdpo.types import Group
+
+
+class Late:
+    """The Rollouts of a run whose batches are ``staleness`` steps old when they are learned from; the first ones, as old as the
+    run."""
+
+    def __init__(self, questions: Questions, answers: Answers, *, staleness: int, num_steps: int) -> None:
+        self._questions, self._answers = questions, answers
+        self._staleness, self._num_steps = staleness, num_steps
+        self._next_step = 0
+        self._waiting: dict[int, tuple[Group, ...]] = {}
+
+    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+        last = min(step + self._staleness, self._num_steps - 1)
+        for number in range(self._next_step, last + 1):
+            self._waiting[number] = self._answers.to(self._questions.of(number), log)
+        self._next_step = last + 1
+        return self._waiting.pop(step)
+
+    def paused(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def close(self) -> None:
+        """Nothing is under way."""
