@@ -26,8 +26,8 @@ from sdpo.searches.tasks import tasks_named, the_task
 from sdpo.searches.workers import run_workers
 from sdpo.solving.folder import SOLUTION, SearchFolder
 from sdpo.solving.search import Ending, Search
-from sdpo.solving.view import SearchView, duration, failures_table
-from sdpo.terminal import Terminal
+from sdpo.solving.view import SearchView, failures_table
+from sdpo.terminal import Terminal, duration
 from sdpo.types import Task
 
 SOLVED, SPENT = 0, 3
