@@ -104,7 +104,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
     also = (signal.SIGUSR1,) if config.cluster.allocation is AllocationKind.slurm else ()  # elsewhere it asks for stacks
     models = Models(policy=ready.model_path, teacher=ready.teacher_path, max_tokens=config.max_model_tokens)
-    with connected(config.cluster, folder.path), terminal, stopping(stop, terminal, *also), watchdog:
+    with stopping(stop, terminal, *also), connected(config.cluster, folder.path), terminal, watchdog:
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
         with machines(
             config,

@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -204,7 +205,11 @@ def _step_of(line: str) -> float:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """A reader sees the old text or the new one."""
-    scratch = file.with_name(f".{file.name}.partial")
-    scratch.write_text(text)
-    os.replace(scratch, file)
+    """A reader sees the old text or the new one, and of several writers the last one's."""
+    scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
+    try:
+        scratch.write_text(text)
+        os.replace(scratch, file)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise

@@ -100,7 +100,7 @@ def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, scr
         view,
         started(config, ready, logs, view.say) as parts,
     ):
-        searches.work(parts, view, folder / f".beginning-{os.getpid()}", ended)
+        searches.work(parts, view, folder, ended)
 
 
 def _told(config: SolveConfig, jobs: Sequence[Job], folder: Path, screen: Console) -> int:
