@@ -122,7 +122,8 @@ class RunFolder:
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
 
     def check(self, config: Config) -> None:
-        """The rules of ``resume=``, without touching anything."""
+        """That it can be written, and the rules of ``resume=``, without touching anything."""
+        refuse_unwritable(self.path)
         if not self.config.is_file():
             if config.resume is Resume.must:
                 raise UserError(f"resume=must continues a run, and there is none in {self.path}. Check name= and runs_dir=.")
@@ -202,6 +203,14 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"]) if line.endswith("\n") else float("inf")
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raises UserError where no such folder can be, nor anything in it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        found = "may not be written" if there.is_dir() else "is no folder"
+        raise UserError(f"runs_dir must be a folder that can be written; for {folder}, {there} {found}. Set another runs_dir.")
 
 
 def write_whole(file: Path, text: str) -> None:
