@@ -31,7 +31,8 @@ _MAX_MESSAGE_CHARS = 300
 
 
 def main() -> None:
-    builtins.exit = builtins.quit = sys.exit  # an ordinary interpreter has them from site.py, which is not read here
+    for name in ("exit", "quit"):  # an ordinary interpreter has them from site.py, which is not read here
+        setattr(builtins, name, sys.exit)
     nonce, preamble, source, work = marshal.loads(_read(int.from_bytes(_read(8), "little")))
 
     def write(index: int, kind: str, text: str = "None") -> None:
