@@ -53,8 +53,9 @@ def make_calls(
         module = type(sys)("answer")
         sys.modules["answer"] = module  # where dataclasses look for the names of annotations that are text
         exec(preamble, module.__dict__)
+        given = dict(module.__dict__)
         exec(compile(source, _ANSWER, "exec"), module.__dict__)
-        return _find(module.__dict__, function_name)
+        return _find({name: value for name, value in module.__dict__.items() if given.get(name) is not value}, function_name)
 
     try:
         function = load()

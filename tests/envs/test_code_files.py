@@ -311,14 +311,24 @@ def test_a_question_gives_its_time_to_each_call_and_not_to_all(tmp_path):
         "    def join(self, word, times):\n        return word + str(comb(sum(times), 1))",
         "    def join(self, word, times):\n        return word + str(self.deep(4000) + sum(deepcopy(times)))\n"
         "    def deep(self, n):\n        return 0 if n == 0 else self.deep(n - 1)",
-        "    def join(self, word, times):\n        assert pow(2, 3, 5) == 3\n        return word + str(sum(chain(times)))",
+        "    def join(self, word, times):\n        assert (pow(2, 3, 5), Counter('aab').most_common(1)) == (3, [('a', 2)])\n"
+        "        return word + str(sum(chain(copy.copy(times))))",
     ],
-    ids=["names", "depth", "more names"],
+    ids=["names", "depth", "same names"],
 )
 def test_a_contest_answer_has_what_the_sites_have_imported(tmp_path, body):
     task = environment(tmp_path, [functional(1), functional(2)]).tasks("train", 0)[0]
     judged = CodeFile(path="unread").verify(task, f"```python\nclass Solution:\n{body}\n```")
     assert judged.is_solved, judged.feedback
+
+
+def test_a_method_is_not_taken_for_what_the_sites_have_imported(tmp_path):
+    rows = [functional(number) | {"metadata": json.dumps({"func_name": "product"})} for number in (1, 2)]
+    task = environment(tmp_path, rows).tasks("train", 0)[0]
+    answer = "class Solution:\n    def product(self, word, times):\n        return word + str(sum(times))"
+    assert CodeFile(path="unread").verify(task, f"```python\n{answer}\n```").is_solved
+    judged = CodeFile(path="unread").verify(task, "```python\nx = 1\n```")
+    assert judged.feedback == "The answer does not define a function named product."
 
 
 def test_rows_as_the_authors_write_them_are_read_and_other_questions_left_out(tmp_path):

@@ -10,7 +10,7 @@ from sdpo.envs.code.formats.rows import Row
 from sdpo.envs.code.trials import FunctionTests, ProgramTests, ProgramTrial, Tests, Trial
 
 CONTEST_PREAMBLE = """\
-import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys
+from typing import *
 from operator import *
 from string import *
 from bisect import *
@@ -20,12 +20,12 @@ from functools import *
 from heapq import *
 from itertools import *
 from math import *
-from typing import *
 from builtins import *
+import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys
 sys.setrecursionlimit(50_000)
 """
 """What contest sites have imported already, and how deep they let a function call itself: answers to their questions rely on it.
-Last come the names that other modules have too (``pow`` of math and operator)."""
+A later line wins where two give the same name: ``pow`` is the built-in, ``Counter`` that of collections, ``copy`` the module."""
 
 _MAX_DEPTH = 20
 """What comes back from an answer may be nested no deeper (``driver.py``)."""
