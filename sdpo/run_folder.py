@@ -207,7 +207,7 @@ def _step_of(line: str) -> float:
 
 def refuse_unwritable(folder: Path) -> None:
     """Raises UserError where no such folder can be, nor anything in it."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # False where it may not be seen
     if not there.is_dir() or not os.access(there, os.W_OK):
         found = "may not be written" if there.is_dir() else "is no folder"
         raise UserError(f"runs_dir must be a folder that can be written; for {folder}, {there} {found}. Set another runs_dir.")
