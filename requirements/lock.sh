@@ -4,11 +4,15 @@
 set -eu
 cd "$(dirname "$0")/.."
 everywhere="platform_machine == 'x86_64' and platform_python_implementation == 'CPython' and sys_platform == 'linux'"
-{
-    echo "# Written by requirements/lock.sh; install with --no-deps after torch. Linux, x86-64, CPython 3.11 to 3.13."
+# Not the head of a pipe, whose failure a shell does not see: the lock stays as it is where nothing fits together.
+resolved=$(
     uv pip compile pyproject.toml --extra cpu --extra dev --extra gym --extra wandb --extra mlflow --extra jobs \
         --override requirements/cpu-overrides.txt --universal \
-        --no-header --no-annotate --quiet "$@" |
+        --no-header --no-annotate --quiet "$@"
+)
+{
+    echo "# Written by requirements/lock.sh; install with --no-deps after torch. Linux, x86-64, CPython 3.11 to 3.13."
+    printf '%s\n' "$resolved" |
         grep -Ev '^(torch|triton|nvidia-|cuda-)' |
         sed -e "s/ and $everywhere\$//" -e "s/ ; $everywhere\$//" -e "s/ ; implementation_name != 'PyPy'\$//"
 } > requirements/cpu.lock.new

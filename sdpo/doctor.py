@@ -11,14 +11,18 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sdpo.config.native import native_dtype
 from sdpo.envs import registry, sandbox
 from sdpo.models import PACKAGED, cache_folder
+from sdpo.printable import printable
 
 PINNED = {"torch": "2.13.0", "transformers": "5.23.0", "ray": "2.60.0", "deepspeed": "0.19.8", "hydra-core": "1.3.8"}
 VLLM = "0.30.0"
+LEAST_MEMORY_GIB = 13.5
+"""A machine of 14 GiB reports a little less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,8 @@ def run_doctor() -> int:
     findings = [*_packages(), *_machine(), *_model(), *_sandbox(), *_environments()]
     table = Table(show_header=False)
     for finding in findings:
-        table.add_row("[green]ok[/]" if finding.is_fine else "[red]missing[/]", finding.what, finding.found, finding.mend)
+        words = (escape(printable(text)) for text in (finding.what, finding.found, finding.mend))
+        table.add_row("[green]ok[/]" if finding.is_fine else "[red]missing[/]", *words)
     Console().print(table)
     return 0 if all(finding.is_fine for finding in findings) else 1
 
@@ -54,7 +59,7 @@ def _packages() -> list[Finding]:
             is_fine=vllm is not None and vllm.startswith(VLLM),
             mend=""
             if vllm and vllm.startswith(VLLM)
-            else f'on a GPU machine pip install "sdpo[gpu]"; else make setup (wants {VLLM})',
+            else f'on a GPU machine pip install ".[gpu]" in a checkout; else make setup (wants {VLLM})',
         )
     )
     return findings
@@ -90,8 +95,8 @@ def _machine() -> list[Finding]:
         Finding(
             what="memory",
             found=f"{memory:.0f} GiB",
-            is_fine=memory >= 8,
-            mend="" if memory >= 8 else "the default run needs 8 GiB",
+            is_fine=memory >= LEAST_MEMORY_GIB,
+            mend="" if memory >= LEAST_MEMORY_GIB else "the default run needs 14 GiB",
         ),
         Finding(
             what="free disk here",

@@ -52,9 +52,15 @@ def stopping(stop: StopRequest, terminal: Terminal, *others: signal.Signals) -> 
         stop.is_set, stop.signal_number = True, number
         terminal.stop_was_asked()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *others)}
+    before = {number: signal.signal(number, ask) for number in (*asking(), *others)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def asking() -> tuple[signal.Signals, ...]:
+    """Signals that ask for an end. A hangup does not where ``nohup`` has it ignored. An interrupt does even where a shell has it
+    ignored, in the background: there somebody sends it on purpose."""
+    return (signal.SIGINT, signal.SIGTERM, *([] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]))

@@ -104,32 +104,30 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
     also = (signal.SIGUSR1,) if config.cluster.allocation is AllocationKind.slurm else ()  # elsewhere it asks for stacks
     models = Models(policy=ready.model_path, teacher=ready.teacher_path, max_tokens=config.max_model_tokens)
-    with connected(config.cluster, folder.path), terminal, stopping(stop, terminal, *also), watchdog, ExitStack() as at_end:
+    with stopping(stop, terminal, *also), connected(config.cluster, folder.path), terminal, watchdog:
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
-        parts = at_end.enter_context(
-            machines(
-                config,
-                models,
-                folder.logs,
-                terminal.say,
-                seed=config.seed,
-                skipped=folder.skipped,
-                checkpoints=config.checkpoint,
-                recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
-            )
-        )
-        stop.can_wait = True
-        TrainingRun(
-            config=config,
-            folder=folder,
-            ready=ready,
-            engine=parts.engine,
-            verifier=WatchedVerifier(verifier=parts.verifier, progress=progress),
-            learner=parts.learner,
-            terminal=terminal,
-            stop=stop,
-            progress=progress,
-        ).go_on(where)
+        with machines(
+            config,
+            models,
+            folder.logs,
+            terminal.say,
+            seed=config.seed,
+            skipped=folder.skipped,
+            checkpoints=config.checkpoint,
+            recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
+        ) as parts:
+            stop.can_wait = True
+            TrainingRun(
+                config=config,
+                folder=folder,
+                ready=ready,
+                engine=parts.engine,
+                verifier=WatchedVerifier(verifier=parts.verifier, progress=progress),
+                learner=parts.learner,
+                terminal=terminal,
+                stop=stop,
+                progress=progress,
+            ).go_on(where)
     return stop.signal_number if stop.is_set and parts.learner.step < config.num_steps else None
 
 

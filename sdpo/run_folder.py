@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -121,7 +122,8 @@ class RunFolder:
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
 
     def check(self, config: Config) -> None:
-        """The rules of ``resume=``, without touching anything."""
+        """That it can be written, and the rules of ``resume=``, without touching anything."""
+        refuse_unwritable(self.path)
         if not self.config.is_file():
             if config.resume is Resume.must:
                 raise UserError(f"resume=must continues a run, and there is none in {self.path}. Check name= and runs_dir=.")
@@ -203,8 +205,20 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raises UserError where no such folder can be, nor anything in it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # False where it may not be seen
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        found = "may not be written" if there.is_dir() else "is no folder"
+        raise UserError(f"runs_dir must be a folder that can be written; for {folder}, {there} {found}. Set another runs_dir.")
+
+
 def write_whole(file: Path, text: str) -> None:
-    """A reader sees the old text or the new one."""
-    scratch = file.with_name(f".{file.name}.partial")
-    scratch.write_text(text)
-    os.replace(scratch, file)
+    """A reader sees the old text or the new one, and of several writers the last one's."""
+    scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
+    try:
+        scratch.write_text(text)
+        os.replace(scratch, file)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise

@@ -24,6 +24,7 @@ _DOING = {
     "generate": ("generating", "the engines"),
     "hindsight": ("choosing hints", "nobody, it computes"),
     "learn": ("learning", _LEARNER),
+    "record": ("recording what hindsight says of tokens", _LEARNER),
     "sync": ("sending weights", "the engines, to take the learner's weights"),
     "evaluate": ("evaluating", "the engines"),
     "lift": ("evaluating the teacher", "the engines"),

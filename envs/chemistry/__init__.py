@@ -88,7 +88,7 @@ class Chemistry:
         return (_task("goal", read_goal(path)),)
 
     def reference(self, task: Task) -> str:
-        """A right answer, for the checks of ``sdpo envs check``."""
+        """A right answer."""
         assert isinstance(task.payload, Question)
         return f"{OPEN}{task.payload.reference}{CLOSE}"
 

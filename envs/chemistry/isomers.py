@@ -61,8 +61,8 @@ class IsomerQuestion:
 
 
 def constitution(mol: Chem.Mol) -> str:
-    """Canonical SMILES with stereochemistry left out."""
-    return Chem.MolToSmiles(mol, isomericSmiles=False)
+    """Canonical SMILES with stereochemistry left out, and hydrogens that were written as atoms for its sake."""
+    return Chem.MolToSmiles(Chem.RemoveAllHs(mol), isomericSmiles=False)
 
 
 def isomer_questions(split: str, limit: int) -> list[IsomerQuestion]:

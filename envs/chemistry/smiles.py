@@ -32,6 +32,7 @@ ELEMENTS = frozenset({"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", 
 
 _FOREIGN_CHARACTER = re.compile(r"[^A-Za-z0-9@+\-\[\]()=#:/\\.%]")
 _BRACKET = re.compile(r"\[[^\[\]]*\]")
+_NUMBERED = re.compile(r"\[[^\[\]]*:[^\[\]]*\]")
 _TIMESTAMP = re.compile(r"^\[[0-9:]+\] ")
 _ECHO = re.compile(r" (?:while parsing|for input): .*", re.DOTALL)
 
@@ -94,6 +95,8 @@ def _objection_to_text(smiles: str) -> str | None:
     num_digits = len(re.findall("[0-9]", _BRACKET.sub("", smiles)))
     if num_digits > MAX_RING_DIGITS:
         return f"The SMILES has too many ring closures: {num_digits} digits, and at most {MAX_RING_DIGITS} are read."
+    if _NUMBERED.search(smiles) is not None:  # RDKit would tell [CH3:1] from C
+        return "Atoms must not be numbered, as [CH3:1] is; write the SMILES without."
     return None
 
 
@@ -122,7 +125,23 @@ def _objection_to_molecule(mol: Chem.Mol) -> str | None:
             return f"The molecule must not be labelled with isotopes; an atom {atom.GetSymbol()} is."
         if atom.GetFormalCharge() and atom.GetSymbol() == "C":
             return "No carbon of the molecule may bear a charge; one does."
+        if atom.GetFormalCharge() and not _is_of_a_pair(atom):
+            return (
+                f"An atom {atom.GetSymbol()} bears a charge; only a nitrogen without hydrogen and an oxygen or nitrogen that is "
+                "bound to it may, as in a nitro group. Write the form without charges."
+            )
     return None
+
+
+def _is_of_a_pair(atom: Chem.Atom) -> bool:
+    """Whether it is one of N+ and O- or N-, side by side: what cannot be written without charges. Other forms with charges are an
+    uncharged one with a proton or a pair of electrons moved, which a canonical SMILES takes for another molecule."""
+    return any(
+        plus.GetSymbol() == "N" and plus.GetFormalCharge() == 1 and plus.GetTotalNumHs() == 0
+        and minus.GetSymbol() in ("N", "O") and minus.GetFormalCharge() == -1
+        for other in atom.GetNeighbors()
+        for plus, minus in ((atom, other), (other, atom))
+    )  # fmt: skip
 
 
 def _refused(messages: list[str]) -> Unreadable:

@@ -15,6 +15,7 @@ line each: ``nonce index kind literal``, where index is that of the call, -1 for
 """
 
 import atexit
+import builtins
 import marshal
 import os
 import sys
@@ -30,6 +31,8 @@ _MAX_MESSAGE_CHARS = 300
 
 
 def main() -> None:
+    for name in ("exit", "quit"):  # an ordinary interpreter has them from site.py, which is not read here
+        setattr(builtins, name, sys.exit)
     nonce, preamble, source, work = marshal.loads(_read(int.from_bytes(_read(8), "little")))
 
     def write(index: int, kind: str, text: str = "None") -> None:
@@ -47,10 +50,12 @@ def make_calls(
     write: Callable[..., None], preamble: str, source: str, function_name: str, max_value_chars: int, calls: list[bytes]
 ) -> None:
     def load() -> Callable[..., object] | None:
-        namespace: dict[str, object] = {"__name__": "answer"}
-        exec(preamble, namespace)
-        exec(compile(source, _ANSWER, "exec"), namespace)
-        return _find(namespace, function_name)
+        module = type(sys)("answer")
+        sys.modules["answer"] = module  # where dataclasses look for the names of annotations that are text
+        exec(preamble, module.__dict__)
+        given = dict(module.__dict__)
+        exec(compile(source, _ANSWER, "exec"), module.__dict__)
+        return _find({name: value for name, value in module.__dict__.items() if given.get(name) is not value}, function_name)
 
     try:
         function = load()

@@ -60,10 +60,7 @@ class Judge:
         if code is None:
             return self._verdict(tests, no_code("function" if isinstance(tests, FunctionTests) else "program"))
         answer = Answer(source=code.source, preamble=tests.preamble)
-        limits = self._limits
-        if tests.time_limit_s is not None:
-            limits = replace(limits, wall_s=min(limits.wall_s, max(tests.time_limit_s, 0.1)))
-        try_visible, try_hidden = _ways(tests, answer, limits)
+        try_visible, try_hidden = _ways(tests, answer, self._limits)
         visible = try_visible()
         hidden = None
         if visible.remark is None or (self._reward is Reward.share and visible.is_loaded):
@@ -107,5 +104,12 @@ class Judge:
 def _ways(tests: Tests, answer: Answer, limits: Limits) -> tuple[Callable[[], Finding], Callable[[], Finding]]:
     """How the visible tests are tried, and how the hidden ones are."""
     if isinstance(tests, ProgramTests):
-        return lambda: runs.try_visible(answer, tests, limits), lambda: runs.try_hidden(answer, tests, limits)
-    return lambda: calls.try_visible(answer, tests, limits), lambda: calls.try_hidden(answer, tests, limits)
+        each = _within(limits, tests.time_limit_s, num_tests=1)
+        return lambda: runs.try_visible(answer, tests, each), lambda: runs.try_hidden(answer, tests, each)
+    visible, hidden = (_within(limits, tests.time_limit_s, num_tests=len(trials)) for trials in (tests.visible, tests.hidden))
+    return lambda: calls.try_visible(answer, tests, visible), lambda: calls.try_hidden(answer, tests, hidden)
+
+
+def _within(limits: Limits, time_limit_s: float | None, *, num_tests: int) -> Limits:
+    """Of a process that runs so many tests, each of which the question gives ``time_limit_s``."""
+    return limits if time_limit_s is None else replace(limits, wall_s=min(limits.wall_s, max(time_limit_s * num_tests, 0.1)))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import auto_init_hook
@@ -32,9 +33,7 @@ def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[Non
     """Ray for the length of the block, on ``cluster.nodes`` machines; what was started here ends with it. ``folder`` is the
     run's, which all machines must see, with its ``logs``; without one, a run has one machine."""
     auto_init_hook.enable_auto_connect = False  # a thread that asks something after the end must not start another Ray
-    on_terminate = signal.getsignal(signal.SIGTERM)
     with _up(config, folder):
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
         if folder is not None:
             refuse_unshared(folder)
         yield
@@ -73,18 +72,22 @@ def _join_or_start(config: ClusterConfig) -> None:
 
 def _connect(config: ClusterConfig) -> None:
     if config.address is not None:
-        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+        _init(address=config.address)
         return
-    ray.init(
+    _init(
         address="local",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
         include_dashboard=False,
         num_cpus=config.cpus_per_node,
         num_gpus=config.gpus_per_node,
         object_store_memory=object_store_bytes(config.object_store_gib),
         _system_config={"worker_niceness": 0},
     )
+
+
+def _init(**words: Any) -> None:
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **words)
+    signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
 
 
 @contextmanager
@@ -103,7 +106,7 @@ def _on_allocation(config: ClusterConfig, folder: Path | None) -> Iterator[None]
         at_end.callback(head.stop)
         at_end.enter_context(authentication.sending(token))
         at_end.callback(ray.shutdown)
-        ray.init(address=head.address, log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=spec.address)
+        _init(address=head.address, _node_ip_address=spec.address)
         if config.nodes > 1:
             meeting = meeting_of(allocation, logs)
             meeting.announce(head.address, token)

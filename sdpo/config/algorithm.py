@@ -125,6 +125,15 @@ class AlgorithmConfig:
         """Whether an attempt with advantage 0 still has a gradient."""
         return self.entropy_bonus != 0.0 or self.reference_kl != 0.0
 
+    def refuse_split_rows(self, sequence_parallel: int) -> None:
+        """Raises ValueError where a token's loss depends on tokens that its rank does not have."""
+        if sequence_parallel > 1 and self.needs_whole_rows:
+            raise ValueError(
+                "learner.sequence_parallel must be 1 with a loss over whole responses (algorithm.policy_gradient.ratio=sequence, "
+                f"algorithm.granularity=sequence, algorithm.future_credit above 0), because no rank sees one; got "
+                f"{sequence_parallel}."
+            )
+
     def __post_init__(self) -> None:
         at_least("algorithm.entropy_bonus", self.entropy_bonus, 0.0, "it rewards entropy")
         at_least("algorithm.reference_kl", self.reference_kl, 0.0, "it punishes distance")
@@ -149,8 +158,9 @@ class SDPOConfig(AlgorithmConfig):
     support: SupportConfig = field(default_factory=SupportConfig)
     importance_clip: float = 2.0
     """Clamp from above of the detached ratio π_θ/π_old."""
-    rollout_clip: float = 2.0
-    """Truncation from above of the detached token-level weight π_old/π_rollout."""
+    rollout_clip: float | None = 2.0
+    """Truncation from above of the detached token-level weight π_old/π_rollout. None: no weight, for rows that were sampled once
+    and stay (a warm-up's)."""
     normalisation: Normalisation = Normalisation.distilled
     entropy_weight: float = 0.0
     """β: a token's distillation counts exp(-β·H), H the nats of the teacher's entropy over the support's buckets, so that an
@@ -202,12 +212,19 @@ class SDPOConfig(AlgorithmConfig):
             )
         self._check_weights_of_tokens()
         at_least("algorithm.importance_clip", self.importance_clip, 1.0, "it clamps a ratio around 1 from above")
-        at_least("algorithm.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
+        if self.rollout_clip is not None:
+            at_least("algorithm.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
         between("algorithm.policy_gradient_share", self.policy_gradient_share, 0.0, 1.0)
         if self.routing is not Routing.blend and self.policy_gradient_share != 0.0:
             raise ValueError(
                 "algorithm.policy_gradient_share is the λ of algorithm.routing=blend (the other routings give an attempt the one "
                 f"loss or the other); got {self.policy_gradient_share} with routing={self.routing.value}."
+            )
+        if self.routing is Routing.by_group and self.question_weight is QuestionWeight.uncertainty:
+            raise ValueError(
+                "algorithm.routing=by_group distils groups whose attempts are all solved or all failed, and "
+                "algorithm.question_weight=uncertainty weighs those with 0, so together nothing is distilled. Set "
+                "algorithm.question_weight=none or another routing."
             )
         between("algorithm.min_lift", self.min_lift, -1.0, 1.0)
         if (self.hindsight.choice is HintChoice.none) and self.teacher.kind is not TeacherKind.external:

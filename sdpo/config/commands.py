@@ -64,15 +64,18 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         at_least("k", self.k, 1, "a task needs an attempt")
         if self.lift:
-            at_least("k", self.k, 2, "lift compares one half of a task's attempts with the other")
+            at_least("k", self.k, self.hindsight.least_attempts, "lift compares one half of a task's attempts with the other")
             at_least(
                 "hindsight.max_prompt_tokens",
                 self.hindsight.max_prompt_tokens,
                 self.sampling.max_prompt_tokens,
                 "the hindsight prompt repeats the question",
             )
-            if self.hindsight.choice is HintChoice.none:
-                raise ValueError("lift=true needs hints to measure; got hindsight.choice=none. Choose another, or lift=false.")
+            if self.hindsight.choice in (HintChoice.none, HintChoice.reference):
+                raise ValueError(
+                    "lift=true needs hints that are made from attempts; got hindsight.choice="
+                    f"{self.hindsight.choice.value}. Choose another, or lift=false."
+                )
         at_least("num_tasks", self.num_tasks, 1, "an evaluation needs a task")
         at_least("temperature", self.temperature, 0.0, "0 is greedy")
         probability("top_p", self.top_p)

@@ -12,7 +12,7 @@ from sdpo.config.algorithm import AlgorithmConfig, OnLowLift, QuestionWeight, SD
 from sdpo.config.cluster import ClusterConfig, Placement
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import GuardsConfig, refuse_senseless_response
-from sdpo.config.machines import Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least
 from sdpo.config.teacher import HindsightConfig, HintChoice
 
@@ -149,7 +149,8 @@ class Config:
     @property
     def hindsight_answered(self) -> HindsightConfig | None:
         """Of the prompts that the engine is asked when lift is measured; None where it never is."""
-        if not isinstance(self.algorithm, SDPOConfig) or self.algorithm.hindsight.choice is HintChoice.none:
+        unmeasured = (HintChoice.none, HintChoice.reference)  # nothing to show; or an answer, which is copied without skill
+        if not isinstance(self.algorithm, SDPOConfig) or self.algorithm.hindsight.choice in unmeasured:
             return None
         is_measured = self.evaluation.num_tasks > 0 and self.evaluation.lift is not LiftSchedule.never
         return self.algorithm.hindsight if is_measured else None
@@ -208,10 +209,12 @@ class Config:
                 "checkpoint.keep_best needs evaluation.num_tasks of at least 1 (the best is known by held-out success); got "
                 f"keep_best={self.checkpoint.keep_best} and num_tasks=0."
             )
-        if self.hindsight_answered is not None and self.evaluation.num_attempts < 2:
+        answered, num_attempts = self.hindsight_answered, self.evaluation.num_attempts
+        if answered is not None and num_attempts < answered.least_attempts:
             raise ValueError(
-                "evaluation.lift needs evaluation.num_attempts of at least 2 (a hint is made from one half of a task's attempts "
-                f"and compared with the other); got {self.evaluation.num_attempts}. Raise it, or set evaluation.lift=never."
+                f"evaluation.lift needs evaluation.num_attempts of at least {answered.least_attempts} with "
+                f"algorithm.hindsight.choice={answered.choice.value} (a hint is made from one half of a task's attempts and "
+                f"compared with the other); got {num_attempts}. Raise it, or set evaluation.lift=never."
             )
         if (
             isinstance(self.algorithm, SDPOConfig)
@@ -224,12 +227,7 @@ class Config:
                 f"algorithm.hindsight.choice={self.algorithm.hindsight.choice.value}. Have it measured, or set "
                 "algorithm.on_low_lift=warn."
             )
-        if self.learner.sequence_parallel > 1 and self.algorithm.needs_whole_rows:
-            raise ValueError(
-                "learner.sequence_parallel must be 1 with a loss over whole responses (algorithm.policy_gradient.ratio=sequence, "
-                "algorithm.granularity=sequence, algorithm.future_credit above 0), because no rank sees one; got "
-                f"{self.learner.sequence_parallel}."
-            )
+        self.algorithm.refuse_split_rows(self.learner.sequence_parallel)
         if isinstance(self.algorithm, SDPOConfig) and self.algorithm.hindsight.success_buffer > 0 and not self.tracking.rollouts:
             raise ValueError(
                 "algorithm.hindsight.success_buffer above 0 needs tracking.rollouts=true (a continued run reads the successes it "
@@ -239,11 +237,6 @@ class Config:
             raise ValueError(
                 "cluster.placement=colocated needs rollout.staleness=0 (where they share GPUs, engines rest while the learner "
                 f"works); got {self.rollout.staleness}. Set it to 0, or give the engines GPUs of their own."
-            )
-        if self.learner.zero_stage == 0 and self.learner.dtype is Dtype.bfloat16:
-            raise ValueError(
-                "learner.zero_stage=0 needs learner.dtype=float32 (DeepSpeed keeps fp32 master weights of bf16 parameters from "
-                "stage 1 on; on one rank stage 1 splits nothing); got dtype=bfloat16. Set learner.zero_stage=1."
             )
         if (
             isinstance(self.algorithm, SDPOConfig)

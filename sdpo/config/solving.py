@@ -7,12 +7,12 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from sdpo.config.algorithm import SDPOConfig
+from sdpo.config.algorithm import QuestionWeight, SDPOConfig
 from sdpo.config.cluster import ClusterConfig
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.rules import at_least, between
 from sdpo.config.run import BatchConfig, EnvConfig, ModelConfig, SamplingConfig
-from sdpo.config.teacher import HintChoice
+from sdpo.config.teacher import HintChoice, TeacherKind
 
 
 class StrategyName(Enum):
@@ -151,6 +151,18 @@ class SearchConfig:
             self.max_question_tokens,
             "the hindsight prompt repeats the question, and what it tells of earlier attempts",
         )
+        if self.algorithm.teacher.kind in (TeacherKind.external, TeacherKind.on_gain):
+            raise ValueError(
+                "algorithm.teacher.kind must be ema, frozen, live or trust_region in a search (the teacher is the model itself, "
+                "and before the end no success has risen that could refresh it); got "
+                f"{self.algorithm.teacher.kind.value}. Set ema."
+            )
+        if self.algorithm.question_weight is QuestionWeight.uncertainty:
+            raise ValueError(
+                "algorithm.question_weight must be none in a search (uncertainty weighs a task that no attempt has solved with "
+                "0, and a search ends where one has); got uncertainty."
+            )
+        self.algorithm.refuse_split_rows(self.learner.sequence_parallel)
         if self.algorithm.has_policy_gradient and self.batch.group_size < 2:
             raise ValueError(
                 f"batch.group_size must be at least 2 with a policy gradient (a lone attempt's advantage is always 0); got "

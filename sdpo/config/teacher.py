@@ -102,6 +102,11 @@ class HindsightConfig:
     """So many of a task's latest demonstrations are remembered over steps, and one is shown where no sibling of the present group
     demonstrates (DRIFT, arXiv 2606.30345). 0: none."""
 
+    @property
+    def least_attempts(self) -> int:
+        """At a task, so that its lift can be measured: one in each half, and a sibling where only that one would help."""
+        return 3 if self.choice is HintChoice.demonstration_only else 2
+
     def __post_init__(self) -> None:
         at_least("algorithm.hindsight.max_prompt_tokens", self.max_prompt_tokens, 1, "the question alone needs some")
         if not 0.0 < self.demonstration_reward <= 1.0:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from sdpo.config.algorithm import SDPOConfig
+from sdpo.config.algorithm import Granularity, QuestionWeight, SDPOConfig
 from sdpo.config.cluster import ClusterConfig
 from sdpo.config.evaluation import EvaluationConfig
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
@@ -103,6 +103,7 @@ class WarmupConfig:
                 "a warm-up's losses are the cross-entropy of pairs and a KL on plain prompts (kl_weight); got one with a "
                 "policy gradient, an entropy bonus or a reference KL. Leave those to the run that follows."
             )
+        self._refuse_weighed_kl()
         if self.sampling.max_turns > 1:
             raise ValueError(
                 "sampling.max_turns must be 1 in a warm-up (a pair's answer is a single turn); got "
@@ -114,4 +115,24 @@ class WarmupConfig:
             raise ValueError(
                 "algorithm.hindsight.max_prompt_tokens must be at least sampling.max_prompt_tokens (the hindsight prompt repeats "
                 f"the question); got {self.algorithm.hindsight.max_prompt_tokens} and {self.sampling.max_prompt_tokens}."
+            )
+
+    def _refuse_weighed_kl(self) -> None:
+        """The base's rows stay while the policy moves, so nothing may correct for who sampled them, or weigh their tokens."""
+        algorithm = self.algorithm
+        plain = (None, None, Granularity.logits, 0.0, 0.0, QuestionWeight.none)
+        found = (
+            algorithm.rollout_clip,
+            algorithm.pointwise_clip,
+            algorithm.granularity,
+            algorithm.entropy_weight,
+            algorithm.future_credit,
+            algorithm.question_weight,
+        )
+        if found != plain:
+            raise ValueError(
+                "a warm-up's KL counts every token of the plain rows alike, over all of its support: algorithm.rollout_clip and "
+                "algorithm.pointwise_clip must be null, algorithm.granularity logits, algorithm.entropy_weight and "
+                f"algorithm.future_credit 0, algorithm.question_weight none; got {found[0]}, {found[1]}, {found[2].value}, "
+                f"{found[3]}, {found[4]} and {found[5].value}. Leave algorithm=sdpo, and give algorithm.hindsight alone."
             )

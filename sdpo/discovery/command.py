@@ -138,7 +138,7 @@ def _work(study: Study, screen: Console) -> None:
     ):
         if study.tasks() is None:
             hard_set.measure(config, study.candidates, parts, view, folder / CANDIDATES)
-        study.searches().work(parts, view, folder / f".beginning-{os.getpid()}", ended)
+        study.searches().work(parts, view, folder, ended)
 
 
 def _report(study: Study, screen: Console) -> None:

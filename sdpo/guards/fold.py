@@ -83,6 +83,8 @@ class Guards:
                 pass
             case Response.refresh_teacher:
                 self._refresh(alarm.step)
+                if self._gain is not None:
+                    self._gain.refreshed()
             case Response.freeze_teacher:
                 self.teacher_follows = False
             case Response.raise_policy_gradient:

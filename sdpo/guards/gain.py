@@ -52,6 +52,10 @@ class Gain:
         now = _Standing(success=metrics["heldout/success"], response_tokens=metrics["heldout/response_tokens"])
         return self._is_gain(now)
 
+    def refreshed(self) -> None:
+        """The teacher became the policy for another reason: gains are over what comes next."""
+        self._before, self._window = None, []
+
     def _is_gain(self, now: _Standing) -> bool:
         before = self._before
         if before is None:

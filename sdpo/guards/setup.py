@@ -80,8 +80,8 @@ class Lift:
     config: GuardsConfig
 
     def look(self, metrics: Metrics) -> str | None:
-        lift, noise = metrics.get("lift"), metrics.get("lift/se", 0.0)
-        if lift is None or not lift + self.config.num_se * noise < self.config.min_lift:
+        lift, noise = metrics.get("lift"), metrics.get("lift/se")  # of a single task there is no error: it says nothing
+        if lift is None or noise is None or not lift + self.config.num_se * noise < self.config.min_lift:
             return None
         return (
             f"hindsight should lift the teacher's success by at least {self.config.min_lift:+.1%}; it changes it by {lift:+.1%} "

@@ -18,7 +18,7 @@ def distillation_loss(
     detached weights, clamped from above. ``rows_N`` says which row a token belongs to; a row's tokens stand in their order.
     """
     importance_N = (scores.student_N.detach() - old_N).exp().clamp(max=objective.importance_clip)
-    rollout_N = (old_N - sampled_N).exp().clamp(max=objective.rollout_clip)
+    rollout_N = 1.0 if objective.rollout_clip is None else (old_N - sampled_N).exp().clamp(max=objective.rollout_clip)
     if objective.entropy_weight > 0.0:
         weights_N = weights_N * (-objective.entropy_weight * scores.teacher_entropy_N).exp()
     losses_N = weights_N * importance_N * rollout_N * _comparison(scores, rows_N, objective.granularity)

@@ -64,7 +64,8 @@ def _says_where(words: Sequence[str]) -> bool:
 
 def _as_joined(words: Sequence[str]) -> list[str]:
     """Types are chosen as on the machines of the run, which this one may not be: as where a cluster is joined."""
-    return ["cluster.address=auto", *(word for word in words if not word.startswith(("cluster=", "cluster.allocation=")))]
+    store = ["cluster.object_store_gib=null"] if "cluster=slurm" in words else []  # as that group has it, where nothing is said
+    return ["cluster.address=auto", *store, *(word for word in words if not word.startswith(("cluster=", "cluster.allocation=")))]
 
 
 def _own(words: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 
 from sdpo.report.index import Growing, RunIndex, Step, signature
@@ -40,10 +41,19 @@ def changes(index: RunIndex, since: int, *, has_more: bool) -> dict[str, object]
         "evaluations": _curves(index.evaluations, since),
         "alarms": [asdict(Alarm.of(record)) for record in index.alarms.records],
         "num_steps": config.get("num_steps") if isinstance(config.get("num_steps"), int) else None,
-        "config": config if since == 0 else None,
+        "config": _finite(config) if since == 0 else None,
         "written": _written(index),
         "missing": [] if has_more else list(missing(index, config)),
     }
+
+
+def _finite(value: object) -> object:
+    """The same with its numbers that JSON does not know (a clip of infinity) as text."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
 def attempt(index: RunIndex, step: int, row: int) -> dict[str, object] | None:

@@ -105,9 +105,8 @@ class EngineFleet:
 
     def load(self, weights: object, *, version: int) -> None:
         """``weights`` is a Shipment, better of references to the object store. Returns when every engine that lives serves them;
-        with ``rollout.staleness`` at once, and what went wrong is raised by the next call."""
+        with ``rollout.staleness`` at once, and what went wrong is raised by the next sample; other weights make up for it."""
         assert isinstance(weights, Shipment)
-        self._check_last_load()
         loading = self._supervisor.load(Load(shipment=weights, version=version))
         if self._waits_for_weights:
             loading.result()
@@ -116,7 +115,8 @@ class EngineFleet:
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
         """Asked at the first ``next``. Closing the iterator early makes the engines forget the rest."""
-        self._check_last_load()
+        if self._loading is not None and self._loading.done():
+            self._loading.result()
         job = self._supervisor.ask(prompts, sampling)
         remaining = len(prompts)
         try:
@@ -139,7 +139,3 @@ class EngineFleet:
     def close(self) -> None:
         """Ask for nothing any more; the actors end with Ray."""
         self._supervisor.close()
-
-    def _check_last_load(self) -> None:
-        if self._loading is not None and self._loading.done():
-            self._loading.result()

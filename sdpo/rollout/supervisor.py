@@ -45,6 +45,8 @@ class Supervisor:
         """Begun, and not yet done."""
         self._waiting: list[Readiness] = []
         self._resting: list[Resting] = []
+        self._is_at_rest = False
+        """Until there is work or weights again; an engine that comes back meanwhile rests too."""
         self._present: Load | None = None
         self._restart_at: dict[Member, float] = {}
         """When a dead engine is started again."""
@@ -147,6 +149,7 @@ class Supervisor:
                     self._waiting.append(question)
                 case Resting():
                     self._resting.append(question)
+                    self._is_at_rest = True
                     for member in self._members:
                         if member.health is Health.ready:
                             member.rest()
@@ -215,6 +218,8 @@ class Supervisor:
 
     def _is_ready(self, member: Member) -> None:
         member.health = Health.ready
+        if self._is_at_rest:
+            member.rest()
         lost_at = self._lost_at.pop(member, None)
         if lost_at is not None:
             weights = "" if self._present is None else f" with the weights of step {self._present.version}"
@@ -280,6 +285,7 @@ class Supervisor:
     def _hand_out(self) -> None:
         """What was asked, in that order, as far as engines have room."""
         while self._orders:
+            self._is_at_rest = False
             head = self._orders[0]
             if isinstance(head, Loading):
                 self._begin(head)

@@ -216,7 +216,11 @@ class VerifierPool:
             question.answers.append((question.prompt, outcome))
         for worker in (heads[ref] for ref in late):
             self._note_start(worker)
-            if time.monotonic() - worker.since > self._limit_s(worker):
+            if time.monotonic() - worker.since <= self._limit_s(worker):
+                continue
+            if worker.starting is not None:
+                self._outlive(worker, "the verifier's process did not start")
+            else:
                 missed = _MISSED[worker.owed[0].question.method]
                 limit = f"rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
                 self._set_aside(worker, f"the environment gave no {missed} within {limit}")

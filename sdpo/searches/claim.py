@@ -8,7 +8,7 @@ import yaml
 
 from sdpo.config import SearchConfig
 from sdpo.errors import UserError
-from sdpo.run_folder import flat, plain, write_whole
+from sdpo.run_folder import flat, plain, refuse_unwritable, write_whole
 
 CONFIG = "config.yaml"
 _MAY_DIFFER = (
@@ -24,6 +24,7 @@ _MAY_DIFFER = (
 
 def claim(folder: Path, config: SearchConfig) -> None:
     """Make the folder this config's, or find that it is. Raises UserError where it belongs to another one."""
+    refuse_unwritable(folder)
     file = folder / CONFIG
     if file.is_file():
         old, new = flat(yaml.safe_load(file.read_text())), flat(plain(config))

@@ -26,8 +26,8 @@ from sdpo.searches.tasks import tasks_named, the_task
 from sdpo.searches.workers import run_workers
 from sdpo.solving.folder import SOLUTION, SearchFolder
 from sdpo.solving.search import Ending, Search
-from sdpo.solving.view import SearchView, duration, failures_table
-from sdpo.terminal import Terminal
+from sdpo.solving.view import SearchView, failures_table
+from sdpo.terminal import Terminal, duration
 from sdpo.types import Task
 
 SOLVED, SPENT = 0, 3
@@ -100,7 +100,7 @@ def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, scr
         view,
         started(config, ready, logs, view.say) as parts,
     ):
-        searches.work(parts, view, folder / f".beginning-{os.getpid()}", ended)
+        searches.work(parts, view, folder, ended)
 
 
 def _told(config: SolveConfig, jobs: Sequence[Job], folder: Path, screen: Console) -> int:

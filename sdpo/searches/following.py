@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from sdpo.searches.jobs import Job
-from sdpo.solving.view import duration
+from sdpo.terminal import duration
 
 
 class Following:

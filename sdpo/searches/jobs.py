@@ -7,10 +7,15 @@ all there is to it. Between two searches the learner goes back to its beginning,
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from sdpo.config import SearchConfig, StrategyName
 from sdpo.solve import solve
@@ -64,10 +69,9 @@ class Jobs:
                 job.finish(search, ending)
         return tuple(found)
 
-    def work(self, parts: Parts, view: SearchView, beginning: Path, ended: Callable[[Job, Search, Ending], None]) -> None:
-        """Until nothing is left that nobody works on. ``beginning`` is where the learner's first state is kept meanwhile."""
-        parts.learner.keep(beginning)
-        try:
+    def work(self, parts: Parts, view: SearchView, folder: Path, ended: Callable[[Job, Search, Ending], None]) -> None:
+        """Until nothing is left that nobody works on. In ``folder`` the learner's first state is kept meanwhile."""
+        with _first_state(parts, folder) as beginning:
             for job in self._jobs:
                 with job.folder.claimed() as is_mine:
                     if not is_mine or job.standing(self._config)[1] is not None:
@@ -87,5 +91,17 @@ class Jobs:
                     )
                     job.finish(search, ending)
                     ended(job, search, ending)
-        finally:
-            shutil.rmtree(beginning, ignore_errors=True)
+
+
+@contextmanager
+def _first_state(parts: Parts, folder: Path) -> Iterator[Path]:
+    """Where the learner's state before any search is. Those that killed processes of this machine left behind are removed."""
+    for left in folder.glob(f"*.beginning-{platform.node()}-*"):  # half-written ones have a dot more
+        if not psutil.pid_exists(int(left.name.removesuffix(".partial").rpartition("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    beginning = folder / f".beginning-{platform.node()}-{os.getpid()}"
+    parts.learner.keep(beginning)
+    try:
+        yield beginning
+    finally:
+        shutil.rmtree(beginning, ignore_errors=True)

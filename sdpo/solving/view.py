@@ -19,6 +19,7 @@ from sdpo.config import BudgetConfig
 from sdpo.printable import printable
 from sdpo.solving.budget import eta_s, share_spent
 from sdpo.solving.search import Search
+from sdpo.terminal import duration
 from sdpo.types import Completion, Prompt
 
 PHASES = {
@@ -138,12 +139,6 @@ def failures_table(search: Search, limit: int = 5) -> Table:
     for failure in search.memory.failures[:limit]:
         table.add_row(str(failure.times), Text(_shown(failure.feedback)))
     return table
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _attempts(search: Search, budget: BudgetConfig) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from sdpo.foreground import asking
 from sdpo.sweep.names import Point
 
 
@@ -56,7 +57,7 @@ def _stopping(present: _Present) -> Iterator[None]:
             with suppress(ProcessLookupError):
                 present.process.send_signal(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, stop) for number in asking()}
     try:
         yield
     finally:

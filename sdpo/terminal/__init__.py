@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.tables import alarm_line, before_and_after, sample_attempt
-from sdpo.terminal.view import sparkline
+from sdpo.terminal.view import duration, sparkline
 
-__all__ = ["Terminal", "alarm_line", "before_and_after", "sample_attempt", "sparkline"]
+__all__ = ["Terminal", "alarm_line", "before_and_after", "duration", "sample_attempt", "sparkline"]

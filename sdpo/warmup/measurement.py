@@ -61,7 +61,7 @@ class Examiner:
                 self.engine,
                 self.verifier,
                 self.renderer,
-                replace(self.hindsight, choice=choice),
+                replace(self.hindsight, choice=choice, success_buffer=0),  # which plays no part in a lift
                 sampling,
                 seed=self.seed,
                 max_set_aside_share=self.max_set_aside_share,

@@ -281,10 +281,11 @@ def test_a_forged_result_is_not_larger_than_any_result() -> None:
     assert verdict("def f(n): return list(range(25_000))", task).is_solved
     Path("/proc/self/clear_refs").write_text("5")  # so that the peak begins here
     before = peak_kilobytes()
-    forged = f"{FORGE}\ntext = b'[' + b'0,' * 480_000 + b']\\n'\nline = nonce.encode() + b' 0 value ' + text\n"
-    judged = verdict(f"{forged}while line: line = line[os.write(3, line):]\ndef f(n): return 0", task)
-    assert judged.reward == 0.0
-    assert peak_kilobytes() - before < 200_000, "more than 200 MB"
+    for kind in ("0 value", "0 error", "-1 error"):
+        forged = f"{FORGE}\ntext = b'[' + b'0,' * 480_000 + b']\\n'\nline = nonce.encode() + b' {kind} ' + text\n"
+        judged = verdict(f"{forged}while line: line = line[os.write(3, line):]\ndef f(n): return 0", task)
+        assert judged.reward == 0.0
+        assert peak_kilobytes() - before < 200_000, f"more than 200 MB for {kind}"
 
 
 def peak_kilobytes() -> int:

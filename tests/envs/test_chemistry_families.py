@@ -87,6 +87,27 @@ def test_a_molecule_turned_in_space_is_no_constitutional_isomer() -> None:
     assert "the very molecule" in feedback_of(question, "C[C@H](N)C(=O)O")
 
 
+@pytest.mark.parametrize(
+    ("given", "answer", "says"),
+    [
+        ("CCO", "[CH3:1]CO", "must not be numbered"),
+        ("CCO", "[OH:0]CC", "must not be numbered"),
+        ("CCO", "[H:1]OCC", "must not be numbered"),
+        ("CC(N)=O", "CC([O-])=[NH2+]", "Write the form without charges"),
+        ("CC(=O)O", "CC([O-])=[OH+]", "Write the form without charges"),
+        ("NCC(=O)O", "[NH3+]CC(=O)[O-]", "Write the form without charges"),
+        ("CC=N", "[H]/N=C/C", "the very molecule"),
+    ],
+)
+def test_the_given_molecule_in_other_dress_is_no_isomer(given: str, answer: str, says: str) -> None:
+    """Each of these was rewarded."""
+    assert says in feedback_of(IsomerQuestion(smiles=given, reference="C", group=None), answer)
+
+
+def test_an_isomer_may_have_a_nitro_group() -> None:
+    assert is_right(IsomerQuestion(smiles="CON=O", reference="C[N+](=O)[O-]", group=None), "C[N+](=O)[O-]")
+
+
 def test_an_isomer_without_the_group_that_was_asked_for_is_told_what_it_has() -> None:
     assert is_right(ACID_ISOMER, "CC(C)C(=O)O")
     assert feedback_of(ACID_ISOMER, "CCOC(C)=O") == "It is an isomer, but it has no carboxylic acid; the groups it has: ester."

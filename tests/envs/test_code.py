@@ -92,6 +92,15 @@ def test_the_feedback_names_the_first_thing_that_went_wrong(answer, feedback):
     assert judged.feedback == feedback or (feedback is None and "RecursionError" in judged.feedback)
 
 
+def test_annotations_that_are_text_can_be_looked_up():
+    """A module of that name was nowhere to be found, and dataclasses failed over it."""
+    answer = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Pair:\n    a: int\n    b: int\n"
+    )
+    answer += "def fibonacci(n):\n    p = Pair(0, 1)\n    for _ in range(n):\n        p = Pair(p.b, p.a + p.b)\n    return p.a"
+    assert verdict(answer).is_solved
+
+
 def test_limits_are_told_apart():
     loop = verdict("def fibonacci(n):\n    while True: pass", environment=HASTY)
     assert loop.feedback == "fibonacci(6) did not finish within 0.5 seconds."

@@ -294,6 +294,43 @@ def test_prepared_rows_come_in_the_nested_form_and_with_functions(tmp_path):
     assert slow.feedback == "total([1, 2], 3) did not finish within 1 seconds."
 
 
+def test_a_question_gives_its_time_to_each_call_and_not_to_all(tmp_path):
+    """Eighteen quick calls had one call's time."""
+    numbers = [str(number) for number in range(20)]
+    tests = {"inputs": numbers, "outputs": numbers, "testtype": "functional", "fn_name": "same", "time_limit": 0.3}
+    row = {"prompt": "Return the number.", "tests": json.dumps(tests)}
+    other = {**row, "prompt": "Return it again."}
+    task = environment(tmp_path, [row, other]).tasks("train", 0)[0]
+    answer = "```python\nimport time\ndef same(n):\n    time.sleep(0.05)\n    return n\n```"
+    assert CodeFile(path="unread").verify(task, answer).is_solved
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    def join(self, word, times):\n        return word + str(comb(sum(times), 1))",
+        "    def join(self, word, times):\n        return word + str(self.deep(4000) + sum(deepcopy(times)))\n"
+        "    def deep(self, n):\n        return 0 if n == 0 else self.deep(n - 1)",
+        "    def join(self, word, times):\n        assert (pow(2, 3, 5), Counter('aab').most_common(1)) == (3, [('a', 2)])\n"
+        "        return word + str(sum(chain(copy.copy(times))))",
+    ],
+    ids=["names", "depth", "same names"],
+)
+def test_a_contest_answer_has_what_the_sites_have_imported(tmp_path, body):
+    task = environment(tmp_path, [functional(1), functional(2)]).tasks("train", 0)[0]
+    judged = CodeFile(path="unread").verify(task, f"```python\nclass Solution:\n{body}\n```")
+    assert judged.is_solved, judged.feedback
+
+
+def test_a_method_is_not_taken_for_what_the_sites_have_imported(tmp_path):
+    rows = [functional(number) | {"metadata": json.dumps({"func_name": "product"})} for number in (1, 2)]
+    task = environment(tmp_path, rows).tasks("train", 0)[0]
+    answer = "class Solution:\n    def product(self, word, times):\n        return word + str(sum(times))"
+    assert CodeFile(path="unread").verify(task, f"```python\n{answer}\n```").is_solved
+    judged = CodeFile(path="unread").verify(task, "```python\nx = 1\n```")
+    assert judged.feedback == "The answer does not define a function named product."
+
+
 def test_rows_as_the_authors_write_them_are_read_and_other_questions_left_out(tmp_path):
     """JSON lines in a file called .json; a system prompt beside the prompt; a dash for the tests of what is no programming."""
     asserts = {"inputs": ["assert twice(2) == 4", "assert twice(0) == 0"], "outputs": ["", ""], "testtype": "code", "fn_name": ""}

@@ -117,6 +117,8 @@ def test_a_program_that_hits_a_limit_is_not_run_on_and_on():
         "import os\nos.write(1, str(sum(map(int, os.read(0, os.fstat(0).st_size).split()))).encode())",
         "def main():\n    print(sum(map(int, input().split())))\nif __name__ == '__main__':\n    main()",
         "import sys\nprint(sum(map(int, input().split())))\nsys.exit()",
+        "print(sum(map(int, input().split())))\nexit()",
+        "print(sum(map(int, input().split())))\nquit(0)",
         "import threading\nthreading.stack_size(1 << 26)\n"
         "threading.Thread(target=lambda: print(sum(map(int, input().split())))).start()",
         "import atexit\natexit.register(lambda: print(sum(map(int, input().split()))))",

@@ -33,6 +33,14 @@ class Mortal(Letters):
 class Unborn(Letters):
     def __init__(self):
         os.kill(os.getpid(), signal.SIGKILL)
+
+class Late(Letters):
+    def __init__(self):
+        try:
+            open(__file__ + ".first", "x").close()
+        except FileExistsError:
+            return
+        time.sleep(600)
 """
 
 
@@ -83,6 +91,14 @@ def test_an_answer_that_kills_its_verifier_twice_is_set_aside_and_the_others_are
     assert isinstance(broken, SetAside)
     assert "the verifier's process died" in broken.error
     assert all(isinstance(outcome, Attempt) for outcome in outcomes.values())
+
+
+def test_a_verifier_that_hangs_as_it_begins_costs_no_attempt(tmp_path: Path, ray_cluster: None) -> None:
+    """Each of its questions was set aside in turn, as if the environment had been slow over it."""
+    verifiers = pool("Late", tmp_path, start_timeout_s=20.0, verify_timeout_s=1.0)
+    outcomes = [outcome for _, outcome in verifiers.verify(TASKS, asked("a", "b", "c", "d"))]
+    assert len(outcomes) == 4
+    assert all(isinstance(outcome, Attempt) for outcome in outcomes)
 
 
 def test_verifiers_that_cannot_begin_end_the_run_with_a_sentence(tmp_path: Path, ray_cluster: None) -> None:

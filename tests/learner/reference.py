@@ -154,7 +154,8 @@ def loss(
                 [_discounted((each * apart).detach()[place + 1 :], algorithm.future_credit) for place in range(len(own))]
             )
             importance = (own.detach() - before.detach()).exp().clamp(max=algorithm.importance_clip)
-            rollout = (before.detach() - sampled).exp().clamp(max=algorithm.rollout_clip)
+            clip = algorithm.rollout_clip
+            rollout = torch.ones_like(own) if clip is None else (before.detach() - sampled).exp().clamp(max=clip)
             learned = each * apart + later * (own - own.detach())
             total = total + (importance * rollout * learned).sum() / num_distilled_tokens
         if s.policy_gradient_weight != 0.0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -288,6 +290,18 @@ def test_what_another_process_works_on_is_left_to_it(tmp_path: Path) -> None:
     assert len(_jobs(tmp_path, [task("one"), task("two")])[0]) == 12
 
 
+def test_what_a_killed_process_kept_is_removed_by_the_next(tmp_path: Path) -> None:
+    """A learner's first state is as large as a checkpoint."""
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    kept = [tmp_path / f"{dots}beginning-{platform.node()}-{gone.pid}{rest}" for dots, rest in ((".", ""), ("..", ".partial"))]
+    elsewhere = tmp_path / f".beginning-elsewhere-{gone.pid}"
+    for left in (*kept, elsewhere):
+        left.mkdir()
+    _jobs(tmp_path, [task("one")])
+    assert list(tmp_path.glob("*beginning-*")) == [elsewhere]
+
+
 def _jobs(folder: Path, tasks: Sequence[Task]) -> list[list[str]]:
     """The texts that each task was answered with."""
     learner = Learner([], ranks=Ranks(num=1, pairs_per_token=100.0))
@@ -296,5 +310,5 @@ def _jobs(folder: Path, tasks: Sequence[Task]) -> list[list[str]]:
         Job(task=one, strategy=StrategyName.sdpo, seed=0, folder=SearchFolder(folder / one.id), title=one.id) for one in tasks
     ]
     searches = Jobs(config(), jobs, stop_at_once=True)
-    searches.work(parts, Log(), folder / ".beginning", lambda job, search, ending: None)  # type: ignore[arg-type]
+    searches.work(parts, Log(), folder, lambda job, search, ending: None)  # type: ignore[arg-type]
     return [texts(job.folder.path) for job in jobs]

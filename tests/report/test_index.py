@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sdpo.report import answers
 from sdpo.report.index import RunIndex
@@ -168,3 +169,13 @@ def test_damage_is_said(folder: Path) -> None:
     assert "rollouts/step_000001.jsonl is cut off" in said
     assert "credit/step_000002.jsonl.gz is cut off" in said
     assert "no JSON objects, and are left out: 1" in said
+
+
+def test_a_config_may_hold_what_json_does_not_know(tmp_path: Path) -> None:
+    """The page of a run without a clip was empty: its first answer could not be written."""
+    run, _ = begun(tmp_path / "run")
+    config = yaml.safe_load(run.config.read_text())
+    config["learner"]["grad_clip"] = float("inf")
+    run.config.write_text(yaml.safe_dump(config))
+    told = json.loads(answers.as_json(answers.changes(whole(run.path), 0, has_more=False)))
+    assert told["config"]["learner"]["grad_clip"] == "inf"

@@ -91,6 +91,13 @@ def test_an_environment_without_answers_cannot_show_them(refusal: Refusal) -> No
     assert "set choice=demonstration_first" in error
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_the_run(refusal: Refusal, tmp_path: Path) -> None:
+    """It came as a traceback, after everything else had been checked."""
+    (tmp_path / "taken").write_text("")
+    error = refusal(f"runs_dir={tmp_path / 'taken' / 'runs'}", without="runs_dir")
+    assert f"{tmp_path / 'taken'} is no folder" in error
+
+
 ANSWERING = """
 from tests.tiny import Letters
 

@@ -94,7 +94,7 @@ RANGES = [
     ("checkpoint.keep_best", lambda x: CheckpointConfig(keep_best=x), -1, 0),
     ("learner.num_ranks", lambda x: LearnerConfig(num_ranks=x), 0, 1),
     ("learner.zero_stage", lambda x: LearnerConfig(zero_stage=x), 4, 3),
-    ("learner.zero_stage", lambda x: LearnerConfig(zero_stage=x), -1, 0),
+    ("learner.zero_stage", lambda x: LearnerConfig(zero_stage=x, dtype=Dtype.float32), -1, 0),
     ("learner.sequence_parallel", lambda x: LearnerConfig(sequence_parallel=x), 0, 1),
     ("learner.max_skipped_updates", lambda x: LearnerConfig(max_skipped_updates=x), 0, 1),
     ("learner.lora.rank", lambda x: LoraConfig(rank=x), -1, 0),
@@ -376,12 +376,12 @@ def test_other_losses_can_be_shared_out_token_by_token(algorithm):
 
 
 def test_stage_0_has_no_master_weights():
-    sentence = refusal(lambda: Config(algorithm=SDPOConfig(), learner=LearnerConfig(zero_stage=0)))
+    sentence = refusal(lambda: LearnerConfig(zero_stage=0))
     assert sentence.startswith("learner.zero_stage=0 needs learner.dtype=float32")
     assert "got dtype=bfloat16" in sentence
     assert "Set learner.zero_stage=1" in sentence
-    Config(algorithm=SDPOConfig(), learner=LearnerConfig(zero_stage=0, dtype=Dtype.float32))
-    Config(algorithm=SDPOConfig(), learner=LearnerConfig(zero_stage=1))
+    LearnerConfig(zero_stage=0, dtype=Dtype.float32)
+    LearnerConfig(zero_stage=1)
 
 
 def test_what_is_offloaded_has_been_split_off_first():
@@ -433,6 +433,24 @@ def test_lift_compares_two_halves_of_a_tasks_attempts():
     Config(algorithm=SDPOConfig(), evaluation=EvaluationConfig(num_attempts=1, lift=LiftSchedule.never))
     Config(algorithm=SDPOConfig(), evaluation=EvaluationConfig(num_attempts=1, num_tasks=0))
     Config(algorithm=GRPOConfig(), evaluation=lone)
+
+
+def test_the_lift_of_siblings_alone_needs_two_in_a_half():
+    sentence = refusal(lambda: Config(algorithm=DEMONSTRATIONS_ONLY, evaluation=EvaluationConfig(num_attempts=2)))
+    assert sentence.startswith("evaluation.lift needs evaluation.num_attempts of at least 3")
+    Config(algorithm=DEMONSTRATIONS_ONLY, evaluation=EvaluationConfig(num_attempts=3))
+
+
+def test_no_lift_is_measured_where_the_teacher_is_shown_the_answer():
+    """It was asked for without the answer, found no hint, and on_low_lift=refuse let everything pass."""
+    referring = HindsightConfig(choice=HintChoice.reference)
+    assert Config(algorithm=SDPOConfig(hindsight=referring)).hindsight_answered is None
+    refusal(lambda: Config(algorithm=SDPOConfig(hindsight=referring, on_low_lift=OnLowLift.refuse)))
+
+
+def test_groups_that_are_all_alike_are_not_distilled_by_their_uncertainty():
+    sentence = refusal(lambda: SDPOConfig(routing=Routing.by_group, question_weight=QuestionWeight.uncertainty))
+    assert "together nothing is distilled" in sentence
 
 
 def test_a_low_lift_can_only_be_refused_where_there_is_one():

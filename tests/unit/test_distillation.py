@@ -191,6 +191,20 @@ def test_rollout_weight_is_truncated_from_above_only_and_does_not_read_the_polic
     assert losses.tolist() == pytest.approx([0.1, 1.5, 2.0])
 
 
+def test_rows_that_were_not_sampled_by_the_policy_can_count_alike():
+    """A warm-up's KL counted a token less the further the policy had moved away from it, so least where it mattered most."""
+    student, sampled = doubles(-3.0, -1.0), doubles(-0.1, -2.0)
+    losses = distillation_loss(
+        scored(student, sampled, doubles(0.4, 0.4)),
+        student,
+        sampled,
+        torch.ones(2),
+        torch.arange(2),
+        SDPOConfig(rollout_clip=None),
+    )
+    assert losses.tolist() == pytest.approx([0.4, 0.4])
+
+
 def test_the_two_clamps_are_apart_and_their_weights_multiply():
     student, old = doubles(0.0), doubles(-math.log(10.0))
     sampled = old - math.log(10.0)

@@ -180,6 +180,11 @@ def test_a_teacher_that_hindsight_makes_worse_is_noticed(lift: float, se: float,
     assert [alarm.guard for alarm in found] == [Guard.lift] * fires
 
 
+def test_the_lift_of_a_single_task_is_no_evidence() -> None:
+    """It has no standard error, which the alarm took for one of 0."""
+    assert raised([], [held_out(0, 0.3, lift=-0.5)]) == []
+
+
 def test_grpo_is_not_asked_for_hints() -> None:
     of = config(algorithm=GRPOConfig())
     assert raised(rows(30, hindsight=lambda step: 0.0), of=of) == []
@@ -290,6 +295,15 @@ def test_a_frozen_teacher_does_not_move_on_gains_either() -> None:
     of = on_gain(guards=GuardsConfig(response=Response.freeze_teacher, responds_to=[Guard.no_hint], patience=1))
     looked = [held_out(0, 0.3), held_out(2, 0.5), held_out(4, 0.9)]
     assert refreshes(of, rows(6, hindsight=lambda step: float(step < 3)), looked) == [2]
+
+
+def test_gains_are_over_the_teacher_that_an_alarm_has_put_there() -> None:
+    """They were over the teacher before it: one that an alarm had made of a fallen policy stayed, however far that rose again."""
+    of = on_gain(
+        guards=GuardsConfig(response=Response.refresh_teacher, responds_to=[Guard.no_hint], patience=1, repeat_after=100)
+    )
+    looked = [held_out(0, 0.3), held_out(2, 0.6), held_out(4, 0.2), held_out(6, 0.55)]
+    assert refreshes(of, rows(6, hindsight=lambda step: float(step != 4)), looked) == [2, 4, 6]
 
 
 # The fold.

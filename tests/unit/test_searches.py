@@ -113,6 +113,13 @@ def test_a_file_holds_one_task(tmp_path: Path) -> None:
         (["task=a", "in_process=true", "learner.num_ranks=2"], "one engine and one rank"),
         (["task=a", "rollout.staleness=1"], "rollout.staleness must be 0"),
         (["task=a", "algorithm.hindsight.choice=demonstration_only"], "must show feedback"),
+        (["task=a", "algorithm.teacher.kind=on_gain"], "got on_gain. Set ema"),
+        (["task=a", "algorithm.teacher.kind=external", "algorithm.teacher.path=x"], "got external. Set ema"),
+        (["task=a", "algorithm=sc_sdpo"], "question_weight must be none"),
+        (
+            ["task=a", "learner.num_ranks=2", "learner.sequence_parallel=2", "algorithm.future_credit=1"],
+            "learner.sequence_parallel must be 1",
+        ),
         (["task=a", "context_tokens=100"], "context_tokens must be at least"),
         (["task=a", "strategy=sdpo_multi_turn", "context_tokens=2000"], "hindsight.max_prompt_tokens must be at least 2000"),
         (["task=a", "name=../up"], "plain folder name"),

@@ -17,9 +17,11 @@ from sdpo.terminal import Terminal
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
+    around = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield Terminal(Console(file=io.StringIO()), "a run", 1, quiet=True)
     assert before == {number: signal.getsignal(number) for number in before}
+    signal.signal(signal.SIGHUP, around)
 
 
 def ask(number: signal.Signals) -> None:
@@ -33,6 +35,16 @@ def test_the_first_wish_waits_for_the_step(number: signal.Signals, terminal: Ter
     with stopping(stop, terminal):
         ask(number)
     assert (stop.is_set, stop.signal_number) == (True, number)
+
+
+def test_nohup_means_it(terminal: Terminal) -> None:
+    """A run under nohup ended after the step in which the connection of its terminal broke."""
+    stop = StopRequest(can_wait=True)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stopping(stop, terminal):
+        ask(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+    assert not stop.is_set
 
 
 def test_a_machine_that_repeats_itself_does_not_cost_the_checkpoint(terminal: Terminal) -> None:

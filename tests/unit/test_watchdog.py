@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import sdpo
 from sdpo.logs import PROCESSES, ask_for_stacks, processes
 from sdpo.types import Completion, Finish, Prompt, SetAside
 from sdpo.watchdog import Progress, Watchdog, WatchedVerifier
@@ -118,3 +120,14 @@ def test_only_a_process_that_signed_in_gets_the_signal(tmp_path: Path) -> None:
     finally:
         stranger.send_signal(signal.SIGKILL)
         stranger.wait()
+
+
+def test_every_phase_of_the_loop_has_words() -> None:
+    """There were none for `record`: a stall there killed the thread that should have told of it."""
+    source = (Path(sdpo.__file__).parent / "train.py").read_text()
+    phases = re.findall(r'log\.phase\("(\w+)"\)', source)
+    assert "record" in phases
+    for phase in phases:
+        progress = Progress()
+        progress.begins(phase)
+        assert progress.in_words().startswith("while ")

@@ -10,16 +10,22 @@ from sdpo.envs.code.formats.rows import Row
 from sdpo.envs.code.trials import FunctionTests, ProgramTests, ProgramTrial, Tests, Trial
 
 CONTEST_PREAMBLE = """\
-import bisect, collections, functools, heapq, itertools, math, operator, random, re, string, sys
-from bisect import bisect_left, bisect_right
-from collections import Counter, OrderedDict, defaultdict, deque
-from functools import cache, lru_cache, reduce
-from heapq import heapify, heappop, heappush
-from itertools import accumulate, combinations, permutations, product
-from math import ceil, floor, gcd, inf, sqrt
-from typing import Any, Dict, List, Optional, Set, Tuple, Union
+from typing import *
+from operator import *
+from string import *
+from bisect import *
+from collections import *
+from copy import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from builtins import *
+import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys
+sys.setrecursionlimit(50_000)
 """
-"""What contest sites have imported already: answers to their questions often rely on it."""
+"""What contest sites have imported already, and how deep they let a function call itself: answers to their questions rely on it.
+A later line wins where two give the same name: ``pow`` is the built-in, ``Counter`` that of collections, ``copy`` the module."""
 
 _MAX_DEPTH = 20
 """What comes back from an answer may be nested no deeper (``driver.py``)."""
