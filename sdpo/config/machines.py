@@ -110,15 +110,15 @@ class LearnerConfig:
             raise ValueError(
                 "learner.offload=optimizer needs learner.zero_stage of 1, 2 or 3 (ZeRO moves the optimizer's shards); got 0."
             )
-        if self.zero_stage == 0 and self.dtype is Dtype.bfloat16:
-            raise ValueError(
-                "learner.zero_stage=0 needs learner.dtype=float32 (DeepSpeed keeps fp32 master weights of bf16 parameters from "
-                "stage 1 on; on one rank stage 1 splits nothing); got dtype=bfloat16. Set learner.zero_stage=1."
-            )
         if self.offload is Offload.all and self.zero_stage != 3:
             raise ValueError(
                 "learner.offload=all needs learner.zero_stage=3 (only there can parameters leave the GPU); got "
                 f"{self.zero_stage}. Set learner.zero_stage=3 or learner.offload=optimizer."
+            )
+        if self.zero_stage == 0 and self.dtype is Dtype.bfloat16:
+            raise ValueError(
+                "learner.zero_stage=0 needs learner.dtype=float32 (DeepSpeed keeps fp32 master weights of bf16 parameters from "
+                "stage 1 on; on one rank stage 1 splits nothing); got dtype=bfloat16. Set learner.zero_stage=1."
             )
         at_least("learner.sequence_parallel", self.sequence_parallel, 1, "a row needs a rank")
         if self.num_ranks % self.sequence_parallel:
