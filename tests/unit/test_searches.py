@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from sdpo.compose import discovery_config, solve_config
 from sdpo.config import HindsightConfig, StrategyName
 from sdpo.errors import MachineError, UserError
-from sdpo.run_folder import flat, plain
+from sdpo.run_folder import flat, plain, write_whole
 from sdpo.searches.claim import _MAY_DIFFER, claim, name_of
 from sdpo.searches.command import slug
 from sdpo.searches.following import Following
@@ -233,3 +234,12 @@ def test_searches_that_others_work_on_are_followed_by_what_their_folders_say(tmp
     assert following.sentence() == "1 of 3 searches over, 1 solved", "said anew only once there is news"
     jobs[0].finish(Search(jobs[0].task, HindsightConfig()), Ending.tokens)
     assert following.sentence() == "2 of 3 searches over, 1 solved; ETA 1 min 40 s"
+
+
+def test_several_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
+    """They shared a scratch file, and who came second found it gone."""
+    file = tmp_path / "hard_set.json"
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(lambda number: write_whole(file, f"{number}\n" * 1000), range(400)))
+    assert len(set(file.read_text().split())) == 1
+    assert list(tmp_path.iterdir()) == [file]
