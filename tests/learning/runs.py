@@ -16,7 +16,7 @@ from rich.console import Console
 from sdpo.asking import Answers, Questions
 from sdpo.compose import train_config
 from sdpo.config import Config
-from sdpo.generation import OnPolicy
+from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards
 from sdpo.learner.engine import DeepSpeedLearner, Place
 from sdpo.learner.loss import Scale
@@ -129,9 +129,9 @@ class Gym:
         return _curve(case, folder)
 
     def _rollouts(self, config: Config, tasks: TaskStream, verifier: Verifier, renderer: Renderer) -> Rollouts:
-        questions, answers = Questions(config, tasks, renderer), Answers(config, self._engine, verifier, renderer, None)
         if config.rollout.staleness == 0:
-            return OnPolicy(questions, answers)
+            return rollouts_of(config, tasks, self._engine, verifier, renderer)
+        questions, answers = Questions(config, tasks, renderer), Answers(config, self._engine, verifier, renderer, None)
         return Late(questions, answers, staleness=config.rollout.staleness, num_steps=config.num_steps)
 
     def _config(self, case: Case) -> Any:
