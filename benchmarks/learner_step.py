@@ -40,8 +40,8 @@ from torch.nn import functional
 from sdpo.batching import micro_batch
 from sdpo.batching import pack as packed_updates
 from sdpo.config import AlgorithmConfig, BatchConfig, Dtype, GRPOConfig, LearnerConfig, SDPOConfig, TeacherConfig, TeacherKind
-from sdpo.learner.engine import DeepSpeedLearner, Place
-from sdpo.learner.loss import Scale
+from sdpo.learner.engine import DeepSpeedLearner
+from sdpo.learner.orders import Place, Scale
 from sdpo.models import resolve
 from sdpo.types import MicroBatch, Pack, Ranks, Sample, Segment, Update
 

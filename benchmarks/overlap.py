@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 NUM_WARMUP = 3
 PHASES = ("generate", "hindsight", "learn", "sync")
 SETTINGS = (
-    "model.name=benchmark", "env=custom", f"env.name={ROOT / 'tests' / 'tiny.py'}:Letters", "batch.num_tasks=8",
+    "model.name=benchmark", "env=custom", f"env.name={ROOT / 'tests' / 'letters.py'}:Letters", "batch.num_tasks=8",
     "batch.group_size=8", "batch.micro_batch_tokens=2048", "sampling.max_prompt_tokens=100", "sampling.max_response_tokens=64",
     "algorithm.hindsight.max_prompt_tokens=300", "evaluation.num_tasks=0", "checkpoint.every=1000000", "learner.lr=0.0",
     "learner.num_threads=1", "rollout.num_verifiers=1", "rollout.kv_cache_gib=1", "cluster.object_store_gib=1",

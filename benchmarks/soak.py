@@ -198,7 +198,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     model = write_tiny_model(folder / "model")
     words = [
-        f"model.path={model}", "model.name=tiny", "env=custom", f"env.name={ROOT / 'tests' / 'tiny.py'}:Letters",
+        f"model.path={model}", "model.name=tiny", "env=custom", f"env.name={ROOT / 'tests' / 'letters.py'}:Letters",
         f"runs_dir={folder}", "name=soak", f"num_steps={options.steps}", "batch.num_tasks=4", "batch.group_size=4",
         "batch.micro_batch_tokens=600", "sampling.max_prompt_tokens=100", "sampling.max_response_tokens=8",
         "algorithm.hindsight.max_prompt_tokens=300", "algorithm.support.num_ids=20", "evaluation.num_tasks=0",

@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from sdpo.errors import NodeLost
+from sdpo.forkserver import owner as fork_servers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +108,10 @@ def start(
     num_threads: int = 1,
     max_concurrency: int = 1,
     seat: Seat | None = None,
+    kind: str,
 ) -> Any:
-    """A handle on ``actor_class(*arguments)`` in a process of its own, in ``seat`` if it has one; returns at once.
+    """A handle on ``actor_class(*arguments)`` in a process of its own, in ``seat`` if it has one; returns at once. ``kind`` says
+    which fork server has its imports behind it, where there is one.
 
     ``num_threads`` are its CPU threads; Ray, which would else give it one, does not count them as its resource: engine and
     learner take turns on the same cores. ``max_concurrency``: calls that may run at the same time, each in a thread.
@@ -123,7 +126,7 @@ def start(
             num_gpus=num_gpus,
             max_concurrency=max_concurrency,
             scheduling_strategy=strategy,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(num_threads)}},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(num_threads), **fork_servers.variables(kind)}},
         )
         .remote(*arguments)
     )

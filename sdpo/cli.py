@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.markup import escape
 
 from sdpo.errors import MachineError, Stopped, UserError
+from sdpo.forkserver.owner import fork_servers
 from sdpo.printable import printable
 
 USAGE = """\
@@ -60,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, *rest = words
     try:
-        return _run(command, rest)
+        with fork_servers() if _forks(command, rest) else nullcontext():
+            return _run(command, rest)
     except UserError as error:
         return _failed(str(error), 2)
     except MachineError as error:
@@ -78,6 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("stopped at once" + _STANDS.get(command, ""), 128 + stopped.signal_number)
     except KeyboardInterrupt:
         return _failed("stopped at once" + _STANDS.get(command, ""), 130)
+
+
+def _forks(command: str, rest: list[str]) -> bool:
+    """Whether the command will start actors on this machine, as far as its words say: imports begin before the config is read."""
+    elsewhere = ("-m", "--dry-run", "dry_run=true", "in_process=true", "cluster=", "cluster.address=", "cluster.allocation=")
+    return command in ("train", "evaluate", "solve", "discovery", "warmup") and not any(
+        word.startswith(elsewhere) for word in rest
+    )
 
 
 def _failed(sentence: str, code: int) -> int:

@@ -11,13 +11,14 @@ import yaml
 from rich.console import Console
 
 from sdpo import outcome
-from sdpo.cluster import connected, gpu_shares, taking_part
+from sdpo.cluster import beginning, connected, gpu_shares, taking_part
+from sdpo.cluster.local_node import LocalNode
 from sdpo.config import AllocationKind, Config, EvaluateConfig
 from sdpo.envs import registry
 from sdpo.foreground import chatter_into, stopping, user_screen
 from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
-from sdpo.learner.recording import Recording
+from sdpo.learner.orders import Recording
 from sdpo.look import look
 from sdpo.machines import Models, machines
 from sdpo.metrics import lift_in_words
@@ -57,6 +58,12 @@ def run_training(config: Config) -> int:
 def _drive(config: Config, folder: RunFolder, screen: Console) -> int:
     folder.check(config)
     refuse_missing(config.tracking)
+    with beginning(config.cluster) as node:
+        return _prepare_and_train(config, folder, screen, node)
+
+
+def _prepare_and_train(config: Config, folder: RunFolder, screen: Console, node: LocalNode | None) -> int:
+    """Ray starts meanwhile."""
     ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False))
     folder.claim(config)
     done = checkpoint.checkpoints(folder.checkpoints)
@@ -69,7 +76,7 @@ def _drive(config: Config, folder: RunFolder, screen: Console) -> int:
         outcome.show(screen, folder)
         return 0
     with chatter_into(folder.logs / "driver.log", screen):
-        stopped_by = _train(config, folder, ready, screen)
+        stopped_by = _train(config, folder, ready, screen, node)
     outcome.show(screen, folder)
     if outcome.ended_by_alarm(screen, folder, config):
         return 0
@@ -96,7 +103,7 @@ def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:
     )
 
 
-def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> int | None:
+def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, node: LocalNode | None) -> int | None:
     """Returns the signal that ended the run early, if one did."""
     terminal = Terminal(screen, f"sdpo · {config.name}", config.num_steps, plan=plan_of(config), quiet=config.tracking.quiet)
     stop, progress = StopRequest(), Progress()
@@ -104,7 +111,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console) -> 
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
     also = (signal.SIGUSR1,) if config.cluster.allocation is AllocationKind.slurm else ()  # elsewhere it asks for stacks
     models = Models(policy=ready.model_path, teacher=ready.teacher_path, max_tokens=config.max_model_tokens)
-    with stopping(stop, terminal, *also), connected(config.cluster, folder.path), terminal, watchdog:
+    with stopping(stop, terminal, *also), connected(config.cluster, folder.path, node), terminal, watchdog:
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
         with machines(
             config,

@@ -20,8 +20,7 @@ from sdpo.config import (
     SandboxConfig,
 )
 from sdpo.learner.group import LearnerGroup
-from sdpo.learner.loss import Scale
-from sdpo.learner.recording import Recording
+from sdpo.learner.orders import Recording, Scale
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 

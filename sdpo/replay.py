@@ -15,8 +15,8 @@ from sdpo.compose import saved_config
 from sdpo.config import Config, Offload, ReplayConfig
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint, update_file
-from sdpo.learner.engine import DeepSpeedLearner, Place
-from sdpo.learner.loss import Scale
+from sdpo.learner.engine import DeepSpeedLearner
+from sdpo.learner.orders import Place, Scale
 from sdpo.learner.tally import SUMS
 from sdpo.models import resolve
 from sdpo.run_folder import RunFolder

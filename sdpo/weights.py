@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,8 @@ class PackedWeights:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Views on the buffer; read-only where the buffer is."""
+        import torch
+
         for entry in self.entries:
             raw = torch.from_numpy(self.buffer[entry.offset : entry.offset + entry.num_bytes])
             yield entry.name, raw.view(getattr(torch, entry.dtype)).view(entry.shape)
@@ -84,6 +88,8 @@ _ALIGNMENT = 64
 
 def packed(parameters: Mapping[str, Tensor]) -> PackedWeights:
     """A copy of ``parameters`` in one bucket; tensors may be on any device."""
+    import torch
+
     entries: list[Entry] = []
     offset = 0
     for name, tensor in parameters.items():

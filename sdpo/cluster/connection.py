@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,71 +17,70 @@ from ray._private import auto_init_hook
 from sdpo.actors import is_alive, node_title
 from sdpo.cluster import authentication
 from sdpo.cluster.allocation import of_slurm
-from sdpo.cluster.machine import object_store_bytes, temporary_folder
+from sdpo.cluster.local_node import LocalNode
+from sdpo.cluster.machine import temporary_folder
 from sdpo.cluster.part import meeting_of, spec_of
 from sdpo.cluster.ray_node import started
 from sdpo.cluster.sharing import refuse_unshared
 from sdpo.config import AllocationKind, ClusterConfig
 from sdpo.errors import MachineError, UserError
 
-NUM_STARTS = 3
-"""Ray gives its own processes 30 s to start, whatever the machine is busy with; so it is tried again."""
+
+@contextmanager
+def beginning(config: ClusterConfig) -> Iterator[LocalNode | None]:
+    """For ``connected``: this machine's own Ray, which starts while the block does something else. None: Ray is elsewhere."""
+    if config.address is not None or config.allocation is not AllocationKind.none:
+        yield None
+        return
+    node = LocalNode(config)
+    try:
+        yield node
+    finally:
+        ray.shutdown()
+        node.stop()
 
 
 @contextmanager
-def connected(config: ClusterConfig, folder: Path | None = None) -> Iterator[None]:
+def connected(config: ClusterConfig, folder: Path | None = None, node: LocalNode | None = None) -> Iterator[None]:
     """Ray for the length of the block, on ``cluster.nodes`` machines; what was started here ends with it. ``folder`` is the
-    run's, which all machines must see, with its ``logs``; without one, a run has one machine."""
+    run's, which all machines must see, with its ``logs``; without one, a run has one machine. ``node``: this machine's own Ray,
+    which is starting already."""
     auto_init_hook.enable_auto_connect = False  # a thread that asks something after the end must not start another Ray
-    with _up(config, folder):
+    with _up(config, folder, node):
         if folder is not None:
             refuse_unshared(folder)
         yield
 
 
 @contextmanager
-def _up(config: ClusterConfig, folder: Path | None) -> Iterator[None]:
+def _up(config: ClusterConfig, folder: Path | None, node: LocalNode | None) -> Iterator[None]:
     try:
         if config.allocation is AllocationKind.slurm:
             with _on_allocation(config, folder):
                 yield
-        else:
-            _join_or_start(config)
+        elif config.address is not None:
+            _join(config, config.address)
+            _wait_for_number(config)
             yield
+        else:
+            with nullcontext(node) if node is not None else beginning(config) as own:
+                assert own is not None
+                _join(config, own)
+                yield
     finally:
         ray.shutdown()
 
 
-def _join_or_start(config: ClusterConfig) -> None:
-    for trial in range(1, NUM_STARTS + 1):
-        try:
-            _connect(config)
-            break
-        except Exception as error:
-            ray.shutdown()
-            if trial < NUM_STARTS and config.address is None and "timed out" in str(error):
-                continue
-            raise UserError(
-                f"Ray must start here or be reachable at cluster.address={config.address!r}; it was not: {error}. Check the "
-                "address, or leave cluster.address=null to start Ray on this machine. A cluster that asks for a token needs "
-                "RAY_AUTH_MODE=token here, and the token (docs/cluster.md)."
-            ) from error
-    if config.address is not None:
-        _wait_for_number(config)
-
-
-def _connect(config: ClusterConfig) -> None:
-    if config.address is not None:
-        _init(address=config.address)
-        return
-    _init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=config.cpus_per_node,
-        num_gpus=config.gpus_per_node,
-        object_store_memory=object_store_bytes(config.object_store_gib),
-        _system_config={"worker_niceness": 0},
-    )
+def _join(config: ClusterConfig, there: str | LocalNode) -> None:
+    """Connect to a cluster at an address, or to this machine's node as soon as it is up."""
+    try:
+        _init(address=there if isinstance(there, str) else there.address())
+    except Exception as error:
+        raise UserError(
+            f"Ray must start here or be reachable at cluster.address={config.address!r}; it was not: {error}. Check the "
+            "address, or leave cluster.address=null to start Ray on this machine. A cluster that asks for a token needs "
+            "RAY_AUTH_MODE=token here, and the token (docs/cluster.md)."
+        ) from error
 
 
 def _init(**words: Any) -> None:

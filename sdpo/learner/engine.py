@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -21,29 +20,17 @@ from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig
 from sdpo.learner import model as models
 from sdpo.learner import shard_files
 from sdpo.learner.forward import response_hidden, tokens_here
-from sdpo.learner.loss import Anchors, Scale, micro_batch_loss
+from sdpo.learner.loss import Anchors, micro_batch_loss
 from sdpo.learner.make_teacher import frozen, make_teacher
+from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
 from sdpo.learner.policy import Head, Policy
-from sdpo.learner.recording import Recorder, Recording
+from sdpo.learner.recording import Recorder
 from sdpo.learner.stopwatch import Stopwatch, held_bytes
 from sdpo.learner.tally import SUMS, Tally, joined, metrics
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.packing import pack_rows
 from sdpo.types import MicroBatch, Pack, TokenCredit, Update
-
-START_TIMEOUT_S = 600.0
-"""Longest that a rank may take to load its model and meet the others, or ``learner.timeout_s`` where that is longer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a rank stands among the others."""
-
-    rank: int
-    num_ranks: int
-    rendezvous: str
-    """``tcp://host:port`` or ``file:///path`` that all ranks reach."""
 
 
 class DeepSpeedLearner:

@@ -12,19 +12,17 @@ from transformers import AutoConfig, PretrainedConfig
 from sdpo.actors import Seats, start, talk_over_the_clusters_network
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
 from sdpo.errors import LearnerLost, MachineError
-from sdpo.learner import checkpoint, policy_folder, update_file
+from sdpo.learner import checkpoint
 from sdpo.learner.answers import answers, dead
 from sdpo.learner.checkpoint import Counters
-from sdpo.learner.engine import START_TIMEOUT_S, DeepSpeedLearner, Place
-from sdpo.learner.loss import Scale
-from sdpo.learner.recording import Recording, joined_credit
+from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
 from sdpo.logs import redirect_output
 from sdpo.types import Metrics, Ranks, TokenCredit, Update
 from sdpo.weights import Shipment, shipped
 
 
 class LearnerActor:
-    """A DeepSpeedLearner in a process of its own."""
+    """A DeepSpeedLearner in a process of its own, which alone imports DeepSpeed."""
 
     def __init__(self, log: Path, model_path: str) -> None:
         redirect_output(log)
@@ -49,6 +47,8 @@ class LearnerActor:
         place: Place,
         recording: Recording | None,
     ) -> None:
+        from sdpo.learner.engine import DeepSpeedLearner
+
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place, recording)
 
     def weights(self, *, of_teacher: bool, bucket_bytes: int) -> Shipment:
@@ -83,6 +83,8 @@ class LearnerActor:
 
     def write_policy(self, folder: Path) -> None:
         """The plain model in a new ``folder``, from rank 0."""
+        from sdpo.learner import policy_folder
+
         parameters = dict(self._learner.parameters(wanted=self._is_first))
         if self._is_first:
             policy_folder.write(folder, parameters, self._model_path)
@@ -142,7 +144,7 @@ class LearnerGroup:
         self._seats.wait_for_room()
         threads = self._config.num_threads or self._seats.num_threads
         self._actors = [
-            start(LearnerActor, log, self._model_path, num_gpus=self._num_gpus, num_threads=threads, seat=seat)
+            start(LearnerActor, log, self._model_path, num_gpus=self._num_gpus, num_threads=threads, seat=seat, kind="learner")
             for log, seat in zip(self._logs, self._seats.seats, strict=True)
         ]
         address = self._answers([self._actors[0].free_address.remote()], at_least_s=START_TIMEOUT_S)[0]
@@ -217,6 +219,8 @@ class LearnerGroup:
         return [(rank // self._config.sequence_parallel, actor) for rank, actor in enumerate(self._actors)]
 
     def _keep_skipped(self, update: Update) -> None:
+        from sdpo.learner import update_file
+
         self._num_skipped += 1
         path = self._skipped / f"step_{self.step + 1:06d}-update_{update.index}.pt"
         update_file.save(path, update, step=self.step)
@@ -228,6 +232,8 @@ class LearnerGroup:
             )
 
     def credit(self) -> tuple[TokenCredit, ...]:
+        from sdpo.learner.recording import joined_credit
+
         if self._recording is None or self._recording.share == 0.0:
             return ()
         of_ranks: list[list[TokenCredit]] = self._answers([actor.credit.remote() for actor in self._actors])

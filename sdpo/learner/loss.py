@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdpo.config import AlgorithmConfig, RatioLevel, SDPOConfig
+from sdpo.learner.orders import Scale
 from sdpo.learner.recording import Recorder
 from sdpo.learner.tally import Tally, joined
 from sdpo.objectives.comparison import Comparison
@@ -21,14 +22,6 @@ from sdpo.types import MicroBatch, Update
 
 LARGEST_LOG_RATIO = 20.0
 """As the mismatch counts it: a token that the engine gave no chance shall show in the metric, not make it infinite."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """What the learner knows and a micro-batch does not."""
-
-    temperature: float
-    max_response_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,33 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
+from sdpo.learner.orders import Recording
 from sdpo.learner.stopwatch import Stopwatch
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.objectives.scores import TokenScores
 from sdpo.objectives.top_tokens import top_tokens
 from sdpo.types import MicroBatch, TokenCredit, TopTokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
-    """How much is kept."""
-
-    share: float
-    """Of the attempts that are distilled."""
-    num_top: int
-    """Most probable tokens kept at a position."""
-
-    def draws(self, step: int, row_key: tuple[int, int]) -> bool:
-        """Whether an attempt is kept: a pure function of the step and of where the attempt stands in it, so that a repeated step
-        keeps the same ones, and so do two runs that are compared."""
-        digest = blake2b(f"{step}/{row_key[0]}/{row_key[1]}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest) < self.share * 2**64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,19 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sdpo.config import RolloutConfig
+from sdpo.rollout.importing import import_vllm
 from sdpo.types import TURN_BREAK, Completion, Finish, Prompt, Sampling
 from sdpo.weights import Checksum, PackedWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from vllm.outputs import RequestOutput
-
-_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the actor is the process; a second one only adds a hop
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the learner wants the same cores while the engine rests
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
 
 CPU_BLOCK_TOKENS = 32
 """Of the KV cache, the least that vLLM's CPU attention takes. Only whole blocks are shared between siblings, and with its default
@@ -64,8 +58,8 @@ class VllmEngine:
     ) -> None:
         """``max_model_tokens``: the longest prompt and response together. ``may_rest``: keep the memory in a form that can be
         given back."""
-        os.environ.update(_ENVIRONMENT)
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
+        import_vllm(compiles=not config.enforce_eager)
         import torch
         from transformers import AutoTokenizer
         from vllm import LLM

@@ -87,7 +87,7 @@ class EngineFleet:
         self._waits_for_weights, self._is_colocated = config.staleness == 0, is_colocated
         self._loading: Future[None] | None = None
         seats = seats or actors.Seats.anywhere(config.num_engines)
-        start = partial(actors.start, num_gpus=num_gpus, num_threads=seats.num_threads, max_concurrency=NUM_CALLS)
+        start = partial(actors.start, num_gpus=num_gpus, num_threads=seats.num_threads, max_concurrency=NUM_CALLS, kind="engine")
 
         def spawn(log: Path, seat: actors.Seat | None) -> object:
             return start(EngineActor, log, model_path, max_model_tokens, config, seed, is_colocated, seat=seat)

@@ -177,7 +177,7 @@ class VerifierPool:
                 yield answers.popleft()
 
     def _start(self) -> _Worker:
-        actor = start(VerifierActor, self._log, self._env, self._sandbox)
+        actor = start(VerifierActor, self._log, self._env, self._sandbox, kind="verifier")
         return _Worker(actor=actor, starting=actor.process.remote())
 
     def _least_busy(self) -> _Worker:

@@ -12,8 +12,8 @@ from sdpo.cluster import connected
 from sdpo.config import SandboxIsolation, SearchConfig
 from sdpo.envs import sandbox
 from sdpo.envs.base import Environment
-from sdpo.learner.engine import DeepSpeedLearner, Place
-from sdpo.learner.loss import Scale
+from sdpo.learner.engine import DeepSpeedLearner
+from sdpo.learner.orders import Place, Scale
 from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
 from sdpo.machines import Models, machines
 from sdpo.preflight import check_support, make_environment, model_and_renderer, refuse_silence

@@ -18,7 +18,7 @@ from sdpo.cluster import connected
 from sdpo.config import ClusterConfig
 from tests.tiny import write_tiny_model
 
-LETTERS = f"{Path(__file__).parent.parent / 'tiny.py'}:Letters"
+LETTERS = f"{Path(__file__).parent.parent / 'letters.py'}:Letters"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sdpo.types import TURN_BREAK
 from tests.integration.conftest import Trainer
 
 pytestmark = pytest.mark.integration
-ASKING = f"{Path(__file__).parent.parent / 'tiny.py'}:Asking"
+ASKING = f"{Path(__file__).parent.parent / 'letters.py'}:Asking"
 
 
 def test_a_run_of_two_turns_hears_the_environment_and_learns_from_the_policys_tokens(trainer: Trainer) -> None:

@@ -12,7 +12,7 @@ from tests.integration.conftest import Trainer
 from tests.integration.test_training import wait_for
 
 pytestmark = pytest.mark.integration
-THOUGHTFUL = f"{Path(__file__).parent.parent / 'tiny.py'}:Thoughtful"
+THOUGHTFUL = f"{Path(__file__).parent.parent / 'letters.py'}:Thoughtful"
 
 
 def test_a_run_that_generates_ahead_learns_from_weights_one_step_old(trainer: Trainer) -> None:

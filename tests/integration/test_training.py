@@ -14,7 +14,7 @@ from tests.integration.conftest import Trainer, comparable
 from tests.tiny import write_tiny_model
 
 pytestmark = pytest.mark.integration
-TINY = Path(__file__).parent.parent / "tiny.py"
+TINY = Path(__file__).parent.parent / "letters.py"
 
 
 def wait_for(file: Path, process: subprocess.Popen[str], timeout_s: float = 200.0) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.conftest import Trainer, comparable
 
 pytestmark = pytest.mark.integration
-THOUGHTFUL = f"{Path(__file__).parent.parent / 'tiny.py'}:Thoughtful"
+THOUGHTFUL = f"{Path(__file__).parent.parent / 'letters.py'}:Thoughtful"
 
 
 def num_lines(file: Path) -> int:

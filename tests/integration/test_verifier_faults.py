@@ -15,13 +15,13 @@ from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig
 from sdpo.errors import MachineError, UserError
 from sdpo.rollout.verify import VerifierPool
 from sdpo.types import Attempt, Completion, Finish, Prompt, SetAside
-from tests.tiny import Letters
+from tests.letters import Letters
 
 pytestmark = pytest.mark.integration
 TASKS = Letters().tasks("train", 0)
 ENVIRONMENT = """
 import os, signal, time
-from tests.tiny import Letters
+from tests.letters import Letters
 
 class Mortal(Letters):
     def verify(self, task, completion):

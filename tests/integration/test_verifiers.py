@@ -12,10 +12,10 @@ import pytest
 from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig
 from sdpo.rollout.verify import VerifierPool
 from sdpo.types import Attempt, Completion, Finish, Prompt, SetAside
-from tests.tiny import Letters
+from tests.letters import Letters
 
 pytestmark = pytest.mark.integration
-TINY = Path(__file__).parent.parent / "tiny.py"
+TINY = Path(__file__).parent.parent / "letters.py"
 TASKS = Letters().tasks("train", 0)
 
 

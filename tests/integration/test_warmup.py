@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.integration.conftest import Trainer
 
 pytestmark = pytest.mark.integration
-SUMS = f"{Path(__file__).parent.parent / 'tiny.py'}:Sums"
+SUMS = f"{Path(__file__).parent.parent / 'letters.py'}:Sums"
 
 
 def words(trainer: Trainer, *more: str) -> list[str]:

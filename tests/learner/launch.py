@@ -19,7 +19,7 @@ from unittest import mock
 
 import torch
 
-from sdpo.learner.engine import Place
+from sdpo.learner.orders import Place
 
 ROOT = Path(__file__).parent.parent.parent
 T = TypeVar("T")

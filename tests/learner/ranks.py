@@ -23,8 +23,7 @@ from sdpo.learner import model as models
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.forward import response_hidden
-from sdpo.learner.loss import Scale
-from sdpo.learner.recording import Recording
+from sdpo.learner.orders import Recording, Scale
 from sdpo.learner.tally import SUMS
 from sdpo.packing import pack_rows
 from sdpo.replay import run_replay

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sdpo.config import SDPOConfig, SupportConfig, TeacherConfig, TeacherKind
-from sdpo.learner.recording import Recording, joined_credit
+from sdpo.learner.orders import Recording
+from sdpo.learner.recording import joined_credit
 from sdpo.types import Sample, TokenCredit
 from tests.learner import reference
 from tests.learner.launch import launch

@@ -36,7 +36,7 @@ from sdpo.errors import MachineError
 from sdpo.export import run_export
 from sdpo.learner import update_file
 from sdpo.learner.group import LearnerGroup
-from sdpo.learner.loss import Scale
+from sdpo.learner.orders import Scale
 from sdpo.run_folder import RunFolder, plain
 from sdpo.types import Update
 from sdpo.weights import Shipment

@@ -18,8 +18,8 @@ from sdpo.compose import train_config
 from sdpo.config import Config
 from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards
-from sdpo.learner.engine import DeepSpeedLearner, Place
-from sdpo.learner.loss import Scale
+from sdpo.learner.engine import DeepSpeedLearner
+from sdpo.learner.orders import Place, Scale
 from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
 from sdpo.preflight import check_training
 from sdpo.protocols import Renderer, Rollouts, Verifier

@@ -11,7 +11,7 @@ import pytest
 from sdpo.cli import main
 from tests.tiny import write_tiny_model
 
-LETTERS = f"{Path(__file__).parent.parent / 'tiny.py'}:Letters"
+LETTERS = f"{Path(__file__).parent.parent / 'letters.py'}:Letters"
 Refusal = Callable[..., str]
 
 
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_run(refusal: Refusal
 
 
 ANSWERING = """
-from tests.tiny import Letters
+from tests.letters import Letters
 
 class Answering(Letters):
     def reference(self, task):

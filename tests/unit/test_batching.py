@@ -27,7 +27,8 @@ from sdpo.config import (
     SDPOConfig,
     SupportConfig,
 )
-from sdpo.learner.loss import Anchors, Scale, micro_batch_loss
+from sdpo.learner.loss import Anchors, micro_batch_loss
+from sdpo.learner.orders import Scale
 from sdpo.learner.tally import SUMS
 from sdpo.objectives.divergence import divergence
 from sdpo.objectives.logits import Logits

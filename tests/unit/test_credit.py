@@ -12,7 +12,8 @@ import torch
 from sdpo import credit
 from sdpo.config import TrackingConfig
 from sdpo.hindsight import CLOSING, HindsightText, hindsight_text, places
-from sdpo.learner.recording import Recording, joined_credit
+from sdpo.learner.orders import Recording
+from sdpo.learner.recording import joined_credit
 from sdpo.rendering import ELISION
 from sdpo.run_folder import RunFolder
 from sdpo.tracking import Tracker

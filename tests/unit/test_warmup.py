@@ -37,10 +37,11 @@ from sdpo.warmup.pairs import Pair, Pairs, counts, make_pairs
 from sdpo.warmup.preparation import prepare
 from sdpo.warmup.schedule import shares, updates
 from sdpo.warmup.writing import Writer, writer
+from tests.letters import Letters, Sums
 from tests.loop.fakes import FakeReport
-from tests.tiny import Letters, Sums, write_tiny_model
+from tests.tiny import write_tiny_model
 
-TINY = Path(__file__).parent.parent / "tiny.py"
+TINY = Path(__file__).parent.parent / "letters.py"
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=12)
 TASKS = tuple(Sums().tasks("train", 0)[:6])
 

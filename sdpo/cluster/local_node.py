@@ -1,0 +1,85 @@
+"""Ray on this machine for one command: the two processes that it needs and their agents, no dashboard, no monitors.
+
+``ray.init`` alone also starts a dashboard, a log monitor and an autoscaler's monitor, which take four seconds of a core and
+serve nobody here. Ray's ``Node`` is private; the lock file pins its version (2.60).
+
+The node is started by a thread while the command checks its tasks. The thread lives as long as the node does: its processes are
+told to end with the thread that started them.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+from sdpo.cluster.machine import object_store_bytes
+from sdpo.config import ClusterConfig
+from sdpo.forkserver import worker_setup
+
+NUM_STARTS = 3
+"""Ray gives its own processes 30 s to start, whatever the machine is busy with; so it is tried again."""
+_SETTINGS = {
+    "worker_niceness": 0,
+    "enable_worker_prestart": False,  # of workers for tasks, of which there are none
+    "prestart_worker_first_driver": False,
+}
+
+
+class _Node(Node):  # type: ignore[misc]
+    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
+        """Nobody looks at a dashboard here."""
+
+    def start_log_monitor(self) -> None:
+        """Every actor writes a log of its own."""
+
+
+class LocalNode:
+    """A Ray node that begins to start on construction."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        """Raises UserError where the machine has no room for the object store."""
+        self._params = RayParams(
+            num_cpus=config.cpus_per_node,
+            num_gpus=config.gpus_per_node,
+            object_store_memory=object_store_bytes(config.object_store_gib),
+            include_dashboard=False,
+            include_log_monitor=False,
+            no_monitor=True,
+            setup_worker_path=str(Path(worker_setup.__file__)),
+            _system_config=dict(_SETTINGS),
+        )
+        self._node: _Node | None = None
+        self._failure: Exception | None = None
+        self._is_up, self._is_over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray node", daemon=True)
+        self._thread.start()
+
+    def address(self) -> str:
+        """``host:port``, once the node is up. Raises what Ray raised where it does not come up."""
+        self._is_up.wait()
+        if self._failure is not None:
+            raise self._failure
+        assert self._node is not None
+        return str(self._node.address)
+
+    def stop(self) -> None:
+        """End all its processes; of one that is starting, once it is up."""
+        self._is_over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for trial in range(1, NUM_STARTS + 1):
+            try:
+                self._node = _Node(self._params, head=True, shutdown_at_exit=False, spawn_reaper=True)
+                break
+            except Exception as error:  # noqa: BLE001 - whoever asks for the address hears of it
+                if trial == NUM_STARTS or "timed out" not in str(error) or self._is_over.is_set():
+                    self._failure = error
+                    break
+        self._is_up.set()
+        if self._node is not None:
+            self._is_over.wait()
+            self._node.kill_all_processes(check_alive=False, allow_graceful=False)

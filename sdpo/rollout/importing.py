@@ -1,0 +1,56 @@
+"""``import_vllm``: what an engine's process imports of vLLM, and no more.
+
+vLLM 0.30 imports 4,800 modules. A third of the time goes into TorchInductor, which has nothing to compile on a CPU with
+``rollout.enforce_eager``: the model stays as it is, and vLLM's small decorated functions are not worth a C++ compiler's seconds.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+from types import ModuleType
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the actor is the process; a second one only adds a hop
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the learner wants the same cores while the engine rests
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+_PATCHES = "vllm.env_override"
+"""vLLM's module that mends TorchInductor, and imports all of it for that."""
+_LATER = (
+    "vllm.model_executor.model_loader.default_loader",
+    "vllm.model_executor.models.llama",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.v1.worker.cpu_model_runner",
+)
+"""What vLLM imports once an engine is made on a CPU."""
+
+
+def import_vllm(*, compiles: bool) -> None:
+    """Import vLLM. On a CPU, unless it ``compiles``, torch.compile leaves what is decorated with it as it is from now on in this
+    process, and TorchInductor is not imported."""
+    os.environ.update(ENVIRONMENT)
+    import torch
+
+    if torch.cuda.is_available():
+        importlib.import_module("vllm")
+        return
+    was_collecting = gc.isenabled()
+    gc.disable()  # it finds nothing while modules are imported, and takes a fifth of the time
+    try:
+        if compiles:
+            if "vllm" in sys.modules and not hasattr(sys.modules[_PATCHES], "torch"):
+                del sys.modules[_PATCHES]  # left out when vLLM was imported
+                importlib.import_module(_PATCHES)
+        else:
+            os.environ["TORCHDYNAMO_DISABLE"] = "1"
+            sys.modules.setdefault(_PATCHES, ModuleType(_PATCHES))
+        for module in ("vllm.entrypoints.llm", *_LATER):
+            importlib.import_module(module)
+    finally:
+        if was_collecting:
+            gc.enable()
