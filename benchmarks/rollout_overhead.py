@@ -44,7 +44,7 @@ from sdpo.conversation import attempts
 from sdpo.grouping import asked
 from sdpo.logs import redirect_output, tail
 from sdpo.models import resolve
-from sdpo.preflight import check_environment, model_and_renderer
+from sdpo.preflight.checks import check_environment, model_and_renderer
 from sdpo.rollout.engine import CPU_BLOCK_TOKENS
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool

@@ -60,7 +60,7 @@ from rich.table import Table
 from sdpo.compose import train_config
 from sdpo.config import Config, Divergence, Dtype, SDPOConfig, SupportKind
 from sdpo.models import resolve
-from sdpo.preflight import check_environment, make_environment, model_and_renderer
+from sdpo.preflight.checks import check_environment, make_environment, model_and_renderer
 from sdpo.task_stream import TaskStream
 from sdpo.types import Task
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sdpo.config import AlgorithmConfig, BatchConfig, Normalisation, SDPOConfig
 from sdpo.packing import measure, pack_rows
 from sdpo.types import MicroBatch, Ranks, Sample, Update
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def pack(samples: Sequence[Sample], batch: BatchConfig, ranks: Ranks, algorithm: AlgorithmConfig) -> tuple[Update, ...]:
@@ -32,6 +34,8 @@ def pack(samples: Sequence[Sample], batch: BatchConfig, ranks: Ranks, algorithm:
 
 def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
     """Rows of one forward pass. ``share=False`` computes also what they have in common row by row."""
+    import torch  # here, so that a run's first prompts do not wait for it
+
     teachers = [sample for sample in samples if sample.is_distilled]
     return MicroBatch(
         student=pack_rows(
@@ -222,4 +226,6 @@ def _weights(sample: Sample, of_row: float) -> list[float]:
 
 
 def _joined(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+    import torch
+
     return torch.tensor([value for row in rows for value in row], dtype=dtype)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,7 +25,15 @@ from sdpo.look import look
 from sdpo.machines import Models, machines
 from sdpo.metrics import lift_in_words
 from sdpo.models import is_fetched
-from sdpo.preflight import HELDOUT_SEED, Ready, check_environment, check_training, make_environment, model_and_renderer, tasks_of
+from sdpo.preflight.checks import (
+    HELDOUT_SEED,
+    Ready,
+    check_environment,
+    check_training,
+    make_environment,
+    model_and_renderer,
+    tasks_of,
+)
 from sdpo.printable import printable
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
@@ -111,8 +121,10 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
     also = (signal.SIGUSR1,) if config.cluster.allocation is AllocationKind.slurm else ()  # elsewhere it asks for stacks
     models = Models(policy=ready.model_path, teacher=ready.teacher_path, max_tokens=config.max_model_tokens)
-    with stopping(stop, terminal, *also), connected(config.cluster, folder.path, node), terminal, watchdog:
+    aside = ThreadPoolExecutor(1, thread_name_prefix="imports")
+    with stopping(stop, terminal, *also), connected(config.cluster, folder.path, node), terminal, watchdog, aside:
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
+        rendering = aside.submit(ready.make_renderer)
         with machines(
             config,
             models,
@@ -123,6 +135,8 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
             checkpoints=config.checkpoint,
             recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
         ) as parts:
+            rendering.result()
+            aside.submit(importlib.import_module, "torch")  # for the first batch, while its attempts are sampled
             stop.can_wait = True
             TrainingRun(
                 config=config,

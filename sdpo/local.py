@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from sdpo.config import AlgorithmConfig, SDPOConfig
 from sdpo.envs.base import Environment
 from sdpo.errors import MachineError
@@ -69,7 +67,7 @@ class LocalLearner:
         """``algorithm`` is what ``learner`` was made for."""
         self._learner = learner
         self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
-        self.ranks = Ranks(num=1, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
+        self.ranks = Ranks(num=1, pairs_per_token=pairs_per_token(model_path))
         self._max_skipped, self._num_skipped = max_skipped_updates, 0
 
     @property

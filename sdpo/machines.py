@@ -93,6 +93,7 @@ def machines(
         seats=seats.engines,
     )
     try:
+        verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
         learner = LearnerGroup(
             models.policy,
             teacher_path=models.teacher,
@@ -110,7 +111,6 @@ def machines(
             recording=recording,
             seats=seats.ranks,
         )
-        verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
         learner.wait_until_ready()
         engine.wait_until_ready()
         verifier.wait_until_ready()

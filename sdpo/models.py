@@ -70,6 +70,19 @@ def is_fetched(path: str) -> bool:
     return not path.startswith(PREFIX) or name not in PACKAGED or (cache_folder() / "models" / name).exists()
 
 
+def hidden_size(path: str) -> int:
+    """The model's width. Of a plain config.json without importing transformers, which takes seconds."""
+    file = Path(path) / "config.json"
+    if file.is_file():
+        settings = json.loads(file.read_text())
+        found = settings.get("text_config", settings).get("hidden_size")
+        if isinstance(found, int):
+            return found
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(path).get_text_config().hidden_size)
+
+
 def _looks_like_a_folder(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
 

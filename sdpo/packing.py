@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdpo.types import Pack, Segment
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_SHARED = 8
 """Shorter beginnings are not worth a segment of their own."""
@@ -25,6 +25,8 @@ def pack_rows(rows: Sequence[Sequence[int]], predicts: Sequence[Sequence[int]], 
 
     ``share=False`` stores every row whole.
     """
+    import torch
+
     tree = _grown(rows, share=share)
     ids = [torch.tensor(tree.rows[node.row][node.start : node.end], dtype=torch.int64) for node in tree.nodes]
     positions = [torch.arange(node.start, node.end) for node in tree.nodes]
@@ -66,6 +68,8 @@ def num_attended_pairs(segments: Sequence[Segment]) -> int:
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
+    import torch
+
     return torch.cat(list(parts)) if parts else torch.zeros(0, dtype=torch.int64)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from sdpo.errors import UserError
 from sdpo.hindsight import HindsightText, hindsight_text, question_after
 from sdpo.types import Hint, Message, Role, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ELISION = "\n[…]\n"
 _MARK = "the-policy-spoke-here"

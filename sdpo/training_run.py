@@ -18,7 +18,7 @@ from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards, folded
 from sdpo.journal import Journal
 from sdpo.learner import checkpoint
-from sdpo.preflight import Ready
+from sdpo.preflight.checks import Ready
 from sdpo.protocols import Engine, Learner, Verifier
 from sdpo.run_folder import RunFolder, records
 from sdpo.run_report import RunReport, StopRequest

@@ -10,8 +10,11 @@ told to end with the thread that started them.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from ray._private import utils
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
@@ -34,6 +37,17 @@ class _Node(Node):  # type: ignore[misc]
 
     def start_log_monitor(self) -> None:
         """Every actor writes a log of its own."""
+
+
+@contextmanager
+def _minimal_agent() -> Iterator[None]:
+    """Ray insists on an agent of the dashboard, which is a small one where the dashboard's packages are missing: so they are."""
+    found = utils.get_dashboard_dependency_error
+    utils.get_dashboard_dependency_error = lambda: ImportError("a run has no dashboard")
+    try:
+        yield
+    finally:
+        utils.get_dashboard_dependency_error = found
 
 
 class LocalNode:
@@ -73,7 +87,8 @@ class LocalNode:
     def _run(self) -> None:
         for trial in range(1, NUM_STARTS + 1):
             try:
-                self._node = _Node(self._params, head=True, shutdown_at_exit=False, spawn_reaper=True)
+                with _minimal_agent():
+                    self._node = _Node(self._params, head=True, shutdown_at_exit=False, spawn_reaper=True)
                 break
             except Exception as error:  # noqa: BLE001 - whoever asks for the address hears of it
                 if trial == NUM_STARTS or "timed out" not in str(error) or self._is_over.is_set():
@@ -82,4 +97,4 @@ class LocalNode:
         self._is_up.set()
         if self._node is not None:
             self._is_over.wait()
-            self._node.kill_all_processes(check_alive=False, allow_graceful=False)
+            self._node.kill_all_processes(check_alive=False, allow_graceful=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ray
-from transformers import AutoConfig, PretrainedConfig
 
 from sdpo.actors import Seats, start, talk_over_the_clusters_network
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
@@ -17,6 +16,7 @@ from sdpo.learner.answers import answers, dead
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
 from sdpo.logs import redirect_output
+from sdpo.models import hidden_size
 from sdpo.types import Metrics, Ranks, TokenCredit, Update
 from sdpo.weights import Shipment, shipped
 
@@ -100,9 +100,9 @@ class LearnerActor:
         return self._learner.place.rank == 0
 
 
-def pairs_per_token(config: PretrainedConfig) -> float:
+def pairs_per_token(model_path: str) -> float:
     """A layer does about 24·H² operations a token outside of attention and 4·H a pair in it, with hidden size H."""
-    return 6.0 * float(config.get_text_config().hidden_size)
+    return 6.0 * hidden_size(model_path)
 
 
 class LearnerGroup:
@@ -127,7 +127,7 @@ class LearnerGroup:
         """Starts the ranks without waiting for them, in ``seats`` where there are several machines; ``num_gpus`` is each one's
         share. ``teacher_path`` is where an external teacher was found, ``skipped`` the folder for updates that could not be
         taken, ``bucket_bytes`` the size of the pieces that weights travel in, ``recording`` what is kept of single tokens."""
-        self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(AutoConfig.from_pretrained(model_path)))
+        self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(model_path))
         self.step = 0
         self._model_path, self._teacher_path, self._num_gpus = model_path, teacher_path, num_gpus
         self._config, self._algorithm, self._scale = config, algorithm, scale

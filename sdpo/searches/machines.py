@@ -16,7 +16,7 @@ from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
 from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
 from sdpo.machines import Models, machines
-from sdpo.preflight import check_support, make_environment, model_and_renderer, refuse_silence
+from sdpo.preflight.checks import check_support, make_environment, model_and_renderer, refuse_silence
 from sdpo.rendering import ChatRenderer
 from sdpo.rollout.engine import VllmEngine
 from sdpo.solving.parts import Parts

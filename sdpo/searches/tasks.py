@@ -9,7 +9,7 @@ from pathlib import Path
 from sdpo.config import SearchConfig
 from sdpo.envs.base import Environment, ReadsFiles
 from sdpo.errors import UserError
-from sdpo.preflight import HELDOUT_SEED, tasks_of
+from sdpo.preflight.checks import HELDOUT_SEED, tasks_of
 from sdpo.types import Task
 
 FILES = (".json", ".jsonl", ".parquet")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sdpo.config import WarmupConfig
 from sdpo.envs.base import Environment
-from sdpo.preflight import HELDOUT_SEED, make_environment, model_and_renderer, refuse_overlap, tasks_of
+from sdpo.preflight.checks import HELDOUT_SEED, make_environment, model_and_renderer, refuse_overlap, tasks_of
 from sdpo.rendering import ChatRenderer
 from sdpo.types import Hint, Task
 from sdpo.warmup.writing import Writer, writer

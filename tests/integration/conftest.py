@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,8 @@ import pytest
 
 from sdpo.cluster import connected
 from sdpo.config import ClusterConfig
+from tests.forked import Forked
+from tests.session import RAY
 from tests.tiny import write_tiny_model
 
 LETTERS = f"{Path(__file__).parent.parent / 'letters.py'}:Letters"
@@ -34,7 +34,7 @@ class Trainer:
             "num_steps=3", "batch.num_tasks=4", "batch.group_size=4", "batch.micro_batch_tokens=600",
             "sampling.max_prompt_tokens=100", "sampling.max_response_tokens=8", "algorithm.hindsight.max_prompt_tokens=300",
             "algorithm.support.num_ids=20", "evaluation.num_tasks=4", "evaluation.num_attempts=2", "learner.lr=1e-3",
-            "rollout.dtype=float32", "learner.dtype=float32", "rollout.kv_cache_gib=1", "cluster.object_store_gib=0.5",
+            "rollout.dtype=float32", "learner.dtype=float32", "rollout.kv_cache_gib=1", f"cluster.address={os.environ[RAY]}",
             *overrides,
         ]  # fmt: skip
 
@@ -44,15 +44,8 @@ class Trainer:
             *(word for word in self.words(*overrides) if not word.startswith(("algorithm.h", "algorithm.s"))),
         ]
 
-    def start(self, words: Sequence[str], command: str = "train") -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "sdpo.cli", command, *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "COLUMNS": "200"},
-            start_new_session=True,
-        )
+    def start(self, words: Sequence[str], command: str = "train") -> Forked:
+        return Forked([command, *words], {**os.environ, "COLUMNS": "200"})
 
     def run(self, words: Sequence[str], command: str = "train", expected: int = 0) -> str:
         process = self.start(words, command)
@@ -95,5 +88,5 @@ def comparable(row: dict[str, float]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
-    with connected(ClusterConfig(object_store_gib=0.5)):
+    with connected(ClusterConfig(address=os.environ[RAY])):
         yield

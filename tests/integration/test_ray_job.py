@@ -64,7 +64,11 @@ def dashboard() -> Iterator[str]:
 
 
 def test_a_job_trains_with_the_checkouts_code(trainer: Trainer, dashboard: str) -> None:
-    words = [word for word in trainer.words("num_steps=1", "evaluation.num_tasks=0") if not word.startswith("runs_dir=")]
+    words = [
+        word
+        for word in trainer.words("num_steps=1", "evaluation.num_tasks=0")
+        if not word.startswith(("runs_dir=", "cluster.address="))
+    ]
     done = subprocess.run(
         [LAUNCH / "submit.sh", *words],
         env={**ENVIRONMENT, "RAY_ADDRESS": dashboard, "RUNS_DIR": str(trainer.runs)},

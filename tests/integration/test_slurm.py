@@ -37,7 +37,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
 def submit(trainer: Trainer, cluster: dict[str, str], *words: str) -> list[str]:
     """Numbers of the jobs."""
-    every = [word for word in trainer.words("evaluation.num_tasks=0") if not word.startswith(("name=", "cluster.object"))]
+    every = [word for word in trainer.words("evaluation.num_tasks=0") if not word.startswith(("name=", "cluster.address"))]
     done = subprocess.run(
         [sys.executable, "-m", "sdpo.cli", "train", "-m", "hydra/launcher=slurm", "cluster=slurm", *every, *words],
         env=cluster,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS
+from tests.forked import Forked
 from tests.integration.conftest import Trainer, comparable
 from tests.tiny import write_tiny_model
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 TINY = Path(__file__).parent.parent / "letters.py"
 
 
-def wait_for(file: Path, process: subprocess.Popen[str], timeout_s: float = 200.0) -> None:
+def wait_for(file: Path, process: Forked, timeout_s: float = 200.0) -> None:
     until = time.monotonic() + timeout_s
     while not file.exists():
         assert process.poll() is None, process.communicate()[0]

@@ -56,7 +56,7 @@ class Run:
 
     def __init__(self, trainer: Trainer, two: Machines, job: int, *words: str) -> None:
         self.trainer, self.job = trainer, job
-        every = [word for word in trainer.words(*EITHER, *words) if not word.startswith("cluster.object")]
+        every = [word for word in trainer.words(*EITHER, *words) if not word.startswith("cluster.address")]
         self.processes = [two.start(index, [*every, *TWO], job=job) for index in (1, 0)][::-1]
 
     def folder(self, index: int) -> Path:

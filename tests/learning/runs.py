@@ -21,7 +21,7 @@ from sdpo.guards.fold import Guards
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
 from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
-from sdpo.preflight import check_training
+from sdpo.preflight.checks import check_training
 from sdpo.protocols import Renderer, Rollouts, Verifier
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run_folder import RunFolder

@@ -26,7 +26,7 @@ from sdpo.errors import LearnerLost, MachineError
 from sdpo.hindsight import no_reference
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
-from sdpo.preflight import Ready
+from sdpo.preflight.checks import Ready
 from sdpo.run_folder import RunFolder, records
 from sdpo.run_report import StopRequest
 from sdpo.terminal import Terminal

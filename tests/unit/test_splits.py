@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdpo.envs import registry
-from sdpo.preflight import HELDOUT_SEED
+from sdpo.preflight.checks import HELDOUT_SEED
 from sdpo.task_stream import TaskStream
 
 

@@ -1,13 +1,17 @@
-"""Can this run work at all? Everything that can be known before an engine starts, checked in seconds."""
+"""Can this run work at all? Everything that can be known before an engine starts, checked in seconds.
+
+What takes them, importing transformers (and torch with it) and rendering every task, is left out where ``proofs.py`` knows more.
+"""
 
 from __future__ import annotations
 
+import importlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-
-from transformers import AutoConfig, AutoTokenizer
+from typing import TYPE_CHECKING
 
 from sdpo.config import AlgorithmConfig, Config, EnvConfig, HintChoice, ModelConfig, SamplingConfig, SDPOConfig, SupportKind
 from sdpo.envs import registry
@@ -15,8 +19,12 @@ from sdpo.envs.base import Conversational, Environment, HasReference
 from sdpo.errors import UserError
 from sdpo.hindsight import no_reference
 from sdpo.models import resolve
+from sdpo.preflight.proofs import Claim
 from sdpo.rendering import ChatRenderer
 from sdpo.types import Hint, Task, Tasks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 HELDOUT_SEED = 0
 """Of the held-out tasks: the same ones whatever the run's seed, so that runs can be compared."""
@@ -32,29 +40,48 @@ class Ready:
     environment: Environment
     train: Tasks
     heldout: tuple[Task, ...]
-    renderer: ChatRenderer
+    make_renderer: Callable[[], ChatRenderer]
+    """Always the same one; made when it is first asked for, because that takes seconds."""
     references: Callable[[Task], str | None]
     """The environment's own answers, where hindsight shows them; elsewhere none."""
+
+    @property
+    def renderer(self) -> ChatRenderer:
+        return self.make_renderer()
 
 
 def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -> Ready:
     """Find and check everything. Raises UserError with the field, the value and the mend."""
     environment, train, heldout = check_environment(config)
-    hindsight = config.algorithm.hindsight.max_prompt_tokens if isinstance(config.algorithm, SDPOConfig) else 0
-    model_path, renderer = model_and_renderer(config.model, config.sampling, hindsight, say)
-    teacher_path = None
-    if isinstance(config.algorithm, SDPOConfig):
-        check_support(config.algorithm, model_path)
-        if config.algorithm.teacher.path is not None:
-            teacher_path = _external_teacher(config.algorithm.teacher.path, model_path, say)
-    _check_heads(config, model_path)
     references = references_of(environment, config.algorithm)
     for task in train:
         references(task)
-    for task in (*train, *heldout):
-        renderer.prompt(task)
-        if isinstance(config.algorithm, SDPOConfig):
-            renderer.hindsight_prompt(task, Hint(demonstration=None, feedback="."))  # the question and the closing must fit
+    model_path = resolve(config.model.path, say)
+    teacher_path = None
+    if isinstance(config.algorithm, SDPOConfig) and config.algorithm.teacher.path is not None:
+        teacher_path = resolve(config.algorithm.teacher.path, say)
+    hindsight_tokens = config.algorithm.hindsight.max_prompt_tokens if isinstance(config.algorithm, SDPOConfig) else 0
+
+    claim = _claim(config, model_path, teacher_path, (*train, *heldout))
+    proved = None if claim is None else claim.tokenizer_class()
+
+    @cache
+    def renderer() -> ChatRenderer:
+        if proved is None:
+            return model_and_renderer(config.model, config.sampling, hindsight_tokens, say)[1]
+        module, _, name = proved.partition(":")
+        tokenizer = getattr(importlib.import_module(module), name).from_pretrained(model_path)
+        return _renderer(tokenizer, config.model, config.sampling, hindsight_tokens)
+
+    if proved is None:
+        _check_model(config, renderer(), model_path, teacher_path)
+        for task in (*train, *heldout):
+            renderer().prompt(task)
+            if isinstance(config.algorithm, SDPOConfig):
+                renderer().hindsight_prompt(task, Hint(demonstration=None, feedback="."))  # the question and the closing must fit
+        if claim is not None:
+            found = type(renderer().tokenizer)
+            claim.remember(f"{found.__module__}:{found.__qualname__}")
     _check_disk(config, model_path, run_path)
     return Ready(
         model_path=model_path,
@@ -62,9 +89,34 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         environment=environment,
         train=train,
         heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
-        renderer=renderer,
+        make_renderer=renderer,
         references=references,
     )
+
+
+def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Sequence[Task]) -> Claim | None:
+    """That these models go together and have room for these tasks; None where a model's files are not at hand."""
+    algorithm = config.algorithm
+    facts: list[object] = [config.model, config.sampling, config.learner.sequence_parallel]
+    if isinstance(algorithm, SDPOConfig):
+        facts += [algorithm.hindsight, algorithm.support, algorithm.pointwise_clip]
+    claim = Claim(*facts)
+    for path in (model_path, teacher_path):
+        if path is not None and not Path(path).is_dir():
+            return None
+        if path is not None:
+            claim.about_files(Path(path))
+    claim.about_tasks(tasks)
+    return claim
+
+
+def _check_model(config: Config, renderer: ChatRenderer, model_path: str, teacher_path: str | None) -> None:
+    """What has to hold of the models besides the lengths, which ``renderer`` has checked when it was made."""
+    if isinstance(config.algorithm, SDPOConfig):
+        check_support(config.algorithm, model_path)
+        if teacher_path is not None:
+            _check_external_teacher(teacher_path, model_path)
+    _check_heads(config, model_path)
 
 
 def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
@@ -145,6 +197,8 @@ def model_and_renderer(
     model: ModelConfig, sampling: SamplingConfig, hindsight_tokens: int, say: Callable[[str], None]
 ) -> tuple[str, ChatRenderer]:
     """The model's folder or hub id, and the renderer of its chat template. Raises UserError where the lengths do not fit."""
+    from transformers import AutoConfig, AutoTokenizer
+
     path = resolve(model.path, say)
     try:
         settings = AutoConfig.from_pretrained(path)
@@ -168,17 +222,24 @@ def model_and_renderer(
             f"sampling.max_response_tokens={sampling.max_response_tokens} make {longest} tokens, and {model.name} has {limit}. "
             "Lower them."
         )
-    renderer = ChatRenderer(
+    return path, _renderer(tokenizer, model, sampling, hindsight_tokens)
+
+
+def _renderer(
+    tokenizer: PreTrainedTokenizerBase, model: ModelConfig, sampling: SamplingConfig, hindsight_tokens: int
+) -> ChatRenderer:
+    return ChatRenderer(
         tokenizer=tokenizer,
         chat_template_options=model.chat_template_options,
         max_prompt_tokens=sampling.max_prompt_tokens,
         max_hindsight_tokens=hindsight_tokens,
     )
-    return path, renderer
 
 
 def check_support(algorithm: SDPOConfig, model_path: str) -> None:
     """Raises UserError where the vocabulary has no room for the support."""
+    from transformers import AutoConfig
+
     vocabulary = AutoConfig.from_pretrained(model_path).vocab_size
     if algorithm.support.kind is not SupportKind.full and algorithm.support.num_ids > vocabulary:
         raise UserError(
@@ -193,9 +254,10 @@ def check_support(algorithm: SDPOConfig, model_path: str) -> None:
         )
 
 
-def _external_teacher(path: str, model_path: str, say: Callable[[str], None]) -> str:
-    """Where the external teacher is. Raises UserError unless it reads and writes the very same tokens."""
-    found = resolve(path, say)
+def _check_external_teacher(found: str, model_path: str) -> None:
+    """Raises UserError unless the external teacher reads and writes the very same tokens."""
+    from transformers import AutoConfig, AutoTokenizer
+
     try:
         student, teacher = AutoTokenizer.from_pretrained(model_path), AutoTokenizer.from_pretrained(found)
         rows_student, rows_teacher = (AutoConfig.from_pretrained(p).get_text_config().vocab_size for p in (model_path, found))
@@ -213,11 +275,12 @@ def _external_teacher(path: str, model_path: str, say: Callable[[str], None]) ->
             f"{len(ours)} tokens in {rows_student} rows, {found} has {len(theirs)} in {rows_teacher}{example}. Choose a teacher "
             "of the same model family."
         )
-    return found
 
 
 def _check_heads(config: Config, model_path: str) -> None:
     """Ulysses deals the attention heads out to the ranks that share a row."""
+    from transformers import AutoConfig
+
     size, heads = config.learner.sequence_parallel, AutoConfig.from_pretrained(model_path).get_text_config().num_attention_heads
     if heads % size:
         raise UserError(
