@@ -17,49 +17,17 @@ from sdpo.errors import MachineError, Stopped, UserError
 from sdpo.forkserver.owner import fork_servers
 from sdpo.printable import printable
 
-USAGE = """\
-usage: sdpo COMMAND [KEY=VALUE ...]
-
-  sdpo train [KEY=VALUE ...]            train; e.g. sdpo train algorithm=grpo env=chemistry num_steps=20
-      --dry-run                         resolve and check the config, start nothing
-      --quiet                           one line a step instead of the live view; also of evaluate and warmup
-      -m algorithm=sdpo,grpo seed=1,2   each point of a sweep, here or, with hydra/launcher=slurm, as Slurm jobs: docs/cluster.md
-  sdpo plan [KEY=VALUE ...]             where that run would go, what memory it takes, what does not fit: docs/planning.md
-      cluster.nodes=1 cluster.gpus_per_node=8 gpu_gib=80 scale=RUN
-  sdpo evaluate [KEY=VALUE ...]         held-out success; e.g. sdpo evaluate checkpoint=runs/NAME/checkpoints/step_000012 k=8
-      lift=true                         and how much better it answers when it is shown a hint
-  sdpo solve env=code task=ID [KEY=VALUE ...]       one hard task, or a file with one, until it is solved: docs/test-time.md
-      tasks=all split=heldout           each of many; strategy=sdpo|best_of_k|multi_turn|sdpo_multi_turn
-  sdpo discovery env=code [KEY=VALUE ...]           strategies compared on hard tasks, at equal budgets
-  sdpo warmup to=DIR [KEY=VALUE ...]    teach a model to use hindsight; then: sdpo train model.path=DIR
-  sdpo export checkpoint=FOLDER to=DIR  a plain Hugging Face folder; weights=average for the teacher's
-  sdpo replay batch=FILE                an update that a run could not take, through the learner alone
-  sdpo launch render cluster=kubernetes [KEY=VALUE ...]         a KubeRay manifest of that run: launch/kubernetes/README.md
-      kind=RayJob|RayCluster to=FILE
-  sdpo view RUN [RUN2]                  a page over a run folder, or two: which tokens did hindsight change?
-      host=127.0.0.1 port=8770 open=true
-  sdpo report RUN [RUN ...]             run folders as one HTML file: curves, tables, times, alarms, attempts; to=report.html
-  sdpo profile RUN                      where a step's time went, and what to change
-  sdpo compare RUN [RUN ...]            one table over seeds: success, lift, tokens/s, hours; e.g. sdpo compare runs/*
-  sdpo envs list                        the environments that are installed
-  sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
-  sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
-  sdpo envs check NAME [OPTION=VALUE ...] [json=true]           whether it keeps the rules; exit code 1 if not
-  sdpo envs new NAME [FOLDER]           a package with an environment of your own, ready to edit
-  sdpo envs prepare NAME to=DIR [from=HUB_ID|FOLDER]            the paper's tasks, fetched and checked: docs/experiments.md
-  sdpo doctor                           versions, devices, what is missing and how to get it
-
-Keys are hydra's: groups (algorithm=, model=, env=, learner=, rollout=, cluster=, tracking=, experiment=) and single values
-(batch.group_size=4). sdpo/config/ documents every one.
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit code: 2 for an error that is the user's to mend."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help", "help") or "--help" in words:
-        print(USAGE, end="")
-        return 0
+    if not words or words[0] in ("help", "--version") or "-h" in words or "--help" in words:
+        from sdpo.commands_help import answer
+
+        text = answer(words)
+        if text is not None:
+            print(text, end="")
+            return 0
     command, *rest = words
     try:
         with fork_servers() if _forks(command, rest) else nullcontext():

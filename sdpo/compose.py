@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sdpo.config import (
@@ -110,6 +112,52 @@ def discovery_config(overrides: Sequence[str]) -> DiscoveryConfig:
     config = _composed("discovery", [_as_text(word) for word in overrides])
     assert isinstance(config, DiscoveryConfig)
     return config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Default:
+    """What a key is where nothing is said."""
+
+    text: str
+    """As it would be typed; empty: the key must be given."""
+    home: type
+    """The dataclass with that field."""
+
+
+def defaults(command: str, words: Sequence[str] = ()) -> dict[str, Default]:
+    """Every key of ``conf/COMMAND.yaml`` with ``words`` added: what the dataclasses say, but for what the YAML files change."""
+    register()
+    with initialize_config_module("sdpo.conf", version_base=None):
+        return dict(_defaults(compose(command, list(words))))
+
+
+def _defaults(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Default]]:
+    home = OmegaConf.get_type(config)
+    assert home is not None
+    for key in map(str, config):
+        is_given = not OmegaConf.is_missing(config, key)
+        if is_given and is_dataclass(OmegaConf.get_type(config, key)):
+            yield from _defaults(config[key], f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", Default(text=_typed(config[key]) if is_given else "", home=home)
+
+
+def _typed(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Enum():
+            return str(value.value)
+        case float():
+            return f"{value:g}"
+        case ListConfig():
+            return f"[{','.join(map(_typed, value))}]"
+        case DictConfig():
+            return f"{{{','.join(str(key) + ':' + _typed(inner) for key, inner in value.items())}}}"
+        case _:
+            return str(value) or "''"
 
 
 def saved_config(file: Path) -> Config:

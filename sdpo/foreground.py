@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
 from sdpo.errors import Stopped
-from sdpo.logs import redirect_output
+from sdpo.logs import answer_with_stacks, output_into
 from sdpo.run_report import StopRequest
 from sdpo.terminal import Terminal
 
@@ -26,17 +25,9 @@ def user_screen() -> Console:
 @contextmanager
 def chatter_into(log: Path, screen: Console) -> Iterator[None]:
     """Send everything but the screen into ``log`` for the length of the block."""
-    saved = os.dup(1), os.dup(2)
-    redirect_output(log)
-    try:
+    with output_into(log):
+        answer_with_stacks(log.parent)
         yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # the log's disk may be full
-                stream.flush()
-        for descriptor, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
             models,
             folder.logs,
             terminal.say,
+            terminal.waits_for,
             seed=config.seed,
             skipped=folder.skipped,
             checkpoints=config.checkpoint,
@@ -182,7 +183,9 @@ def run_evaluation(config: EvaluateConfig) -> int:
         )
         at_end.callback(engine.close)
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
+        terminal.waits_for("the engines")
         engine.wait_until_ready()
+        terminal.waits_for("the verifiers")
         verifier.wait_until_ready()
         evaluation, lift = look(config, engine, verifier, renderer, tasks_P, EvaluationLog(terminal))
     for group in evaluation.groups:

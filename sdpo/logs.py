@@ -7,7 +7,8 @@ import os
 import platform
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -19,16 +20,31 @@ PROCESSES = "processes"
 def redirect_output(path: Path) -> None:
     """Send this process's standard output and error, those of C++ libraries and children included, to the end of ``path``, and
     from now on the stacks of all its threads whenever it gets SIGUSR1 (from C, so also while it hangs in a library)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+    _send_output(path)
+    answer_with_stacks(path.parent)
+
+
+@contextmanager
+def output_into(path: Path) -> Iterator[None]:
+    """Send this process's output to the end of ``path`` likewise, for the length of the block."""
+    saved = os.dup(1), os.dup(2)
+    try:
+        _send_output(path)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # the log's disk may be full
+                stream.flush()
+        for descriptor, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+def answer_with_stacks(logs: Path) -> None:
+    """Write the stacks of all threads to where errors go whenever this process gets SIGUSR1, and note that in ``logs``."""
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # it may have been started deaf to it
-    _sign_in(path.parent / PROCESSES)
+    _sign_in(logs / PROCESSES)
 
 
 def tail(path: Path, num_lines: int = 15) -> str:
@@ -62,6 +78,16 @@ def ask_for_stacks(logs: Path) -> int:
         with suppress(OSError):  # it has ended since
             os.kill(pid, signal.SIGUSR1)
     return len(others)
+
+
+def _send_output(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
 
 
 def _sign_in(folder: Path) -> None:

@@ -71,14 +71,15 @@ def machines(
     models: Models,
     logs: Path,
     tell: Callable[[str], None],
+    waits_for: Callable[[str], None],
     *,
     seed: int,
     skipped: Path | None = None,
     checkpoints: CheckpointConfig | None = None,
     recording: Recording | None = None,
 ) -> Iterator[Machines]:
-    """For the length of the block, within ``connected``. ``tell`` hears which engines are lost and back; updates that are skipped
-    are written to ``skipped``; ``checkpoints`` says how many the learner keeps."""
+    """For the length of the block, within ``connected``. ``tell`` hears which engines are lost and back, ``waits_for`` who is not
+    there yet; updates that are skipped are written to ``skipped``; ``checkpoints`` says how many the learner keeps."""
     shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
     seats = seating(config.cluster, config.learner.num_ranks, config.rollout, shares)
     engine = EngineFleet(
@@ -111,9 +112,13 @@ def machines(
             recording=recording,
             seats=seats.ranks,
         )
+        waits_for("the learner")
         learner.wait_until_ready()
+        waits_for("the engines")
         engine.wait_until_ready()
+        waits_for("the verifiers")
         verifier.wait_until_ready()
+        waits_for("")
         yield Machines(engine=engine, learner=learner, verifier=verifier)
     finally:
         engine.close()

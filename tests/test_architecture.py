@@ -58,7 +58,7 @@ LAYERS = [
         "sdpo.export",
         "sdpo.solving",
     },
-    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve", "sdpo.kubernetes"},
+    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve", "sdpo.kubernetes", "sdpo.commands_help"},
     {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
     {"sdpo.training_run", "sdpo.warmup", "sdpo.searches", "sdpo.planning"},
     {"sdpo.launch", "sdpo.discovery", "sdpo.sweep"},
@@ -94,6 +94,7 @@ LIGHT = (
     "sdpo.report",
     "sdpo.planning",
     "sdpo.shares",
+    "sdpo.commands_help",
 )
 """Modules that may not import torch: an environment author and a config check need none."""
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}

@@ -46,6 +46,7 @@ class ClusterConfig:
     start_timeout_s: float = 300.0
     """Longest that machines wait for one another, and for a lost one to come back where the others have no room."""
     placement: Placement = Placement.auto
+    """Whether learner and engines share GPUs: ``separate``, ``colocated``, or ``auto``, which looks at how many there are."""
     stall_report_s: float = 300.0
     """Without progress for that long, who waits for whom is reported, with the stacks of every process in the logs."""
     object_store_gib: float | None = 2.0

@@ -36,15 +36,19 @@ class EvaluateConfig:
     checkpoint: str | None = None
     """A checkpoint folder of a run; None: the model itself."""
     seed: int = 0
+    """Of all draws."""
     k: int = 4
     """Attempts a task."""
     num_tasks: int = 48
+    """Held-out tasks, at most."""
     temperature: float = 0.6
+    """Of sampling; 0: greedy."""
     top_p: float = 0.95
+    """Share of the probability that is sampled from, the most probable tokens first."""
     lift: bool = False
     """Measure how much better the model answers under hindsight prompts: one more answer for each attempt with a hint."""
     quiet: bool = False
-    """No live view."""
+    """No live view: a line every half minute."""
     logs_dir: str = "runs/evaluate"
     """Where the engines' output goes."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -90,6 +94,7 @@ class ReplayConfig:
     checkpoint: str | None = None
     """Weights to replay it on; None: the run's newest from before the update, or the model as it is."""
     num_threads: int | None = None
+    """CPU threads; None: all cores."""
 
 
 @dataclass
@@ -101,8 +106,9 @@ class ExportConfig:
     to: str = MISSING
     """The folder to make; it must not be there."""
     weights: ExportedWeights = ExportedWeights.policy
+    """``policy``, or ``average`` for the teacher's."""
     dtype: Dtype | None = None
-    """None: as it was trained."""
+    """Type of the weights; None: as it was trained."""
 
 
 def register() -> None:

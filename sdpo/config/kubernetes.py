@@ -72,6 +72,7 @@ class KubernetesConfig(ClusterConfig):
     image: str = MISSING
     """What `launch/kubernetes/Containerfile` builds."""
     namespace: str = "default"
+    """Kubernetes' namespace, which has to be there."""
     job_name: str | None = None
     """Of the RayJob or RayCluster; None: the run's name, in lower case and with hyphens."""
     claim: str = "sdpo"

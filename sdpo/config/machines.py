@@ -69,6 +69,7 @@ class LearnerConfig:
     """DeepSpeed and AdamW."""
 
     num_ranks: int = 1
+    """Processes of the learner, each with a GPU where there are any."""
     zero_stage: int = 1
     """ZeRO: what is split over the ranks. 0: nothing; 1: optimizer states; 2: gradients too; 3: parameters too."""
     offload: Offload = Offload.none
@@ -78,6 +79,7 @@ class LearnerConfig:
     """Of parameters and activations; master weights, moments and the teacher's average are fp32 throughout."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     lr: float = 1e-5
+    """Learning rate, after the first ``warmup_updates``."""
     warmup_updates: int = 2
     """Linear, then constant. The paper: 10 at 1e-5, over runs of hundreds of updates."""
     weight_decay: float = 0.01
@@ -145,6 +147,7 @@ class RolloutConfig:
     """vLLM and the verifiers."""
 
     num_engines: int = 1
+    """Engines of vLLM, each with a copy of the model."""
     staleness: int = 0
     """Steps that the weights which sampled a batch may lie behind the learner's. 0: strictly on-policy; k: up to k batches are
     generated ahead while the learner works."""
@@ -221,7 +224,7 @@ class TrackingConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
     mlflow: MlflowConfig = field(default_factory=MlflowConfig)
     quiet: bool = False
-    """No live view: one line a step."""
+    """No live view: one line a step, and one every half minute of what takes longer."""
 
     def __post_init__(self) -> None:
         between("tracking.credit_share", self.credit_share, 0.0, 1.0)

@@ -83,8 +83,9 @@ class SamplingConfig:
 
     temperature: float = 1.0
     max_prompt_tokens: int = 512
+    """Longest prompt; a task with a longer one is refused."""
     max_response_tokens: int = 64
-    """Of all turns together, the environment's replies included."""
+    """Longest response, all turns together and the environment's replies included."""
     max_turns: int = 1
     """Turns of the policy; over 1 the environment is asked for a ``reply`` after each but the last."""
 
@@ -124,8 +125,9 @@ class Config:
     """A training run."""
 
     seed: int = 0
+    """Of all draws: tasks, attempts, hints."""
     num_steps: int = 10
-    """With the other defaults, what two CPU cores do in a quarter of an hour."""
+    """Steps of the run; with the other defaults, what two CPU cores do in a quarter of an hour."""
     runs_dir: str = "runs"
     name: str = ""
     """The run's folder under ``runs_dir``; empty: ENVIRONMENT-ALGORITHM-MODEL-sSEED."""

@@ -42,6 +42,7 @@ class BudgetConfig:
     """What a search may spend; it ends with whichever is spent first."""
 
     attempts: int | None = 512
+    """Verified ones, of each task."""
     tokens: int | None = None
     """Generated ones. Looked at between steps, so the last step may exceed it."""
     seconds: float | None = None
@@ -83,7 +84,7 @@ class SearchConfig:
     num_workers: int = 1
     """Processes that share the tasks, each with its own engine and learner, on cores of its own."""
     quiet: bool = False
-    """No live view: one line a step."""
+    """No live view: one line a step, and one every half minute of what takes longer."""
     algorithm: SDPOConfig = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -179,6 +180,7 @@ class SolveConfig(SearchConfig):
     tasks: str | None = None
     """``all`` those of ``split``, or ids with commas between them."""
     strategy: StrategyName = StrategyName.sdpo
+    """What is done with a failure: ``best_of_k``, ``multi_turn``, ``sdpo`` or ``sdpo_multi_turn``."""
     stop_at_once: bool = True
     """A solution ends the step it was found in; else the step's other attempts are verified too."""
 
@@ -208,7 +210,7 @@ class HardSetConfig:
     min_rate: float = 0.0
     """Least share of the attempts that solve a task. 0: also tasks that none solved, which count as not discovered."""
     max_rate: float = 0.1
-    """Largest share."""
+    """Largest share of the attempts that solve a task."""
 
     def __post_init__(self) -> None:
         at_least("hard.num_tasks", self.num_tasks, 1, "a measurement needs a task")
@@ -223,6 +225,7 @@ class DiscoveryConfig(SearchConfig):
     """``sdpo discovery``: strategies over hard tasks and seeds, at equal budgets."""
 
     strategies: list[StrategyName] = field(default_factory=lambda: list(StrategyName))
+    """Those that are compared."""
     num_seeds: int = 3
     """Searches of each task and strategy, with the seeds ``seed``, ``seed`` + 1, …"""
     tasks: str | None = None

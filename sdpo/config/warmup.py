@@ -51,9 +51,11 @@ class WarmupConfig:
     to: str = MISSING
     """The model folder to make; it must not be there."""
     seed: int = 0
+    """Of all draws."""
     num_updates: int = 40
+    """Updates of the weights."""
     lr: float = 2e-5
-    """Of ``learner``, whose own follows it: a warm-up is a few dozen updates, so it takes larger steps than a run."""
+    """Learning rate, which ``learner.lr`` follows: a warm-up is a few dozen updates, so it takes larger steps than a run."""
     kl_weight: float = 1.0
     """Nats of cross-entropy that a nat of KL(base‖policy) a token on plain prompts is worth; 0: none."""
     pairs_per_update: int = 12
@@ -63,7 +65,7 @@ class WarmupConfig:
     """As in ``batch.micro_batch_tokens``."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     quiet: bool = False
-    """No live view: one line an update."""
+    """No live view: one line an update, and one every half minute of what takes longer."""
     logs_dir: str = "runs/warmup"
     """Where the engines' and the learner's output goes."""
     algorithm: SDPOConfig = MISSING

@@ -134,7 +134,7 @@ def _work(study: Study, screen: Console) -> None:
         chatter_into(logs / f"driver-{os.getpid()}.log", screen),
         stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)),
         view,
-        started(config, ready, logs, view.say) as parts,
+        started(config, ready, logs, view.say, view.waits_for) as parts,
     ):
         if study.tasks() is None:
             hard_set.measure(config, study.candidates, parts, view, folder / CANDIDATES)

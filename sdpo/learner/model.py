@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
+from transformers.utils.logging import disable_progress_bar
 
 from sdpo.config import LearnerConfig, LoraConfig
 from sdpo.errors import UserError
@@ -29,6 +30,7 @@ def load(path: str, config: LearnerConfig, deepspeed_config: Mapping[str, object
     Raises UserError for one whose attention cannot be replaced.
     """
     attention.install()
+    disable_progress_bar()  # they are written to a log, where each of their states stays
     # While this object lives, transformers loads into zero.Init.
     partitioning = HfDeepSpeedConfig(dict(deepspeed_config)) if config.zero_stage == 3 else None
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

@@ -9,6 +9,7 @@ Imports vllm only once an engine is made: importing it takes seconds and sets pr
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 CPU_BLOCK_TOKENS = 32
 """Of the KV cache, the least that vLLM's CPU attention takes. Only whole blocks are shared between siblings, and with its default
 of 128 there a shorter prompt was computed anew for every attempt: 15 s instead of 6 for 8 tasks x 6 attempts of 114 tokens."""
+
+
+CHAT_TEMPLATE_LOGGER = "vllm.renderers.base"
+
+
+def says_more_than_that_there_is_no_tokenizer(record: logging.LogRecord) -> bool:
+    """A filter of vLLM's log. It renders a chat when it starts, to warm up, also where it was told to make no tokenizer, and
+    prints the traceback; it has no switch for that (0.30). We render prompts ourselves. Any other failure stays in the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, ValueError) and "skip_tokenizer_init=True" in str(error))
 
 
 @dataclass(slots=True)
@@ -72,6 +83,7 @@ class VllmEngine:
 
             sample_seeded_requests_with_one_draw()
         transfer.register()
+        logging.getLogger(CHAT_TEMPLATE_LOGGER).addFilter(says_more_than_that_there_is_no_tokenizer)
         self.version, self.checksum = -1, ""
         self._running: dict[str, _Running] = {}
         self._is_resting = False
@@ -96,6 +108,7 @@ class VllmEngine:
             weight_transfer_config=WeightTransferConfig(backend=transfer.BACKEND),
             skip_tokenizer_init=True,
             disable_log_stats=True,
+            use_tqdm_on_load=False,  # a log keeps every state of a progress bar
         )
         self._stop_ids = sorted(_stop_ids(self._tokenizer, self._llm))
 

@@ -98,7 +98,7 @@ def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, scr
         chatter_into(logs / f"driver-{os.getpid()}.log", screen),
         stopping(StopRequest(), signals),
         view,
-        started(config, ready, logs, view.say) as parts,
+        started(config, ready, logs, view.say, view.waits_for) as parts,
     ):
         searches.work(parts, view, folder, ended)
 

@@ -53,9 +53,11 @@ def prepare(config: SearchConfig, environment: Environment, tasks: tuple[Task, .
 
 
 @contextmanager
-def started(config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None]) -> Iterator[Parts]:
-    """All of it, for the length of the block; the learner is as it begins."""
-    with _in_process(config, ready, logs) if config.in_process else _as_actors(config, ready, logs, tell) as parts:
+def started(
+    config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None], waits_for: Callable[[str], None]
+) -> Iterator[Parts]:
+    """All of it, for the length of the block; the learner is as it begins. ``tell`` and ``waits_for``: as of ``machines``."""
+    with _in_process(config, ready, logs) if config.in_process else _as_actors(config, ready, logs, tell, waits_for) as parts:
         yield parts
 
 
@@ -88,9 +90,11 @@ def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Part
 
 
 @contextmanager
-def _as_actors(config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None]) -> Iterator[Parts]:
+def _as_actors(
+    config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None], waits_for: Callable[[str], None]
+) -> Iterator[Parts]:
     models = Models(policy=ready.model_path, max_tokens=_longest(config))
-    with connected(config.cluster), machines(config, models, logs, tell, seed=0) as parts:
+    with connected(config.cluster), machines(config, models, logs, tell, waits_for, seed=0) as parts:
         yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
 
 

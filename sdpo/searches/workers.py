@@ -18,7 +18,8 @@ from sdpo.errors import MachineError
 from sdpo.foreground import stopping
 from sdpo.logs import tail
 from sdpo.run_report import StopRequest
-from sdpo.terminal import Terminal
+from sdpo.terminal import Terminal, duration
+from sdpo.terminal.heartbeat import Clock, Heartbeat
 
 POLL_S = 1.0
 _OWN = ("num_workers=", "name=", "quiet=")
@@ -69,18 +70,29 @@ def _start(command: str, words: Sequence[str], cores: set[int], log: Path) -> su
 
 
 class _Said:
-    """A line that follows its sentence where there is a terminal, a new one for each where there is none."""
+    """A line that follows its sentence where there is a terminal; where there is none a new one for each, and for one that has
+    stood for a while."""
 
-    def __init__(self, screen: Console) -> None:
-        self._screen, self._last = screen, ""
+    def __init__(self, screen: Console, clock: Clock = time.monotonic) -> None:
+        self._screen, self._clock, self._began, self._last = screen, clock, clock(), ""
+        self._heartbeat = Heartbeat(self._still, self._print, clock)
         self.status = Status("", console=screen)
 
     def say(self, sentence: str) -> None:
-        if sentence == self._last:
-            return
-        self._last = sentence
-        with suppress(BrokenPipeError):  # whoever was reading has gone; the searches have not
-            if self._screen.is_terminal:
+        """To be called all the time."""
+        if self._screen.is_terminal:
+            with suppress(BrokenPipeError):
                 self.status.update(escape(sentence))
-            else:
-                self._screen.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        elif sentence == self._last:
+            self._heartbeat.beat()
+        else:
+            self._last = sentence
+            self._print(sentence)
+
+    def _still(self) -> str:
+        return f"{self._last} (running for {duration(self._clock() - self._began)})"
+
+    def _print(self, line: str) -> None:
+        self._heartbeat.spoke()
+        with suppress(BrokenPipeError):  # whoever was reading has gone; the searches have not
+            self._screen.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -20,6 +20,8 @@ from sdpo.printable import printable
 from sdpo.solving.budget import eta_s, share_spent
 from sdpo.solving.search import Search
 from sdpo.terminal import duration
+from sdpo.terminal.heartbeat import Clock, Heartbeat
+from sdpo.terminal.view import at_work
 from sdpo.types import Completion, Prompt
 
 PHASES = {
@@ -35,12 +37,15 @@ MAX_SHOWN = 280
 class SearchView:
     """The SearchLog of the terminal, to be entered as a context."""
 
-    def __init__(self, console: Console, title: str, budget: BudgetConfig, *, quiet: bool = False) -> None:
-        self._console, self._title, self._budget = console, title, budget
+    def __init__(
+        self, console: Console, title: str, budget: BudgetConfig, *, quiet: bool = False, clock: Clock = time.monotonic
+    ) -> None:
+        self._console, self._title, self._budget, self._clock = console, title, budget, clock
         self._search: Search | None = None
         self._warned: set[str] = set()
-        self._phase, self._since = "start", time.monotonic()
+        self._phase, self._since, self._waits_for = "start", clock(), ""
         self._done, self._total, self._tokens = 0, 0, 0
+        self._heartbeat = Heartbeat(self._at_work, self.say, clock)
         self._live: Live | None = None
         if console.is_terminal and not quiet:
             self._live = Live(
@@ -55,11 +60,15 @@ class SearchView:
     def __enter__(self) -> SearchView:
         if self._live is not None:
             self._live.start()
+        else:
+            self._heartbeat.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
+        else:
+            self._heartbeat.__exit__(kind, error, trace)
 
     def begins(self, title: str) -> None:
         """Another search, of which nothing is known yet."""
@@ -68,20 +77,28 @@ class SearchView:
 
     def say(self, sentence: str) -> None:
         """A line that stays on the screen."""
-        with suppress(BrokenPipeError):  # whoever was reading has gone; the search has not
-            self._console.print(escape(printable(sentence)), highlight=False, soft_wrap=True)
+        self._print(escape(printable(sentence)))
 
     def warn(self, sentence: str) -> None:
         """What is said again step after step is shown once."""
         reason = sentence.partition(": ")[2]
         if reason not in self._warned:
             self._warned.add(reason)
-            with suppress(BrokenPipeError):
-                self._console.print(f"[bold red]warning:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True)
+            self._print(f"[bold red]warning:[/] {escape(printable(sentence))}")
+
+    def _print(self, line: str) -> None:
+        self._heartbeat.spoke()
+        with suppress(BrokenPipeError):  # whoever was reading has gone; the search has not
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def phase(self, name: str) -> None:
-        self._phase, self._since = name, time.monotonic()
+        self._heartbeat.begins()
+        self._phase, self._since, self._waits_for = name, self._clock(), ""
         self._done, self._total, self._tokens = 0, 0, 0
+
+    def waits_for(self, what: str) -> None:
+        """What the phase cannot go on without, e.g. ``the engines``."""
+        self._waits_for = what
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
         self._done, self._total, self._tokens = 0, total, 0
@@ -98,6 +115,11 @@ class SearchView:
         elif is_begun and self._live is None:
             self.say(self._line(search))
 
+    def _at_work(self) -> str:
+        seconds = self._clock() - self._since
+        doing = PHASES[self._phase]
+        return at_work(doing, seconds, waits_for=self._waits_for, done=self._done, total=self._total, counted="attempts")
+
     def _line(self, search: Search) -> str:
         latest = f"  latest feedback: {_first_line(search.latest.feedback)}" if search.latest is not None else ""
         return (
@@ -109,7 +131,7 @@ class SearchView:
 
     def _view(self) -> RenderableType:
         search = self._search
-        seconds = time.monotonic() - self._since
+        seconds = self._clock() - self._since
         now = f"{PHASES[self._phase]} · {seconds:.0f} s"
         if self._total:
             now += f" · {self._done}/{self._total} · {self._tokens / max(seconds, 1e-9):.0f} tokens/s"

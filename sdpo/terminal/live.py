@@ -13,27 +13,43 @@ from rich.control import Control
 from rich.live import Live
 from rich.markup import escape
 from rich.segment import ControlType
+from rich.text import Text
 
 from sdpo.guards.alarms import Alarm
 from sdpo.metrics import lift_in_words
 from sdpo.printable import printable
+from sdpo.terminal.heartbeat import Clock, Heartbeat
 from sdpo.terminal.remaining import Part, Plan, Remaining
 from sdpo.terminal.tables import alarm_line
-from sdpo.terminal.view import SHOWN, STOPPING, Drawn, Seen, drawn, eta
+from sdpo.terminal.view import PHASES, SHOWN, STOPPING, Drawn, Seen, at_work, drawn, eta
 
 _PARTS = {"evaluate": Part.evaluation, "lift": Part.lift, "save": Part.checkpoint}
 """Phases that are parts of a run beside its steps."""
+_LOOKS = ("evaluate", "lift")
+"""Phases of one evaluation: what is waited for while the second goes on is the end of both."""
+_SAMPLING = ("generate", "evaluate", "lift")
+"""Phases that count attempts."""
 
 
 class Terminal:
     """A view of a command that computes, to be entered as a context; every method may be called at any time in it."""
 
-    def __init__(self, console: Console, title: str, num_steps: int, *, plan: Plan | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        num_steps: int,
+        *,
+        plan: Plan | None = None,
+        quiet: bool = False,
+        clock: Clock = time.monotonic,
+    ) -> None:
         """``num_steps``: 0 for a command without steps; ``plan``: what is to be done, None: the steps and nothing else."""
-        self._console = console
+        self._console, self._clock = console, clock
         self._seen = Seen(title=title, num_steps=num_steps)
         self._remaining = Remaining(plan or Plan(num_steps=num_steps))
-        self._phase_since = time.monotonic()
+        self._phase_since = clock()
+        self._heartbeat = Heartbeat(self._at_work, self.say, clock)
         self._drawn: Drawn | None = None
         self._live: Live | None = None
         if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
@@ -49,21 +65,28 @@ class Terminal:
     def __enter__(self) -> Terminal:
         if self._live is not None:
             self._live.start()
+        else:
+            self._heartbeat.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live is not None:
             self._live.stop()
+        else:
+            self._heartbeat.__exit__(kind, error, trace)
 
     def say(self, sentence: str) -> None:
         """A line that stays on the screen."""
-        with suppress(BrokenPipeError):  # whoever was reading has gone; the run has not
-            self._console.print(escape(printable(sentence)), highlight=False, soft_wrap=True)
+        self._print(escape(printable(sentence)))
 
     def warn(self, sentence: str) -> None:
         """A line that stays on the screen and is hard to miss."""
-        with suppress(BrokenPipeError):
-            self._console.print(f"[bold red]warning:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True)
+        self._print(f"[bold red]warning:[/] {escape(printable(sentence))}")
+
+    def _print(self, line: str | Text) -> None:
+        self._heartbeat.spoke()
+        with suppress(BrokenPipeError):  # whoever was reading has gone; the run has not
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def note(self, label: str, text: str) -> None:
         """A line of the view, replacing what was noted under the label before; without a live view it is said."""
@@ -80,8 +103,7 @@ class Terminal:
     def alarm(self, alarm: Alarm) -> None:
         """Said at once, and kept in the view."""
         self._seen.alarms = [*self._seen.alarms, alarm]
-        with suppress(BrokenPipeError):
-            self._console.print(alarm_line(alarm.step, alarm.guard.value, alarm.sentence), highlight=False, soft_wrap=True)
+        self._print(alarm_line(alarm.step, alarm.guard.value, alarm.sentence))
 
     def restore(
         self,
@@ -105,10 +127,16 @@ class Terminal:
         self._remaining.go_back(max(last, 0), _took(rows, evaluations))
 
     def phase(self, name: str) -> None:
-        self._seen.phase, self._phase_since = name, time.monotonic()
+        if not (name == "lift" and self._seen.phase in _LOOKS):
+            self._heartbeat.begins()
+        self._seen.phase, self._phase_since, self._seen.waits_for = name, self._clock(), ""
         self._seen.done = self._seen.total = self._seen.num_tokens = 0
         if name in _PARTS:
             self._remaining.begins(_PARTS[name], self._phase_since)
+
+    def waits_for(self, what: str) -> None:
+        """What the phase cannot go on without, e.g. ``the engines``."""
+        self._seen.waits_for = what
 
     def progress(self, done: int, total: int, num_tokens: int) -> None:
         self._seen.done, self._seen.total, self._seen.num_tokens = done, total, num_tokens
@@ -116,14 +144,14 @@ class Terminal:
 
     def step_begins(self, step: int) -> None:
         self._seen.step = step
-        self._remaining.begins(Part.step, time.monotonic())
+        self._remaining.begins(Part.step, self._clock())
 
     def attempts(self, values: Mapping[str, float]) -> None:
         if values.get("set_aside"):
             self.say(f"step {self._seen.step}: {values['set_aside']:.0f} attempts set aside, their verification broke")
 
     def step_ends(self, step: int, row: Mapping[str, float]) -> None:
-        self._remaining.ends(time.monotonic())
+        self._remaining.ends(self._clock())
         self._remaining.speed(row.get("tokens_per_s", 0.0))
         self._remember(row)
         if row.get("updates", 0.0) == 0.0:
@@ -137,7 +165,7 @@ class Terminal:
 
     def update_ends(self, update: int, row: Mapping[str, float]) -> None:
         """Of a command whose steps are single updates, with nothing sampled in between."""
-        self._remaining.ends(time.monotonic())
+        self._remaining.ends(self._clock())
         self._remember(row)
         if self._live is None:
             self.say(
@@ -147,7 +175,7 @@ class Terminal:
             )
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._remaining.ends(time.monotonic())
+        self._remaining.ends(self._clock())
         self._look(step, metrics)
         if self._live is None:
             self.say(
@@ -166,9 +194,17 @@ class Terminal:
             if name in row:
                 self._seen.history.setdefault(name, []).append(row[name])
 
+    def _at_work(self) -> str:
+        seen = self._seen
+        counted = "attempts" if seen.phase in _SAMPLING else ""
+        seconds = self._clock() - self._phase_since
+        return at_work(
+            PHASES[seen.phase][0], seconds, waits_for=seen.waits_for, done=seen.done, total=seen.total, counted=counted
+        )
+
     def _eta_s(self) -> float | None:
         share = self._seen.done / self._seen.total if self._seen.total else 0.0
-        return self._remaining.seconds(time.monotonic(), share)
+        return self._remaining.seconds(self._clock(), share)
 
     def _eta(self) -> str:
         return eta(self._eta_s(), self._seen.num_steps)
@@ -178,7 +214,7 @@ class Terminal:
         self._fit()
         if self._drawn is not None and self._console.width < before:
             self._console.control(_erased(self._drawn.num_rows(self._console.width) - self._drawn.num_rows(before)))
-        self._seen.phase_s = time.monotonic() - self._phase_since
+        self._seen.phase_s = self._clock() - self._phase_since
         self._seen.eta_s = self._eta_s()
         self._drawn = drawn(self._seen, self._console.width)
         return self._drawn.view

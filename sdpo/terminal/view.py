@@ -64,6 +64,8 @@ class Seen:
     phase: str = "start"
     phase_s: float = 0.0
     """How long that has been going on."""
+    waits_for: str = ""
+    """What the phase cannot go on without; empty: there is nothing to say of it."""
     done: int = 0
     total: int = 0
     """Of what the phase counts; 0: it counts nothing."""
@@ -131,6 +133,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def at_work(doing: str, seconds: float, *, waits_for: str = "", done: int = 0, total: int = 0, counted: str = "") -> str:
+    """In a line, e.g. ``evaluating held-out tasks: 34 of 192 attempts, 1 min 02 s``. ``total`` 0: nothing is counted."""
+    parts = [f"waiting for {waits_for}"] if waits_for else []
+    parts += [f"{done} of {total} {counted}".rstrip()] if total else []
+    return f"{doing}: {', '.join([*parts, duration(seconds)])}"
+
+
 def eta(seconds: float | None, num_steps: int) -> str:
     """In words; where it is not known, since when it will be."""
     if seconds is None:
@@ -157,6 +166,8 @@ def _now(seen: Seen, is_wordy: bool) -> list[_Line]:
         share = max(0, seen.step - 1) / seen.num_steps
         lines.append(_Line(label="step", value=f"{seen.step}/{seen.num_steps}", share=share))
     doing = [PHASES[seen.phase][0 if is_wordy else 1], f"{seen.phase_s:.0f} s"]
+    if seen.waits_for and is_wordy:
+        doing.append(f"waiting for {seen.waits_for}")
     if seen.total:
         doing += [f"{seen.done}/{seen.total}"]
         if seen.num_tokens and seen.phase_s >= 1.0:  # before, it would be any number

