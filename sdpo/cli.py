@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sdpo.errors import MachineError, Stopped, UserError
+from sdpo.forkserver.marks import mark
 from sdpo.forkserver.owner import fork_servers
 from sdpo.printable import printable
 
@@ -75,6 +76,7 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.compose import train_config
 
             config = train_config([_FLAGS.get(word, word) for word in overrides])
+            mark("config")
             from sdpo.launch import run_training
 
             return run_training(config)

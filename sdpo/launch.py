@@ -18,6 +18,7 @@ from sdpo.cluster.local_node import LocalNode
 from sdpo.config import AllocationKind, Config, EvaluateConfig
 from sdpo.envs import registry
 from sdpo.foreground import chatter_into, stopping, user_screen
+from sdpo.forkserver.marks import mark
 from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
 from sdpo.learner.orders import Recording
@@ -75,6 +76,7 @@ def _drive(config: Config, folder: RunFolder, screen: Console) -> int:
 def _prepare_and_train(config: Config, folder: RunFolder, screen: Console, node: LocalNode | None) -> int:
     """Ray starts meanwhile."""
     ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False))
+    mark("preflight")
     folder.claim(config)
     done = checkpoint.checkpoints(folder.checkpoints)
     last = done[-1] if done else None
@@ -123,6 +125,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
     models = Models(policy=ready.model_path, teacher=ready.teacher_path, max_tokens=config.max_model_tokens)
     aside = ThreadPoolExecutor(1, thread_name_prefix="imports")
     with stopping(stop, terminal, *also), connected(config.cluster, folder.path, node), terminal, watchdog, aside:
+        mark("ray")
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
         rendering = aside.submit(ready.make_renderer)
         with machines(
@@ -137,6 +140,7 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
             recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
         ) as parts:
             rendering.result()
+            mark("tokenizer")
             aside.submit(importlib.import_module, "torch")  # for the first batch, while its attempts are sampled
             stop.can_wait = True
             TrainingRun(

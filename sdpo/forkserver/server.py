@@ -26,6 +26,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdpo.forkserver.marks import mark
+
 _PR_SET_PDEATHSIG = 1
 _LONGEST_REQUEST = 1 << 20
 """Bytes of a request: a command line and an environment."""
@@ -91,6 +93,7 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> None:
     """Import, then fork for whoever asks. Never returns."""
     for module in modules:
         importlib.import_module(module)
+    mark(f"imports: {Path(listener.getsockname()).stem}")
     gc.freeze()
     children: dict[int, socket.socket] = {}
     awake, wakes = os.pipe()

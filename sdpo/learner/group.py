@@ -11,6 +11,7 @@ import ray
 from sdpo.actors import Seats, start, talk_over_the_clusters_network
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
 from sdpo.errors import LearnerLost, MachineError
+from sdpo.forkserver.marks import mark
 from sdpo.learner import checkpoint
 from sdpo.learner.answers import answers, dead
 from sdpo.learner.checkpoint import Counters
@@ -47,9 +48,11 @@ class LearnerActor:
         place: Place,
         recording: Recording | None,
     ) -> None:
+        mark("learner's process")
         from sdpo.learner.engine import DeepSpeedLearner
 
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place, recording)
+        mark("learner")
 
     def weights(self, *, of_teacher: bool, bucket_bytes: int) -> Shipment:
         """In the object store, so that the driver passes on references and never holds them; from rank 0, while others help."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sdpo.errors import LearnerLost
+from sdpo.forkserver.marks import mark
 from sdpo.types import Completion, Prompt, Sampling
 from sdpo.weights import PackedWeights, Shipment
 
@@ -144,6 +145,7 @@ class EngineLoop:
     def _run(self) -> None:
         try:
             engine = self._make()
+            mark("engine")
             with self._news:
                 self._is_ready = True
                 self._news.notify_all()
@@ -151,6 +153,8 @@ class EngineLoop:
                 self._obey(engine)
                 if engine.has_work:
                     ended = engine.step()
+                    if self._num_steps == 0:
+                        mark("first token")
                     with self._news:
                         self._num_steps += 1
                         self._ended += ended

@@ -11,6 +11,7 @@ import ray
 
 from sdpo import actors
 from sdpo.config import RolloutConfig
+from sdpo.forkserver.marks import mark
 from sdpo.logs import redirect_output
 from sdpo.rollout.engine import VllmEngine
 from sdpo.rollout.engine_loop import EngineLoop, Load, Order, Pulse, Rest, Served
@@ -30,6 +31,7 @@ class EngineActor:
         self, log: Path, model_path: str, max_model_tokens: int, config: RolloutConfig, seed: int, may_rest: bool
     ) -> None:
         redirect_output(log)
+        mark("engine's process")
         actors.talk_over_the_clusters_network()
         make = partial(VllmEngine, model_path, max_model_tokens=max_model_tokens, config=config, seed=seed, may_rest=may_rest)
         self._loop = EngineLoop(make, fetch=_fetched, partial=config.partial)
@@ -110,6 +112,7 @@ class EngineFleet:
         loading = self._supervisor.load(Load(shipment=weights, version=version))
         if self._waits_for_weights:
             loading.result()
+            mark("weights")
         else:
             self._loading = loading
 

@@ -20,6 +20,7 @@ from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig, SandboxIsolatio
 from sdpo.envs import registry, sandbox
 from sdpo.envs.base import Conversational, Environment
 from sdpo.errors import MachineError, UserError
+from sdpo.forkserver.marks import mark
 from sdpo.logs import redirect_output, tail
 from sdpo.types import Attempt, Completion, Prompt, Reply, SetAside, Task, Verdict
 
@@ -61,6 +62,7 @@ class VerifierActor:
         kind = None if asked.isolation is SandboxIsolation.auto else sandbox.Isolation(asked.isolation.value)
         sandbox.use(sandbox.Settings(isolation=kind, allow_weak=asked.allow_weak))
         self._environment = registry.make(env.name, env.options)
+        mark("environment")
 
     def process(self) -> Process:
         return this_process()
