@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"sdpo", "sdpo.types", "sdpo.config", "sdpo.errors", "sdpo.logs", "sdpo.weights", "sdpo.printable"},
+    {"sdpo", "sdpo.types", "sdpo.config", "sdpo.errors", "sdpo.logs", "sdpo.weights", "sdpo.printable", "sdpo.forkserver"},
     {
         "sdpo.protocols",
         "sdpo.objectives",

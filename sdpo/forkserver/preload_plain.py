@@ -8,5 +8,3 @@ import psutil  # noqa: F401
 import requests  # noqa: F401
 import yaml  # noqa: F401
 from google.protobuf import descriptor_pb2, json_format, struct_pb2  # noqa: F401
-
-import sdpo.types  # noqa: F401

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,38 +79,42 @@ class VllmEngine:
 
         from sdpo.rollout import transfer
 
+        making: AbstractContextManager[None] = nullcontext()
         if not torch.cuda.is_available():
+            from sdpo.rollout.cpu_cache import zeroed_when_touched
             from sdpo.rollout.cpu_sampling import sample_seeded_requests_with_one_draw
 
             sample_seeded_requests_with_one_draw()
+            making = zeroed_when_touched()
         transfer.register()
         logging.getLogger(CHAT_TEMPLATE_LOGGER).addFilter(says_more_than_that_there_is_no_tokenizer)
         self.version, self.checksum = -1, ""
         self._running: dict[str, _Running] = {}
         self._is_resting = False
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path)
-        self._llm = LLM(
-            model_path,
-            dtype=config.dtype.value,
-            seed=seed,
-            max_model_len=max_model_tokens,
-            max_num_seqs=config.max_num_seqs,
-            # Room for whole prompts: on the CPU a split prompt breaks per-request seeds, and kills the engine.
-            enable_chunked_prefill=False,
-            max_num_batched_tokens=max(8192, max_model_tokens),
-            enforce_eager=config.enforce_eager,
-            tensor_parallel_size=config.tensor_parallel_size,
-            gpu_memory_utilization=config.gpu_memory_utilization,
-            enable_prefix_caching=True,
-            block_size=None if torch.cuda.is_available() else CPU_BLOCK_TOKENS,
-            enable_sleep_mode=may_rest,
-            # Logprobs of the distribution that was sampled from: after temperature and truncation.
-            logprobs_mode="processed_logprobs",
-            weight_transfer_config=WeightTransferConfig(backend=transfer.BACKEND),
-            skip_tokenizer_init=True,
-            disable_log_stats=True,
-            use_tqdm_on_load=False,  # a log keeps every state of a progress bar
-        )
+        with making:
+            self._llm = LLM(
+                model_path,
+                dtype=config.dtype.value,
+                seed=seed,
+                max_model_len=max_model_tokens,
+                max_num_seqs=config.max_num_seqs,
+                # Room for whole prompts: on the CPU a split prompt breaks per-request seeds, and kills the engine.
+                enable_chunked_prefill=False,
+                max_num_batched_tokens=max(8192, max_model_tokens),
+                enforce_eager=config.enforce_eager,
+                tensor_parallel_size=config.tensor_parallel_size,
+                gpu_memory_utilization=config.gpu_memory_utilization,
+                enable_prefix_caching=True,
+                block_size=None if torch.cuda.is_available() else CPU_BLOCK_TOKENS,
+                enable_sleep_mode=may_rest,
+                # Logprobs of the distribution that was sampled from: after temperature and truncation.
+                logprobs_mode="processed_logprobs",
+                weight_transfer_config=WeightTransferConfig(backend=transfer.BACKEND),
+                skip_tokenizer_init=True,
+                disable_log_stats=True,
+                use_tqdm_on_load=False,  # a log keeps every state of a progress bar
+            )
         self._stop_ids = sorted(_stop_ids(self._tokenizer, self._llm))
 
     @property

@@ -1,0 +1,82 @@
+"""What a start leaves behind when it is killed, whenever that is: nothing that a later start waits for."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sdpo.forkserver.owner import FOLDER
+from tests.integration.conftest import Trainer
+
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.full]
+NUM_KILLED = 10
+MARKER = "SDPO_TEST_OF_KILLED_STARTS"
+MOST_LATER_S = 2.0
+
+
+def started(trainer: Trainer, name: str) -> subprocess.Popen[str]:
+    """As a user starts it: a process of its own that imports everything itself and brings up its own Ray."""
+    words = [word for word in trainer.words("num_steps=1", "evaluation.num_tasks=0") if not word.startswith("cluster.address=")]
+    words = [word for word in words if not word.startswith("name=")]
+    environment = {key: value for key, value in os.environ.items() if key != FOLDER}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sdpo.cli", "train", *words, f"name={name}", "cluster.object_store_gib=0.5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**environment, MARKER: "1"},
+        start_new_session=True,
+    )
+
+
+def seconds(trainer: Trainer, name: str) -> float:
+    """Of a run of one step, from the command to its end."""
+    began = time.monotonic()
+    process = started(trainer, name)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return time.monotonic() - began
+
+
+def ours() -> list[psutil.Process]:
+    """Processes of killed starts that still live."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if MARKER in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_start_killed_at_any_moment_delays_the_next_one_by_no_more_than_two_seconds(trainer: Trainer) -> None:
+    """Killed by SIGKILL, which nobody can clean up after: Ray, fork servers and actors end by themselves, and what lies in
+    /tmp and /dev/shm is passed by or swept."""
+    seconds(trainer, "first")  # proves the prompts, once
+    before = [seconds(trainer, f"before-{number}") for number in range(2)]
+    draw = random.Random(0)
+    for number in range(NUM_KILLED):
+        process = started(trainer, f"killed-{number}")
+        time.sleep(draw.uniform(0.0, max(before)))
+        process.kill()
+        process.communicate()
+    after = [seconds(trainer, f"after-{number}") for number in range(2)]
+    assert min(after) <= max(before) + MOST_LATER_S, (before, after)
+    until = time.monotonic() + 30.0
+    while ours() and time.monotonic() < until:
+        time.sleep(0.5)
+    assert not ours(), [process.cmdline()[:4] for process in ours()]
+    assert not [
+        folder
+        for folder in Path(tempfile.gettempdir()).glob("sdpo-fork-*")
+        if not Path(f"/proc/{folder.name.split('-')[2]}").exists()
+    ]
