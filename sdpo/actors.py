@@ -108,10 +108,10 @@ def start(
     num_threads: int = 1,
     max_concurrency: int = 1,
     seat: Seat | None = None,
-    kind: str,
+    kind: str | None = None,
 ) -> Any:
     """A handle on ``actor_class(*arguments)`` in a process of its own, in ``seat`` if it has one; returns at once. ``kind`` says
-    which fork server has its imports behind it, where there is one.
+    which fork server has its imports behind it, where there is one; None: it imports them itself.
 
     ``num_threads`` are its CPU threads; Ray, which would else give it one, does not count them as its resource: engine and
     learner take turns on the same cores. ``max_concurrency``: calls that may run at the same time, each in a thread.

@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,8 +26,8 @@ class Forked:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         self.returncode: int | None = None
-        self._output, output = os.pipe()
-        self._said = b""
+        own, output = os.pipe()
+        self.stdout = os.fdopen(own, errors="replace")
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(str(address(Path(os.environ[FOLDER]), COMMAND)))
         request = {"argv": ["sdpo.cli:main", *words], "env": dict(environment), "cwd": os.getcwd()}
@@ -54,16 +55,15 @@ class Forked:
 
     def communicate(self, timeout: float = 600.0) -> tuple[str, None]:
         """All it said, once it has ended."""
+        reader = threading.Thread(target=lambda: said.append(self.stdout.read()), daemon=True)
+        said: list[str] = []
         until = time.monotonic() + timeout
-        while True:
-            if not select.select([self._output], [], [], max(0.0, until - time.monotonic()))[0]:
-                raise subprocess.TimeoutExpired("sdpo", timeout, output=self._said)
-            said = os.read(self._output, 1 << 16)
-            if not said:
-                break
-            self._said += said
+        reader.start()
+        reader.join(timeout)
+        if reader.is_alive():
+            raise subprocess.TimeoutExpired("sdpo", timeout)
         self.wait(max(0.0, until - time.monotonic()))
-        return self._said.decode(errors="replace"), None
+        return said[0], None
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

@@ -51,10 +51,10 @@ def fork_servers(kinds: Sequence[str] = USUAL) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def variables(kind: str) -> dict[str, str]:
+def variables(kind: str | None) -> dict[str, str]:
     """What the environment of an actor's process must hold for it to be forked by a server for ``kind`` on this machine."""
     folder = os.environ.get(FOLDER)
-    return {SERVER: str(address(Path(folder), kind))} if folder else {}
+    return {SERVER: str(address(Path(folder), kind))} if folder and kind else {}
 
 
 def _sweep() -> None:

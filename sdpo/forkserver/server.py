@@ -31,6 +31,8 @@ from sdpo.forkserver.marks import mark
 _PR_SET_PDEATHSIG = 1
 _LONGEST_REQUEST = 1 << 20
 """Bytes of a request: a command line and an environment."""
+FIXED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_PRELOAD", "LD_LIBRARY_PATH")
+"""Environment variables that are obeyed while a process starts: a child cannot have others than its server."""
 SUFFIX = ".sock"
 LISTENING = "listening"
 """File in the servers' folder that is there once all sockets are."""
@@ -140,6 +142,10 @@ def _answer(listener: socket.socket, children: dict[int, socket.socket], *pipes:
     except (OSError, ValueError):
         connection.close()
         return
+    if any(_variable(request, name) != os.environ.get(name) for name in FIXED):
+        for descriptor in (connection.detach(), *descriptors):
+            os.close(descriptor)  # it has to be started from nothing
+        return
     server = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -163,6 +169,12 @@ def _answer(listener: socket.socket, children: dict[int, socket.socket], *pipes:
     children[pid] = connection
     with suppress(OSError):
         connection.sendall(f"{pid}\n".encode())
+
+
+def _variable(request: dict[str, object], name: str) -> object:
+    environment = request["env"]
+    assert isinstance(environment, dict)
+    return environment.get(name)
 
 
 def _received(connection: socket.socket) -> tuple[dict[str, object], list[int]]:

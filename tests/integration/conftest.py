@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from sdpo.cluster import connected
 from sdpo.config import ClusterConfig
+from sdpo.forkserver.owner import FOLDER
 from tests.forked import Forked
 from tests.session import RAY
 from tests.tiny import write_tiny_model
@@ -46,6 +49,22 @@ class Trainer:
 
     def start(self, words: Sequence[str], command: str = "train") -> Forked:
         return Forked([command, *words], {**os.environ, "COLUMNS": "200"})
+
+    def start_from_nothing(self, words: Sequence[str], command: str = "train", **variables: str) -> subprocess.Popen[str]:
+        """As a user starts it: a process that imports everything itself and brings up its own Ray."""
+        environment = {key: value for key, value in os.environ.items() if key != FOLDER}
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "sdpo.cli", command),
+                *(word for word in words if not word.startswith("cluster.address=")),
+                "cluster.object_store_gib=0.5",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**environment, "COLUMNS": "200", **variables},
+            start_new_session=True,
+        )
 
     def run(self, words: Sequence[str], command: str = "train", expected: int = 0) -> str:
         process = self.start(words, command)

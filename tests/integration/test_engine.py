@@ -36,7 +36,7 @@ class Host:
 def test_logprobs_after_a_load_are_those_of_the_loaded_model(tied: bool, tmp_path: Path, ray_cluster: None) -> None:
     """With a tied head, vLLM's reload left the packed copy of the *old* head in place: sampling mixed two models."""
     paths = [write_tiny_model(tmp_path / str(seed), tie_embeddings=tied, seed=seed) for seed in (0, 1)]
-    host = start(Host, paths[0])
+    host = start(Host, paths[0], kind="engine")
     for version, path in enumerate([*paths, paths[0]]):
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         weights = shipped(model.named_parameters(), bucket_bytes=100_000)
@@ -55,7 +55,7 @@ def test_logprobs_after_a_load_are_those_of_the_loaded_model(tied: bool, tmp_pat
 def test_greedy_completions_after_a_load_are_those_of_the_loaded_model(tmp_path: Path, ray_cluster: None) -> None:
     """Token for token; the engine began with other weights."""
     paths = [write_tiny_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
-    host = start(Host, paths[0])
+    host = start(Host, paths[0], kind="engine")
     model = AutoModelForCausalLM.from_pretrained(paths[1], dtype=torch.float32)
     sampling = Sampling(temperature=0.0, top_p=1.0, max_response_tokens=40)
     weights = shipped(model.named_parameters(), bucket_bytes=100_000)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sdpo.forkserver.owner import FOLDER
 from tests.integration.conftest import Trainer
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.full]
@@ -23,18 +20,8 @@ MOST_LATER_S = 2.0
 
 
 def started(trainer: Trainer, name: str) -> subprocess.Popen[str]:
-    """As a user starts it: a process of its own that imports everything itself and brings up its own Ray."""
-    words = [word for word in trainer.words("num_steps=1", "evaluation.num_tasks=0") if not word.startswith("cluster.address=")]
-    words = [word for word in words if not word.startswith("name=")]
-    environment = {key: value for key, value in os.environ.items() if key != FOLDER}
-    return subprocess.Popen(
-        [sys.executable, "-m", "sdpo.cli", "train", *words, f"name={name}", "cluster.object_store_gib=0.5"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**environment, MARKER: "1"},
-        start_new_session=True,
-    )
+    words = [word for word in trainer.words("num_steps=1", "evaluation.num_tasks=0") if not word.startswith("name=")]
+    return trainer.start_from_nothing([*words, f"name={name}"], **{MARKER: "1"})
 
 
 def seconds(trainer: Trainer, name: str) -> float:

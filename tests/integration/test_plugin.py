@@ -57,7 +57,10 @@ def test_a_new_package_is_tidy(command: str, plugin: Path) -> None:
 
 @pytest.mark.integration
 def test_a_new_package_trains_under_its_name(plugin: Path, trainer: Trainer) -> None:
-    trainer.run(trainer.words("num_steps=2", "evaluation.num_tasks=2", "env.options.ignore_case=true", env="word_mirror"))
+    words = trainer.words("num_steps=2", "evaluation.num_tasks=2", "env.options.ignore_case=true", env="word_mirror")
+    process = trainer.start_from_nothing(words)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output + trainer.logs()
     rows = trainer.rows()
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["hindsight"] > 0.5 and row["updates"] == 1.0 for row in rows)

@@ -57,7 +57,9 @@ def asked(*texts: str) -> Iterator[tuple[Prompt, Completion]]:
 
 
 def pids() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True) if "VerifierActor" in " ".join(child.cmdline())}
+    """Of all verifiers on this machine."""
+    found = psutil.process_iter(["cmdline"])
+    return {process.pid for process in found if "VerifierActor" in " ".join(process.info["cmdline"] or ())}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
