@@ -1,4 +1,4 @@
-"""Which isolations ``make test`` attacks with what: the strongest that this machine has with everything, the others with samples."""
+"""Which isolations ``make test`` attacks with what: the strongest here with everything, the others with samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corners of matrices: ``make test`` runs these of all the ways to be a learner, each of which costs seconds; the rest is ``full``.
+"""Corners of matrices: ``make test`` runs these of all the ways to be a learner, which cost seconds each; the rest is ``full``.
 
 Corners are chosen so that each ZeRO stage, dtype, number of ranks, offload and adapter occurs, rather together than alone.
 """
