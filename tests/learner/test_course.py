@@ -34,7 +34,7 @@ from tests.learner import reference
 from tests.learner.launch import launch
 from tests.learner.ranks import Course, Leg, Setup, courses
 from tests.learner.samples import MAX_RESPONSE_TOKENS, NUM_TASKS, TEMPERATURE, rows, updates_of
-from tests.learner.tiers import ranks_and, tiered
+from tests.learner.tiers import ranks_and
 
 pytestmark = pytest.mark.integration
 CONFIG = LearnerConfig(dtype=Dtype.float32, lr=2e-3, warmup_updates=3, weight_decay=0.1, grad_clip=1.95, beta1=0.8, beta2=0.95)
@@ -146,7 +146,12 @@ def test_updates_are_adamws_under_every_zero_stage(num_ranks: int, labels: tuple
         assert (ours.num_updates, ours.num_steps) == (4, 2)
 
 
-RANKS_AND_STAGE = pytest.mark.parametrize(("num_ranks", "stage"), tiered([(1, 1), (1, 3), (2, 1), (2, 3)], [(2, 3)]))
+def on(num_ranks: int, stage: int, *marks: pytest.MarkDecorator) -> object:
+    return pytest.param(num_ranks, stage, marks=marks, id=f"{num_ranks}-ZeRO {stage}")
+
+
+FULL = pytest.mark.full
+RANKS_AND_STAGE = pytest.mark.parametrize(("num_ranks", "stage"), [on(2, 3), on(1, 1, FULL), on(1, 3, FULL), on(2, 1, FULL)])
 
 
 @RANKS_AND_STAGE
@@ -218,7 +223,7 @@ ALGORITHMS: Mapping[str, AlgorithmConfig] = {
 }
 
 
-@pytest.mark.parametrize(("num_ranks", "stage"), tiered([(1, 1), (2, 3)], [(1, 1)]))
+@pytest.mark.parametrize(("num_ranks", "stage"), [on(1, 1), on(2, 3, FULL)])
 def test_every_algorithm_learns_by_its_formulas(num_ranks: int, stage: int, model: Path) -> None:
     """Also from the second update of a step, where the ratios to the policy before it are no longer 1."""
     setups = [Setup(model=model, algorithm=algorithm, config=CONFIG) for algorithm in ALGORITHMS.values()]
