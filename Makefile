@@ -7,25 +7,25 @@ EXPERIMENT ?= chemistry_counts
 WARMED := runs/warmed-$(EXPERIMENT)
 ARGS ?=
 
-.PHONY: train test unit faults gym screenshots lint format setup lock clean
+.PHONY: train test test-all unit gym screenshots lint format setup lock clean
 
 # The default model learns to use hindsight first, once; whatever ALGORITHM is, it begins from there.
 train: setup
 	@test -e $(WARMED) || $(BIN)/sdpo warmup experiment=warmup_$(EXPERIMENT) to=$(WARMED)
 	$(BIN)/sdpo train experiment=$(EXPERIMENT) algorithm=$(ALGORITHM) model.path=$(WARMED) $(ARGS)
 
-# What stands for several machines first, by itself; then two files of tests at a time: the processes that a test starts
-# spend half of their time waiting for each other.
+# What a change has to pass: docs/testing.md says what is in it. Two files of tests at a time: the processes that a test starts
+# spend half of their time waiting for each other. pytest fails where it finds no test, and its closing line comes last.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 test: setup lint
-	$(BIN)/python -m pytest -m "alone and not faults"
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone and not faults"
+	$(PYTEST) --durations=60 --durations-min=0
+
+# All there is: every combination, every fault, and a short form of benchmarks/soak.py.
+test-all: setup lint
+	$(PYTEST) --durations=60 --durations-min=0 -m ""
 
 unit: setup
-	$(BIN)/python -m pytest -m "not integration"
-
-# More ways for a run's processes to die than `make test` has time for; benchmarks/soak.py has them all in one run.
-faults: setup
-	$(BIN)/python -m pytest -s -m faults
+	$(BIN)/python -m pytest -m "not integration and not full"
 
 # SDPO against GRPO, and SDPO's parts, on a model of a million parameters; goes on where it was interrupted.
 gym: setup
@@ -49,15 +49,11 @@ format: setup
 
 setup: $(VENV)/.complete
 
-# torch first and alone, then the locked set without a resolve: vLLM's wheel asks for packages that break it on the CPU.
-$(VENV)/.complete: requirements/cpu.lock pyproject.toml
+$(VENV)/.complete: requirements/cpu.lock requirements/install.sh pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))" || \
 	  { echo "error: Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 2; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@echo "installing torch" && $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check "torch==2.13.0"
-	@echo "installing the locked CPU set (about two minutes)" && \
-	  $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --requirement requirements/cpu.lock
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@requirements/install.sh "$(abspath $(BIN))/python"
 	@touch $@
 
 lock: setup

@@ -1,22 +1,129 @@
-"""Starts what the session's tests share, in the process that deals the tests out, if tests are run that need it."""
+"""What every test run needs: an order, one test at a time where a test must be alone, and what is dear only once.
+
+The process that deals the tests out starts what integration tests share (``session.py``), if any of them may be run.
+"""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import fcntl
+import functools
+import gc
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
-_at_end = ExitStack()
+import sdpo.compose
+
+LONGEST = (
+    "tests/learner/test_course.py",
+    "tests/envs/test_check.py",
+    "tests/envs/test_adapters_reasoning_gym.py",
+    "tests/envs/test_attacks.py",
+    "tests/envs/test_attacks_on_verdicts.py",
+    "tests/envs/test_sandbox.py",
+    "tests/unit/test_searches.py",
+    "tests/unit/test_compose.py",
+)
+"""Files that take half a minute and more, the longest first."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first the files that must be alone, then those with real processes, then the long ones: none is left to the end.
+
+    A worker takes whole files in this order (``--dist loadfile --no-loadscope-reorder``).
+    """
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int]:
+        file = item.nodeid.partition("::")[0]
+        rank = LONGEST.index(file) if file in LONGEST else len(LONGEST)
+        return item.get_closest_marker("alone") is None, item.get_closest_marker("integration") is None, rank
+
+    first: dict[str, tuple[bool, bool, int]] = {}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        first[file] = min(first.get(file, (True, True, len(LONGEST))), place(item))
+    items.sort(key=lambda item: first[item.nodeid.partition("::")[0]])
+
+
+def pytest_collection_finish() -> None:
+    """Collect no garbage among what imports left behind: it is a million objects, and looked through again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def schemas_are_registered_once() -> Iterator[None]:
+    """``sdpo`` registers hydra's schemas for each config that it composes, once a process; tests compose hundreds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sdpo.compose, "register", functools.cache(sdpo.compose.register))
+        yield
+
+
+class Turns:
+    """Lets workers test side by side, but for a test that must be alone: it waits for the others, and they for it."""
+
+    def __init__(self, run: str) -> None:
+        place = Path(tempfile.gettempdir())
+        self.door, self.room = ((place / f"sdpo-tests-{run}.{name}").open("w") for name in ("door", "room"))
+
+    @contextmanager
+    def turn(self, *, is_alone: bool) -> Iterator[None]:
+        """Who waits for the room keeps the door, so that nobody else goes in meanwhile."""
+        fcntl.flock(self.door, fcntl.LOCK_EX)
+        fcntl.flock(self.room, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
+        fcntl.flock(self.door, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(self.room, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        for file in (self.door, self.room):
+            file.close()
+            Path(file.name).unlink(missing_ok=True)
+
+
+_TURNS = pytest.StashKey[Turns]()
+
+
+_SHARED = pytest.StashKey[ExitStack]()
+INTEGRATION = Path(__file__).parent / "integration"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    is_worker = hasattr(config, "workerinput")
-    if is_worker or config.option.collectonly or "not integration" in config.option.markexpr:
-        return
-    from tests.session import shared_processes
+    if not hasattr(config, "workerinput") and _may_run_integration(config):
+        from tests.session import shared_processes
 
-    _at_end.enter_context(shared_processes())
+        config.stash[_SHARED] = ExitStack()
+        config.stash[_SHARED].enter_context(shared_processes())
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is not None:
+        config.stash[_TURNS] = Turns(run)
 
 
-def pytest_unconfigure() -> None:
-    _at_end.close()
+def _may_run_integration(config: pytest.Config) -> bool:
+    if config.option.collectonly or "not integration" in config.option.markexpr:
+        return False
+    asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    return any(path.is_relative_to(INTEGRATION) or INTEGRATION.is_relative_to(path) for path in asked)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _SHARED in config.stash:
+        config.stash[_SHARED].close()
+    if _TURNS in config.stash:
+        config.stash[_TURNS].close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """Wait for the test's turn before its clock starts."""
+    if _TURNS not in item.config.stash:
+        return (yield)
+    with item.config.stash[_TURNS].turn(is_alone=item.get_closest_marker("alone") is not None):
+        return (yield)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -111,25 +110,25 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(file: Path) -> Iterator[str]:
-    """Every imported module, wherever in the file, but for those under ``if TYPE_CHECKING``."""
-    tree = ast.parse(file.read_text())
-    typing_only = {
-        node
-        for branch in ast.walk(tree)
-        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
-        for node in ast.walk(branch)
-    }
-    for node in ast.walk(tree):
-        if node in typing_only:
+@cache
+def imports(file: Path) -> tuple[str, ...]:
+    """Every imported module, wherever in the file, but for those under ``if TYPE_CHECKING``; a file is parsed once."""
+    found: list[str] = []
+    waiting: list[ast.AST] = [ast.parse(file.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
             continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None, "relative imports are not used"
             assert node.level == 0, "relative imports are not used"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in modules())
+            found.append(node.module)
+            found += [f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in modules()]
+    return tuple(found)
 
 
 def room(module: str) -> str:

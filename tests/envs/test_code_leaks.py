@@ -22,7 +22,8 @@ REFERENCES = {
     for variant in problem.variants
 }
 TASKS = [task for split in ("train", "heldout") for task in ENVIRONMENTS[0].tasks(split, 0)]
-NUM_ANSWERS = 8  # a task: more than 2000 in all
+NUM_ANSWERS = 8
+"""A task: all there are, more than 2000 together."""
 
 
 def fenced(source: str) -> str:
@@ -44,7 +45,7 @@ def secrets(task: Task) -> Iterator[str]:
         yield from (text for text in (given_, expected) if len(text) >= 6 and text not in known)
 
 
-def answers(task: Task, draw: random.Random) -> Iterator[str]:
+def answers(task: Task, draw: random.Random, num_answers: int) -> Iterator[str]:
     """Right, nearly right, talkative and malformed ones."""
     reference = REFERENCES[task.id]
     at = draw.randrange(len(reference))
@@ -74,17 +75,20 @@ def answers(task: Task, draw: random.Random) -> Iterator[str]:
             f"x = open(0).read()\n{talk}",
             f"x = open(0).read()\nif x in {told!r}: print({told!r}[x])\nelse:\n    {talk}",
         ]
-    for source in draw.sample(edits, NUM_ANSWERS):
+    for source in draw.sample(edits, num_answers):
         yield draw.choice([fenced(source), fenced(source), source, f"Here:\n{fenced(source)}\nDone.", f"```\n{source}"])
 
 
-def test_no_feedback_holds_a_hidden_test_a_hidden_result_or_the_reference():
+@pytest.mark.parametrize("num_answers", [2, pytest.param(NUM_ANSWERS, marks=pytest.mark.full)])
+def test_no_feedback_holds_a_hidden_test_a_hidden_result_or_the_reference(num_answers):
+    """Of every task, two drawn answers, or all."""
     draw = random.Random(7)
-    judged = [(task, answer, draw.choice(ENVIRONMENTS).verify(task, answer)) for task in TASKS for answer in answers(task, draw)]
-    assert len(judged) >= 2000
+    asked = [(task, answer, draw.choice(ENVIRONMENTS)) for task in TASKS for answer in answers(task, draw, num_answers)]
+    judged = [(task, answer, environment.verify(task, answer)) for task, answer, environment in asked]
+    assert len(judged) >= 250 * num_answers
     outcomes = {verdict.is_solved for _, _, verdict in judged}
     assert outcomes == {True, False}
-    assert sum("hidden test" in (verdict.feedback or "") for _, _, verdict in judged) >= 50
+    assert sum("hidden test" in (verdict.feedback or "") for _, _, verdict in judged) >= 6 * num_answers
     for task, answer, verdict in judged:
         feedback = verdict.feedback or ""
         assert (verdict.feedback is None) == verdict.is_solved

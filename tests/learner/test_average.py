@@ -19,13 +19,13 @@ NUM_STEPS, SIZE, RATE = 400, 1e-6, 0.01
     ("num_ranks", "stage", "changes"),
     [
         (1, 1, {}),
-        (2, 1, {}),
-        (2, 2, {}),
-        (1, 3, {}),
-        (2, 3, {}),
+        pytest.param(2, 1, {}, marks=pytest.mark.full),
+        pytest.param(2, 2, {}, marks=pytest.mark.full),
+        pytest.param(1, 3, {}, marks=pytest.mark.full),
+        pytest.param(2, 3, {}, marks=pytest.mark.full),
         (2, 3, {"offload": Offload.all}),
         (2, 1, {"lora": LoraConfig(rank=4)}),
-        (2, 3, {"lora": LoraConfig(rank=4)}),
+        pytest.param(2, 3, {"lora": LoraConfig(rank=4)}, marks=pytest.mark.full),
     ],
     ids=str,
 )

@@ -34,6 +34,7 @@ from tests.learner import reference
 from tests.learner.launch import launch
 from tests.learner.ranks import Course, Leg, Setup, courses
 from tests.learner.samples import MAX_RESPONSE_TOKENS, NUM_TASKS, TEMPERATURE, rows, updates_of
+from tests.learner.tiers import ranks_and
 
 pytestmark = pytest.mark.integration
 CONFIG = LearnerConfig(dtype=Dtype.float32, lr=2e-3, warmup_updates=3, weight_decay=0.1, grad_clip=1.95, beta1=0.8, beta2=0.95)
@@ -122,40 +123,53 @@ def check(label: str, ours: Course, theirs: reference.Course, *, keeps_average: 
     assert keeps_average == ("average" in ours.ends)
 
 
-def test_updates_are_adamws_under_every_zero_stage(model: Path) -> None:
+ZERO: Mapping[str, dict[str, object]] = {
+    **{f"ZeRO {stage}": {"zero_stage": stage} for stage in (0, 1, 2, 3)},
+    **{f"ZeRO {stage} offloaded": {"zero_stage": stage, "offload": Offload.optimizer} for stage in (1, 2, 3)},
+    "ZeRO 3 all offloaded": {"zero_stage": 3, "offload": Offload.all},
+}
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "labels"), ranks_and(("ZeRO 0", "ZeRO 1", "ZeRO 2 offloaded", "ZeRO 3", "ZeRO 3 all offloaded"), ZERO)
+)
+def test_updates_are_adamws_under_every_zero_stage(num_ranks: int, labels: tuple[str, ...], model: Path) -> None:
     """Bias corrections from the first update on, decay of matrices alone, clipping before the moments, a rate that warms up."""
     setup = Setup(model=model, algorithm=sdpo(TeacherKind.ema), config=CONFIG)
     theirs = expected(setup)
     assert min(theirs.norms) < CONFIG.grad_clip < max(theirs.norms)
-    variants = {f"ZeRO {stage}": setup.with_(zero_stage=stage) for stage in (0, 1, 2, 3)}
-    variants |= {f"ZeRO {stage} offloaded": setup.with_(zero_stage=stage, offload=Offload.optimizer) for stage in (1, 2, 3)}
-    variants["ZeRO 3 all offloaded"] = setup.with_(zero_stage=3, offload=Offload.all)
-    for num_ranks in (1, 2):
-        found = launch(num_ranks, courses, [leg(variant, num_ranks) for variant in variants.values()])[0]
-        for label, ours in zip(variants, found, strict=True):
-            check(f"{num_ranks} ranks, {label}", ours, theirs, keeps_average=True)
-            rates = [metrics["lr"] for metrics in ours.metrics]
-            assert rates == pytest.approx([CONFIG.lr / 3, CONFIG.lr * 2 / 3, CONFIG.lr, CONFIG.lr])
-            assert (ours.num_updates, ours.num_steps) == (4, 2)
+    found = launch(num_ranks, courses, [leg(setup.with_(**ZERO[label]), num_ranks) for label in labels])[0]
+    for label, ours in zip(labels, found, strict=True):
+        check(f"{num_ranks} ranks, {label}", ours, theirs, keeps_average=True)
+        rates = [metrics["lr"] for metrics in ours.metrics]
+        assert rates == pytest.approx([CONFIG.lr / 3, CONFIG.lr * 2 / 3, CONFIG.lr, CONFIG.lr])
+        assert (ours.num_updates, ours.num_steps) == (4, 2)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_every_teacher_follows_as_it_should(num_ranks: int, model: Path, untied: Path) -> None:
+def on(num_ranks: int, stage: int, *marks: pytest.MarkDecorator) -> object:
+    return pytest.param(num_ranks, stage, marks=marks, id=f"{num_ranks}-ZeRO {stage}")
+
+
+FULL = pytest.mark.full
+RANKS_AND_STAGE = pytest.mark.parametrize(("num_ranks", "stage"), [on(2, 3), on(1, 1, FULL), on(1, 3, FULL), on(2, 1, FULL)])
+
+
+@RANKS_AND_STAGE
+def test_every_teacher_follows_as_it_should(num_ranks: int, stage: int, model: Path, untied: Path) -> None:
     asked, labels, setups = [], [], []
     for kind in TeacherKind:
         setup = Setup(model=model, algorithm=sdpo(kind), config=CONFIG, teacher=untied if kind is TeacherKind.external else None)
-        for stage in (1, 3):
-            asked.append(leg(setup.with_(zero_stage=stage), num_ranks))
-            labels.append(f"{kind.value}, {num_ranks} ranks, ZeRO {stage}")
-            setups.append(setup)
+        asked.append(leg(setup.with_(zero_stage=stage), num_ranks))
+        labels.append(f"{kind.value}, {num_ranks} ranks, ZeRO {stage}")
+        setups.append(setup)
     found = launch(num_ranks, courses, asked)[0]
     for label, setup, ours in zip(labels, setups, found, strict=True):
         assert isinstance(setup.algorithm, SDPOConfig)
         check(label, ours, expected(setup), keeps_average=setup.algorithm.teacher.keeps_average)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_adapters_learn_from_every_teacher(num_ranks: int, model: Path, untied: Path) -> None:
+@RANKS_AND_STAGE
+def test_adapters_learn_from_every_teacher(num_ranks: int, stage: int, model: Path, untied: Path) -> None:
     asked, labels = [], []
     for kind in TeacherKind:
         setup = Setup(
@@ -164,9 +178,8 @@ def test_adapters_learn_from_every_teacher(num_ranks: int, model: Path, untied: 
             config=replace(CONFIG, lora=LoraConfig(rank=4)),
             teacher=untied if kind is TeacherKind.external else None,
         )
-        for stage in (1, 3):
-            asked.append(leg(setup.with_(zero_stage=stage), num_ranks))
-            labels.append(f"adapters, {kind.value}, {num_ranks} ranks, ZeRO {stage}")
+        asked.append(leg(setup.with_(zero_stage=stage), num_ranks))
+        labels.append(f"adapters, {kind.value}, {num_ranks} ranks, ZeRO {stage}")
     found = launch(num_ranks, courses, asked)[0]
     for label, one, ours in zip(labels, asked, found, strict=True):
         assert all(torch.equal(ours.begins["master"][name], flat) for name, flat in found[0].begins["master"].items())
@@ -210,47 +223,57 @@ ALGORITHMS: Mapping[str, AlgorithmConfig] = {
 }
 
 
-def test_every_algorithm_learns_by_its_formulas(model: Path) -> None:
+@pytest.mark.parametrize(("num_ranks", "stage"), [on(1, 1), on(2, 3, FULL)])
+def test_every_algorithm_learns_by_its_formulas(num_ranks: int, stage: int, model: Path) -> None:
     """Also from the second update of a step, where the ratios to the policy before it are no longer 1."""
     setups = [Setup(model=model, algorithm=algorithm, config=CONFIG) for algorithm in ALGORITHMS.values()]
-    for num_ranks, stage in ((1, 1), (2, 3)):
-        found = launch(num_ranks, courses, [leg(setup.with_(zero_stage=stage), num_ranks) for setup in setups])[0]
-        for label, setup, ours in zip(ALGORITHMS, setups, found, strict=True):
-            keeps_average = isinstance(setup.algorithm, SDPOConfig) and setup.algorithm.teacher.kind is TeacherKind.ema
-            check(f"{label}, {num_ranks} ranks, ZeRO {stage}", ours, expected(setup), keeps_average=keeps_average)
+    found = launch(num_ranks, courses, [leg(setup.with_(zero_stage=stage), num_ranks) for setup in setups])[0]
+    for label, setup, ours in zip(ALGORITHMS, setups, found, strict=True):
+        keeps_average = isinstance(setup.algorithm, SDPOConfig) and setup.algorithm.teacher.kind is TeacherKind.ema
+        check(f"{label}, {num_ranks} ranks, ZeRO {stage}", ours, expected(setup), keeps_average=keeps_average)
 
 
-@pytest.mark.parametrize("kind", [TeacherKind.ema, TeacherKind.trust_region], ids=lambda kind: kind.value)
-def test_ranks_that_share_rows_learn_what_one_would(kind: TeacherKind, model: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "stages"),
+    [
+        (TeacherKind.ema, (3,)),
+        (TeacherKind.trust_region, (1,)),
+        pytest.param(TeacherKind.ema, (0, 1), marks=pytest.mark.full),
+        pytest.param(TeacherKind.trust_region, (0, 3), marks=pytest.mark.full),
+    ],
+    ids=lambda value: str(getattr(value, "value", value)),
+)
+def test_ranks_that_share_rows_learn_what_one_would(kind: TeacherKind, stages: tuple[int, ...], model: Path) -> None:
     """Each knows the old and the reference's log-probabilities of its own tokens alone; lengths and counts are the rows'."""
     pg = PolicyGradientConfig(mean=LossMean.sequence)
     setup = Setup(
         model=model, algorithm=sdpo(kind, reference_kl=0.1, entropy_bonus=0.1, policy_gradient=pg), config=CONFIG
     ).with_(num_ranks=2, sequence_parallel=2)
-    stages = (0, 1, 3)
     found = launch(2, courses, [leg(setup.with_(zero_stage=stage), 1) for stage in stages])[0]
     for stage, ours in zip(stages, found, strict=True):
         check(f"Ulysses, {kind.value}, ZeRO {stage}", ours, expected(setup), keeps_average=kind is TeacherKind.ema)
 
 
-def test_updates_in_bf16_are_the_same_under_every_zero_stage(model: Path) -> None:
+IN_BF16 = ("ZeRO 1", *(label for label in ZERO if label not in ("ZeRO 0", "ZeRO 1", "ZeRO 3 all offloaded")))
+"""ZeRO 1 first: the others are compared with it."""
+
+
+@pytest.mark.parametrize(("num_ranks", "labels"), ranks_and(("ZeRO 1", "ZeRO 2 offloaded", "ZeRO 3"), IN_BF16))
+def test_updates_in_bf16_are_the_same_under_every_zero_stage(num_ranks: int, labels: tuple[str, ...], model: Path) -> None:
     """Only sums over ranks and micro-batches may round differently, in fp32."""
     setup = Setup(model=model, algorithm=sdpo(TeacherKind.ema), config=CONFIG).with_(dtype=Dtype.bfloat16)
-    variants = {f"ZeRO {stage}": setup.with_(zero_stage=stage) for stage in (1, 2, 3)}
-    variants |= {f"ZeRO {stage} offloaded": setup.with_(zero_stage=stage, offload=Offload.optimizer) for stage in (1, 2, 3)}
     theirs = expected(setup)
-    for num_ranks in (1, 2):
-        found = launch(num_ranks, courses, [leg(variant, num_ranks) for variant in variants.values()])[0]
-        for label, ours in zip(variants, found, strict=True):
-            apart_ = {
-                kind: apart(ours.ends[kind], found[0].ends[kind], ours.begins["master"] if kind == "master" else None)
-                for kind in ("master", "exp_avg", "exp_avg_sq")
-            }
-            true = apart(ours.ends["master"], theirs.trained, ours.begins["master"])
-            print(
-                f"bf16, {num_ranks} ranks, {label} to ZeRO 1: "
-                + ", ".join(f"{kind} {value:.1e}" for kind, value in apart_.items())
-                + f"; movement to fp64 {true:.1e}"
-            )
-            assert max(apart_.values()) < 1e-2
-            assert true < 0.2
+    found = launch(num_ranks, courses, [leg(setup.with_(**ZERO[label]), num_ranks) for label in labels])[0]
+    for label, ours in zip(labels, found, strict=True):
+        apart_ = {
+            kind: apart(ours.ends[kind], found[0].ends[kind], ours.begins["master"] if kind == "master" else None)
+            for kind in ("master", "exp_avg", "exp_avg_sq")
+        }
+        true = apart(ours.ends["master"], theirs.trained, ours.begins["master"])
+        print(
+            f"bf16, {num_ranks} ranks, {label} to ZeRO 1: "
+            + ", ".join(f"{kind} {value:.1e}" for kind, value in apart_.items())
+            + f"; movement to fp64 {true:.1e}"
+        )
+        assert max(apart_.values()) < 1e-2
+        assert true < 0.2

@@ -28,6 +28,7 @@ from sdpo.export import run_export
 from tests.learner.launch import launch
 from tests.learner.ranks import Checkpointed, Setup, write_checkpoint
 from tests.learner.samples import rows, updates_of
+from tests.learner.tiers import MadeOnce, tiered
 
 pytestmark = pytest.mark.integration
 ALGORITHM = SDPOConfig(
@@ -43,18 +44,20 @@ VARIANTS: Mapping[str, tuple[str, int, dict[str, object]]] = {
     "tied, adapters, fp32, ZeRO 1": ("model", 1, {"lora": LoraConfig(rank=4)}),
     "untied, adapters, fp32, 2 ranks, ZeRO 3": ("untied", 2, {"zero_stage": 3, "lora": LoraConfig(rank=4)}),
 }
+CORNERS = ("untied, bf16, ZeRO 1", "tied, bf16, 2 ranks, ZeRO 3", "tied, adapters, fp32, ZeRO 1")
 Written = dict[str, tuple[Checkpointed, Path]]
 
 
 @pytest.fixture(scope="module")
 def written(model: Path, untied: Path, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    found = {}
-    for label, (which, num_ranks, changes) in VARIANTS.items():
+    def write(label: str) -> tuple[Checkpointed, Path]:
+        which, num_ranks, changes = VARIANTS[label]
         setup = Setup(model={"model": model, "untied": untied}[which], algorithm=ALGORITHM, config=CONFIG).with_(**changes)
         steps = [updates_of(rows(setup.model, seed=seed), ALGORITHM, num_ranks=num_ranks) for seed in range(2)]
         path = tmp_path_factory.mktemp("export") / "step_000002"
-        found[label] = launch(num_ranks, write_checkpoint, setup, steps, path, IDS)[0], path
-    return found
+        return launch(num_ranks, write_checkpoint, setup, steps, path, IDS)[0], path
+
+    return MadeOnce(write)
 
 
 def logits(folder: Path, dtype: str = "auto") -> Tensor:
@@ -63,7 +66,7 @@ def logits(folder: Path, dtype: str = "auto") -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("label", VARIANTS)
+@pytest.mark.parametrize("label", tiered(VARIANTS, CORNERS))
 def test_an_exported_policy_says_what_the_learner_said(label: str, written: Written, tmp_path: Path) -> None:
     seen, path = written[label]
     assert run_export(ExportConfig(checkpoint=str(path), to=str(tmp_path / "policy"))) == 0
@@ -79,7 +82,7 @@ def test_an_exported_policy_says_what_the_learner_said(label: str, written: Writ
     assert (tmp_path / "policy" / "generation_config.json").is_file()
 
 
-@pytest.mark.parametrize("label", [label for label in VARIANTS if "adapters" not in label])
+@pytest.mark.parametrize("label", tiered([label for label in VARIANTS if "adapters" not in label], CORNERS[:2]))
 def test_an_exported_average_says_what_the_teacher_said(label: str, written: Written, tmp_path: Path) -> None:
     seen, path = written[label]
     config = ExportConfig(checkpoint=str(path), to=str(tmp_path / "average"), weights=ExportedWeights.average)

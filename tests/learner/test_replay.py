@@ -34,6 +34,7 @@ from sdpo.types import Update
 from tests.learner.launch import launch
 from tests.learner.ranks import Leg, Setup, courses, replay, replay_all, without_clock, write_checkpoint
 from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE, rows, update_of
+from tests.learner.tiers import tiered
 
 pytestmark = pytest.mark.integration
 ALGORITHM = SDPOConfig(
@@ -86,7 +87,7 @@ def an_update(setup: Setup, num_ranks: int, seed: int, *, bad: bool = False) -> 
     return update_of(samples, setup.algorithm, num_ranks=num_data_ranks, micro_batch_tokens=200)
 
 
-@pytest.mark.parametrize("label", VARIANTS)
+@pytest.mark.parametrize("label", tiered(VARIANTS, ["fp32, 2 ranks, ZeRO 3 offloaded", "adapters"]))
 def test_a_replayed_update_says_what_it_said(label: str, model: Path, tmp_path: Path) -> None:
     num_ranks, changes, tolerance = VARIANTS[label]
     setup = Setup(model=model, algorithm=ALGORITHM, config=replace(CONFIG, num_ranks=num_ranks)).with_(**changes)

@@ -14,6 +14,7 @@ from sdpo.config import Dtype, LearnerConfig, LoraConfig, Offload, SDPOConfig, S
 from tests.learner.launch import launch
 from tests.learner.ranks import Course, Leg, Setup, State, Steps, courses
 from tests.learner.samples import NUM_TASKS, rows, update_of, updates_of
+from tests.learner.tiers import MadeOnce, tiered
 
 pytestmark = pytest.mark.integration
 ALGORITHM = SDPOConfig(
@@ -60,27 +61,29 @@ VARIANTS: Mapping[str, tuple[int, dict[str, object]]] = {
     "bf16, ZeRO 3, 2 ranks, offloaded": (2, {"zero_stage": 3, "dtype": Dtype.bfloat16, "offload": Offload.all}),
     "bf16, ZeRO 3, 2 ranks, adapters": (2, {"zero_stage": 3, "dtype": Dtype.bfloat16, "lora": LoraConfig(rank=4)}),
 }
+CORNERS = ("fp32, ZeRO 0", "bf16, ZeRO 1, adapters", "bf16, ZeRO 2, 2 ranks", "bf16, ZeRO 3, 2 ranks, offloaded")
+Straight = dict[str, tuple[Course, Course, Path]]
+Saved = dict[str, tuple[Course, Path]]
 
 
 @pytest.fixture(scope="module")
-def straight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Course, Course, Path]]:
+def straight(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Straight:
     """Six steps in one go; the first three, saved in a folder."""
-    found = {}
-    for num_ranks in (1, 2):
-        labels = [label for label, (num, _) in VARIANTS.items() if num == num_ranks]
-        folders = [tmp_path_factory.mktemp("resume") for _ in labels]
-        legs = []
-        for label, folder in zip(labels, folders, strict=True):
-            setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**VARIANTS[label][1])
-            legs.append(Leg(setup=setup, steps=steps(model, num_ranks, 6)))
-            legs.append(Leg(setup=setup, steps=steps(model, num_ranks, 3), save=folder))
-        went = launch(num_ranks, courses, legs)[0]
-        found |= {label: (went[2 * i], went[2 * i + 1], folders[i]) for i, label in enumerate(labels)}
-    return found
+
+    def go(label: str) -> tuple[Course, Course, Path]:
+        num_ranks, changes = VARIANTS[label]
+        folder = tmp_path_factory.mktemp("resume")
+        setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**changes)
+        through = Leg(setup=setup, steps=steps(model, num_ranks, 6))
+        half = Leg(setup=setup, steps=steps(model, num_ranks, 3), save=folder)
+        whole, first = launch(num_ranks, courses, [through, half])[0]
+        return whole, first, folder
+
+    return MadeOnce(go)
 
 
-@pytest.mark.parametrize("label", VARIANTS)
-def test_a_resumed_run_ends_with_the_same_bits(label: str, straight: dict[str, tuple[Course, Course, Path]], model: Path) -> None:
+@pytest.mark.parametrize("label", tiered(VARIANTS, CORNERS))
+def test_a_resumed_run_ends_with_the_same_bits(label: str, straight: Straight, model: Path) -> None:
     whole, first, folder = straight[label]
     num_ranks, changes = VARIANTS[label]
     setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**changes)
@@ -99,8 +102,11 @@ def test_a_resumed_run_ends_with_the_same_bits(label: str, straight: dict[str, t
     print(f"{label}: the same bits after 12 updates that moved the weights by {moved.norm():.2f}")
 
 
-@pytest.mark.parametrize("label", [label for label in VARIANTS if "bf16" in label and "adapters" not in label])
-def test_parameters_are_the_masters_rounded(label: str, straight: dict[str, tuple[Course, Course, Path]]) -> None:
+IN_BF16 = [label for label in VARIANTS if "bf16" in label and "adapters" not in label]
+
+
+@pytest.mark.parametrize("label", tiered(IN_BF16, CORNERS[2:]))
+def test_parameters_are_the_masters_rounded(label: str, straight: Straight) -> None:
     whole, _, _ = straight[label]
     for name, master in whole.ends["master"].items():
         assert torch.equal(whole.policy[name].flatten(), master.bfloat16()), name
@@ -123,21 +129,20 @@ TARGETS = [
 
 
 @pytest.fixture(scope="module")
-def saved(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Course, Path]]:
-    found = {}
-    for label, num_ranks, changes in TRANSFERS:
+def saved(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    def save(label: str) -> tuple[Course, Path]:
+        ((num_ranks, changes),) = [(num, changes) for source, num, changes in TRANSFERS if source == label]
         folder = tmp_path_factory.mktemp("transfer")
         setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**changes)
         coming = update_of(rows(model, seed=7), ALGORITHM, num_ranks=num_ranks)
         leg = Leg(setup=setup, steps=steps(model, num_ranks, 2), save=folder, next=coming)
-        found[label] = launch(num_ranks, courses, [leg])[0][0], folder
-    return found
+        return launch(num_ranks, courses, [leg])[0][0], folder
+
+    return MadeOnce(save)
 
 
-@pytest.mark.parametrize("source", [label for label, _, _ in TRANSFERS])
-def test_a_checkpoint_continues_on_other_ranks_and_under_another_zero_stage(
-    source: str, saved: dict[str, tuple[Course, Path]], model: Path
-) -> None:
+@pytest.mark.parametrize("source", tiered([label for label, _, _ in TRANSFERS], ["2 ranks, ZeRO 3"]))
+def test_a_checkpoint_continues_on_other_ranks_and_under_another_zero_stage(source: str, saved: Saved, model: Path) -> None:
     before, folder = saved[source]
     assert before.next is not None
     problems = []
@@ -164,10 +169,8 @@ def test_a_checkpoint_continues_on_other_ranks_and_under_another_zero_stage(
     assert problems == []
 
 
-def test_a_checkpoint_that_lacks_a_ranks_file_is_refused(
-    saved: dict[str, tuple[Course, Path]], model: Path, tmp_path: Path
-) -> None:
-    before, folder = saved["2 ranks, ZeRO 2"]
+def test_a_checkpoint_that_lacks_a_ranks_file_is_refused(saved: Saved, model: Path, tmp_path: Path) -> None:
+    before, folder = saved["2 ranks, ZeRO 3"]
     (tmp_path / "rank-00000.safetensors").write_bytes((folder / "rank-00000.safetensors").read_bytes())
     leg = Leg(setup=Setup(model=model, algorithm=ALGORITHM, config=CONFIG), steps=[], restore=(tmp_path, 2, 4))
     with pytest.raises(AssertionError, match="a checkpoint must hold"):
@@ -175,7 +178,7 @@ def test_a_checkpoint_that_lacks_a_ranks_file_is_refused(
     assert before.num_updates == 4
 
 
-def test_a_checkpoint_of_a_larger_model_is_refused(saved: dict[str, tuple[Course, Path]], model: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_larger_model_is_refused(saved: Saved, model: Path, tmp_path: Path) -> None:
     """Parameters of the same names and more elements: their beginnings would fit, and mean nothing."""
     _, folder = saved["1 rank, ZeRO 1"]
     stored = load_file(folder / "rank-00000.safetensors")
@@ -195,7 +198,7 @@ def test_a_checkpoint_with_parameters_that_the_model_lacks_is_refused(untied: Pa
         launch(1, courses, [leg])
 
 
-def test_the_refusal_of_a_checkpoint_names_what_it_lacks(saved: dict[str, tuple[Course, Path]], model: Path) -> None:
+def test_the_refusal_of_a_checkpoint_names_what_it_lacks(saved: Saved, model: Path) -> None:
     _, folder = saved["1 rank, ZeRO 1"]
     setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(lora=LoraConfig(rank=4))
     with pytest.raises(AssertionError, match=r"lora_A.* learner.lora\?"):

@@ -43,6 +43,11 @@ class Greetings:
         return Verdict(reward=0.25, feedback="\\x1b[31mSay [it].")
 
 
+class Polite(Greetings):
+    def verify(self, task, completion):
+        return Verdict(reward=0.25, feedback="Say it.")
+
+
 class Demanding(Greetings):
     """Needs to be told a path."""
 
@@ -145,9 +150,9 @@ def test_check_ends_in_a_summary_and_an_exit_code(run: Run, greetings: str) -> N
     assert "error │ verify-raises" in shown
     assert "RuntimeError: never blue" in shown
     assert "Greetings: 1 error, 0 warnings; 6 tasks and" in shown
-    code, shown = run("check", "chemistry", "families=[rings]", "tasks=1")
+    code, shown = run("check", greetings.replace(":Greetings", ":Polite"), "tasks=1")
     assert code == 0
-    assert "chemistry: 0 errors" in shown
+    assert "Polite: 0 errors" in shown
 
 
 def test_check_prints_json_for_another_program(greetings: str, capfd: pytest.CaptureFixture[str]) -> None:
