@@ -31,7 +31,7 @@ from sdpo.forkserver.marks import mark
 _PR_SET_PDEATHSIG = 1
 _LONGEST_REQUEST = 1 << 20
 """Bytes of a request: a command line and an environment."""
-FIXED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_PRELOAD", "LD_LIBRARY_PATH")
+FIXED = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONHOME", "LD_PRELOAD", "LD_LIBRARY_PATH")}
 """Environment variables that are obeyed while a process starts: a child cannot have others than its server."""
 SUFFIX = ".sock"
 LISTENING = "listening"
@@ -142,9 +142,10 @@ def _answer(listener: socket.socket, children: dict[int, socket.socket], *pipes:
     except (OSError, ValueError):
         connection.close()
         return
-    if any(_variable(request, name) != os.environ.get(name) for name in FIXED):
+    if any(_variable(request, name) != value for name, value in FIXED.items()):
         for descriptor in (connection.detach(), *descriptors):
             os.close(descriptor)  # it has to be started from nothing
+        print(f"declined {request['argv']}: another environment", file=sys.stderr, flush=True)
         return
     server = os.getpid()
     pid = os.fork()

@@ -21,6 +21,7 @@ class TensorBoard:
 
     def go_back(self, step: int) -> None:
         self.close()
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._first_step = step + 1
 
     def record(self, record: Record) -> None:
