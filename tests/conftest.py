@@ -20,11 +20,14 @@ import sdpo.compose
 
 LONGEST = (
     "tests/learner/test_course.py",
+    "tests/learner/test_resume.py",
     "tests/envs/test_check.py",
     "tests/envs/test_adapters_reasoning_gym.py",
     "tests/envs/test_attacks.py",
     "tests/envs/test_attacks_on_verdicts.py",
     "tests/envs/test_sandbox.py",
+    "tests/unit/test_batching.py",
+    "tests/unit/test_bad_input.py",
     "tests/unit/test_searches.py",
     "tests/unit/test_compose.py",
 )
