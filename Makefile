@@ -41,7 +41,7 @@ lint: setup
 	@# sdpo.envs and sdpo.conf live in folders of the top level; mypy gets to see the package as it is installed.
 	@rm -rf build/package && mkdir -p build/package/sdpo
 	@for item in sdpo/* envs conf; do ln -s ../../../$$item build/package/sdpo/; done
-	cd build/package && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p sdpo
+	cd build/package && ../../$(BIN)/mypy -n 2 --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p sdpo
 
 format: setup
 	$(BIN)/ruff check --fix .

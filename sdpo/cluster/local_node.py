@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ray._private import utils
 from ray._private.node import Node
@@ -24,14 +25,14 @@ from sdpo.forkserver import worker_setup
 
 NUM_STARTS = 3
 """Ray gives its own processes 30 s to start, whatever the machine is busy with; so it is tried again."""
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "worker_niceness": 0,
     "enable_worker_prestart": False,  # of workers for tasks, of which there are none
     "prestart_worker_first_driver": False,
 }
 
 
-class _Node(Node):  # type: ignore[misc]
+class _Node(Node):
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
         """Nobody looks at a dashboard here."""
 
@@ -55,16 +56,7 @@ class LocalNode:
 
     def __init__(self, config: ClusterConfig) -> None:
         """Raises UserError where the machine has no room for the object store."""
-        self._params = RayParams(
-            num_cpus=config.cpus_per_node,
-            num_gpus=config.gpus_per_node,
-            object_store_memory=object_store_bytes(config.object_store_gib),
-            include_dashboard=False,
-            include_log_monitor=False,
-            no_monitor=True,
-            setup_worker_path=str(Path(worker_setup.__file__)),
-            _system_config=dict(_SETTINGS),
-        )
+        self._config, self._store_bytes = config, object_store_bytes(config.object_store_gib)
         self._node: _Node | None = None
         self._failure: Exception | None = None
         self._is_up, self._is_over = threading.Event(), threading.Event()
@@ -84,11 +76,24 @@ class LocalNode:
         self._is_over.set()
         self._thread.join()
 
+    def _params(self) -> RayParams:
+        """New ones for each trial: a node writes into its own."""
+        return RayParams(
+            num_cpus=self._config.cpus_per_node,
+            num_gpus=self._config.gpus_per_node,
+            object_store_memory=self._store_bytes,
+            include_dashboard=False,
+            include_log_monitor=False,  # type: ignore[arg-type]  # it says it is a text
+            no_monitor=True,
+            setup_worker_path=str(Path(worker_setup.__file__)),
+            _system_config=dict(_SETTINGS),
+        )
+
     def _run(self) -> None:
         for trial in range(1, NUM_STARTS + 1):
             try:
                 with _minimal_agent():
-                    self._node = _Node(self._params, head=True, shutdown_at_exit=False, spawn_reaper=True)
+                    self._node = _Node(self._params(), head=True, shutdown_at_exit=False, spawn_reaper=True)
                 break
             except Exception as error:  # noqa: BLE001 - whoever asks for the address hears of it
                 if trial == NUM_STARTS or "timed out" not in str(error) or self._is_over.is_set():

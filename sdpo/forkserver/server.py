@@ -104,18 +104,18 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     while True:
         by_socket = {connection.fileno(): pid for pid, connection in children.items()}
-        readable, _, _ = select.select([listener, awake, *by_socket], [], [])
+        readable, _, _ = select.select([listener.fileno(), awake, *by_socket], [], [])
         if awake in readable:
             os.read(awake, 4096)
         for pid in _hung_up(readable, by_socket):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _reap(children)
-        if listener in readable:
+        if listener.fileno() in readable:
             _answer(listener, children, awake, wakes)
 
 
-def _hung_up(readable: Sequence[object], by_socket: dict[int, int]) -> list[int]:
+def _hung_up(readable: Sequence[int], by_socket: dict[int, int]) -> list[int]:
     """Children whose callers are gone: nobody sends anything but the request, so a readable connection is a closed one."""
     return [pid for descriptor, pid in by_socket.items() if descriptor in readable]
 

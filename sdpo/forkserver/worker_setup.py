@@ -12,17 +12,18 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 SERVER = "SDPO_FORK_SERVER"
 """The environment variable that names a server's socket."""
 _CONTEXT = "--serialized-runtime-env-context="
-_ONLY_VARIABLES = {"command_prefix": [], "override_worker_entrypoint": None, "java_jars": []}
+_ONLY_VARIABLES: dict[str, Any] = {"command_prefix": [], "override_worker_entrypoint": None, "java_jars": []}
 """A context that asks for nothing but environment variables."""
 
 
 def main() -> None:
     words = sys.argv[1:]
-    context = next((json.loads(word.removeprefix(_CONTEXT)) for word in words if word.startswith(_CONTEXT)), {})
+    context: dict[str, Any] = next((json.loads(word.removeprefix(_CONTEXT)) for word in words if word.startswith(_CONTEXT)), {})
     environment = {**os.environ, **{name: str(value) for name, value in (context.get("env_vars") or {}).items()}}
     server = environment.get(SERVER)
     is_plain = all(context.get(name, value) == value for name, value in _ONLY_VARIABLES.items())

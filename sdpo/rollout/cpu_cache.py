@@ -31,7 +31,7 @@ def zeroed_when_touched() -> Iterator[None]:
             return zeros(*size, dtype=dtype, device=device, **others)
         return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=dtype or torch.int8).view(*shape)
 
-    torch.zeros = lazy  # type: ignore[assignment]
+    torch.zeros = lazy
     try:
         yield
     finally:
