@@ -7,6 +7,9 @@ EXPERIMENT ?= chemistry_counts
 WARMED := runs/warmed-$(EXPERIMENT)
 ARGS ?=
 
+# Interpreters leave compiled modules behind: a run starts some, the tests hundreds.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: train test test-all unit gym screenshots lint format setup lock clean
 
 # The default model learns to use hindsight first, once; whatever ALGORITHM is, it begins from there.

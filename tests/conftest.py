@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import sdpo.compose
+import sdpo.forkserver.server  # remembers the environment, before anything is imported that adds to it
 
 LONGEST = (
     "tests/learner/test_course.py",
@@ -55,8 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Collect no garbage among what imports left behind: it is a million objects, and looked through again and again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,6 +100,7 @@ INTEGRATION = Path(__file__).parent / "integration"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until everything is collected: see below
     if not hasattr(config, "workerinput") and _may_run_integration(config):
         from tests.session import shared_processes
 

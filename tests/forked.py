@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdpo.forkserver.owner import FOLDER
-from sdpo.forkserver.server import address
+from sdpo.forkserver.server import FIXED, address
 from tests.session import COMMAND
 
 
@@ -26,11 +26,14 @@ class Forked:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         self.returncode: int | None = None
-        own, output = os.pipe()
-        self.stdout = os.fdopen(own, errors="replace")
+        readable, output = os.pipe()
+        self.stdout = os.fdopen(readable, errors="replace")
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(str(address(Path(os.environ[FOLDER]), COMMAND)))
-        request = {"argv": ["sdpo.cli:main", *words], "env": dict(environment), "cwd": os.getcwd()}
+        # What libraries have put there while the tests' process imported them (vLLM names its OpenMP) is not the command's.
+        fixed = {name: value for name, value in FIXED.items() if value is not None}
+        own = {name: value for name, value in environment.items() if name not in FIXED}
+        request = {"argv": ["sdpo.cli:main", *words], "env": {**own, **fixed}, "cwd": os.getcwd()}
         nothing = os.open(os.devnull, os.O_RDONLY)
         socket.send_fds(self._connection, [f"{json.dumps(request)}\n".encode()], [nothing, output, output])
         for descriptor in (nothing, output):

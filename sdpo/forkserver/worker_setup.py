@@ -41,18 +41,18 @@ def main() -> None:
 
 def forked(server: Path, command: list[str], environment: dict[str, str]) -> int | None:
     """The exit code of ``command``, a Python file and its arguments, forked by ``server``; None where no server answers."""
-    with socket.socket(socket.AF_UNIX) as connection:
+    request = json.dumps({"argv": command, "env": environment, "cwd": os.getcwd()}).encode() + b"\n"
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile() as answers:
         try:
             connection.connect(str(server))
+            first = socket.send_fds(connection, [request], [0, 1, 2])
+            connection.sendall(request[first:])
+            has_begun = answers.readline() != ""
         except OSError:
+            has_begun = False  # nobody listens, or it was declined
+        if not has_begun:
             return None
-        request = json.dumps({"argv": command, "env": environment, "cwd": os.getcwd()}) + "\n"
-        first = socket.send_fds(connection, [request.encode()], [0, 1, 2])
-        connection.sendall(request.encode()[first:])
-        with connection.makefile() as answers:
-            if not answers.readline():
-                return None  # it ended before it could fork
-            code = answers.readline()
+        code = answers.readline()
     return int(code) if code else 1
 
 

@@ -7,20 +7,26 @@ hook for this, so its CPU sampler's method is replaced, once, in the process of 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from vllm.v1.sample.ops import topk_topp_sampler as vllm_sampler
+
+if TYPE_CHECKING:
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
 
 def sample_seeded_requests_with_one_draw() -> None:
     """Replace the CPU path of vLLM's sampler for batches in which every request has a seed; others stay vLLM's own."""
+    from vllm.v1.sample.ops import topk_topp_sampler as vllm_sampler
+
     sampler = vllm_sampler.TopKTopPSampler
     original = sampler.forward_cpu
     if getattr(original, "draws_once", False):
         return
 
     def forward_cpu(
-        self: vllm_sampler.TopKTopPSampler,
+        self: TopKTopPSampler,
         logits: Tensor,
         generators: dict[int, torch.Generator],
         k: Tensor | None,

@@ -33,11 +33,12 @@ from sdpo.envs.chemistry.stereo import CentresQuestion, LabelsQuestion
 from sdpo.envs.chemistry.stoichiometry import AmountQuestion
 from sdpo.envs.chemistry.synthesis import PrecursorsQuestion, ProductQuestion
 from sdpo.envs.chemistry.weighing import WeightQuestion
+from tests.late import Late
 
 CHEMISTRY = Chemistry()
-TRAIN = CHEMISTRY.tasks("train", 0)
-HELDOUT = CHEMISTRY.tasks("heldout", 0)
-EVERY_TASK = [*TRAIN, *HELDOUT]
+TRAIN = Late(lambda: CHEMISTRY.tasks("train", 0))
+HELDOUT = Late(lambda: CHEMISTRY.tasks("heldout", 0))
+EVERY_TASK = Late(lambda: [*TRAIN, *HELDOUT])
 
 
 def question_of(task: Task) -> Question:
@@ -189,7 +190,7 @@ def test_every_prompt_is_short_and_does_not_hold_the_reference() -> None:
 
 def test_ids_are_unique_and_payloads_survive_pickling() -> None:
     assert len({task.id for task in EVERY_TASK}) == len(EVERY_TASK)
-    assert pickle.loads(pickle.dumps(EVERY_TASK)) == EVERY_TASK
+    assert pickle.loads(pickle.dumps([*EVERY_TASK])) == [*EVERY_TASK]
 
 
 def test_splits_share_no_id_no_prompt_no_key() -> None:

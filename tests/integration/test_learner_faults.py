@@ -153,7 +153,7 @@ def test_a_rank_that_dies_in_an_update_or_after_it_is_replaced(trainer: Trainer,
     assert_same_bits(run, undisturbed)
 
 
-@pytest.mark.faults
+@pytest.mark.full
 def test_a_rank_that_dies_while_it_writes_a_checkpoint_leaves_nothing_half_written(
     trainer: Trainer, undisturbed: Trainer
 ) -> None:
@@ -176,7 +176,7 @@ def test_a_rank_that_dies_while_it_writes_a_checkpoint_leaves_nothing_half_writt
     assert_same_bits(run, undisturbed)
 
 
-@pytest.mark.faults
+@pytest.mark.full
 def test_a_rank_that_hangs_is_reported_then_killed_and_replaced(trainer: Trainer, undisturbed: Trainer) -> None:
     run = Watched(trainer, ("learner.timeout_s=20", "cluster.stall_report_s=8"))
     pid = stop_in_update(run, 2)

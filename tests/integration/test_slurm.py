@@ -20,6 +20,7 @@ WHY_NOT = reason_against()
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.alone,
+    pytest.mark.full,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
 ]
@@ -80,7 +81,6 @@ def test_a_job_of_two_nodes_that_is_requeued_midway_goes_on_to_its_end(trainer: 
     assert [row["step"] for row in trainer.rows()] == list(range(1, 7))
 
 
-@pytest.mark.faults
 def test_each_point_is_a_job_and_one_that_is_asked_to_stop_comes_back(trainer: Trainer, cluster: dict[str, str]) -> None:
     words = ("cluster.object_store_gib=0.3", "seed=1,2", "num_steps=4", "checkpoint.keep=9")
     jobs = submit(trainer, cluster, *words)

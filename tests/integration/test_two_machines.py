@@ -24,6 +24,7 @@ WHY_NOT = reason_against()
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.alone,
+    pytest.mark.full,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
 ]
@@ -96,7 +97,7 @@ class Run:
         return left
 
 
-@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.faults), 3])
+@pytest.mark.parametrize("stage", [2, 3])
 def test_two_machines_learn_what_one_does(stage: int, trainer: Trainer, two: Machines, on_one: Trainer) -> None:
     run = Run(trainer, two, 100 + stage, f"learner.zero_stage={stage}")
     run.wait_for_file("checkpoints/step_000001")
@@ -113,7 +114,6 @@ def test_two_machines_learn_what_one_does(stage: int, trainer: Trainer, two: Mac
     assert not [folder for index in (0, 1) if (folder := run.folder(index)).exists()]
 
 
-@pytest.mark.faults
 def test_a_machine_whose_ray_is_killed_in_a_step_joins_again_and_the_run_goes_on(trainer: Trainer, two: Machines) -> None:
     run = Run(trainer, two, 110, "num_steps=3")
     run.wait_for_file("checkpoints/step_000001")
@@ -125,7 +125,6 @@ def test_a_machine_whose_ray_is_killed_in_a_step_joins_again_and_the_run_goes_on
     assert "the learner was rebuilt" in outputs[0]
 
 
-@pytest.mark.faults
 def test_a_machine_whose_cable_is_cut_in_a_step_is_named_and_nobody_hangs(trainer: Trainer, two: Machines) -> None:
     run = Run(trainer, two, 120, "num_steps=3", "cluster.start_timeout_s=60", "learner.timeout_s=90")
     run.wait_for_file("checkpoints/step_000001")

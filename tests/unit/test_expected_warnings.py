@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.model_executor.model_loader.reload.layerwise import record_metadata_for_reloading
 
 from sdpo.rollout.engine import CHAT_TEMPLATE_LOGGER, says_more_than_that_there_is_no_tokenizer
-from sdpo.rollout.transfer import expect_nothing_of_weightless_layers, tied_head
+from sdpo.rollout.importing import import_vllm
 
 RELOAD_LOGGER = "vllm.model_executor.model_loader.reload.layerwise"
 
@@ -32,6 +30,7 @@ class Heard(logging.Handler):
 @pytest.fixture
 def heard(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """What one of vLLM's loggers says; it does not pass records on to the root's handlers."""
+    import_vllm(compiles=False)  # it sets up its loggers; and collecting the tests should not wait for it
     handler, logger = Heard(), logging.getLogger(request.param)
     logger.addHandler(handler)
     yield handler.sentences
@@ -71,6 +70,11 @@ class Model(nn.Module):
 
 def reloaded(model: Model, weights: dict[str, Tensor]) -> None:
     """As an update does it, with those weights alone."""
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+    from vllm.model_executor.model_loader.reload.layerwise import record_metadata_for_reloading
+
+    from sdpo.rollout.transfer import expect_nothing_of_weightless_layers, tied_head
+
     record_metadata_for_reloading(model)
     initialize_layerwise_reload(model)
     parameters = dict(model.named_parameters())
@@ -122,6 +126,7 @@ def test_only_the_missing_tokenizer_is_left_out_of_the_warm_up(heard: list[str])
 
 def test_vllm_still_says_so_where_the_filter_looks_for_it() -> None:
     """Else the traceback is back, and nobody notices why."""
+    import_vllm(compiles=False)
     from vllm.renderers import base
 
     assert base.logger.name == CHAT_TEMPLATE_LOGGER
