@@ -213,6 +213,8 @@ def _become(request: dict[str, object], descriptors: list[int]) -> None:
     os.environ.update(environment)
     if "torch" in sys.modules and "OMP_NUM_THREADS" in environment:
         sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))  # OpenMP read it when torch was loaded
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()  # Python's own generator is seeded anew at every fork, numpy's is not
     sys.argv = [str(word) for word in argv]
     code = 0
     try:
