@@ -16,7 +16,13 @@ ASKING = f"{Path(__file__).parent.parent / 'letters.py'}:Asking"
 def test_a_run_of_two_turns_hears_the_environment_and_learns_from_the_policys_tokens(trainer: Trainer) -> None:
     words = [
         *trainer.words("algorithm.hindsight.max_prompt_tokens=360", env=ASKING),
-        *("sampling.max_turns=2", "sampling.max_response_tokens=140", "num_steps=2", "batch.micro_batch_tokens=2000"),
+        *(
+            "sampling.max_turns=2",
+            "sampling.max_response_tokens=140",
+            "num_steps=2",
+            "evaluation.num_tasks=0",
+            "batch.micro_batch_tokens=2000",
+        ),
     ]
     trainer.run(words)
     assert [row["step"] for row in trainer.rows()] == [1, 2]

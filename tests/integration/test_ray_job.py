@@ -63,6 +63,7 @@ def dashboard() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.full
 def test_a_job_trains_with_the_checkouts_code(trainer: Trainer, dashboard: str) -> None:
     words = [
         word

@@ -39,13 +39,13 @@ def test_a_run_that_generates_ahead_learns_from_weights_one_step_old(trainer: Tr
 def test_with_partial_completions_go_on_across_an_update_and_each_token_knows_its_weights(trainer: Trainer) -> None:
     trainer.run(
         trainer.words(
-            "num_steps=6", "rollout.staleness=1", "rollout.partial=true", "evaluation.num_tasks=0", "learner.lr=1e-4",
-            "sampling.max_response_tokens=100", "batch.micro_batch_tokens=2000", "rollout.max_num_seqs=4",
+            "num_steps=4", "rollout.staleness=1", "rollout.partial=true", "evaluation.num_tasks=0", "learner.lr=1e-4",
+            "sampling.max_response_tokens=60", "batch.micro_batch_tokens=2000", "rollout.max_num_seqs=4",
         )
     )  # fmt: skip
-    assert [row["step"] for row in trainer.rows()] == [1, 2, 3, 4, 5, 6]
-    attempts = [attempt for step in range(1, 7) for attempt in trainer.rollouts(step)]
-    assert len(attempts) == 6 * 16
+    assert [row["step"] for row in trainer.rows()] == [1, 2, 3, 4]
+    attempts = [attempt for step in range(1, 5) for attempt in trainer.rollouts(step)]
+    assert len(attempts) == 4 * 16
     spanning = [attempt["versions"] for attempt in attempts if "versions" in attempt]
     assert spanning, "no completion was under way when weights came"
     for runs in spanning:

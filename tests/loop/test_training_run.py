@@ -109,7 +109,7 @@ class Run:
                 environment=None,  # type: ignore[arg-type]  # nobody asks it
                 train=TASKS,
                 heldout=HELDOUT,
-                renderer=FakeRenderer(),  # type: ignore[arg-type]
+                make_renderer=FakeRenderer,  # type: ignore[arg-type]
                 references=no_reference,
             ),
             engine=FakeEngine(self.events),

@@ -63,7 +63,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(tmp_path: Pa
     assert claim(folder).tokenizer_class() is None
 
 
-def test_a_second_dry_run_imports_no_torch_and_still_refuses_what_does_not_fit(tmp_path: Path) -> None:
+def test_a_second_dry_run_imports_no_torch(tmp_path: Path) -> None:
     """The first one took 9 s, of which importing transformers, torch and DeepSpeed was nearly all."""
     model = write_tiny_model(tmp_path / "model")
     words = [
@@ -74,13 +74,10 @@ def test_a_second_dry_run_imports_no_torch_and_still_refuses_what_does_not_fit(t
     code = "import sys\nfrom sdpo.cli import main\ncode = main(['train', '--dry-run', *sys.argv[1:]])\n"
     code += "print('torch' in sys.modules)\nsys.exit(code)"
 
-    def dry_run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", code, *words, *more], capture_output=True, text=True, check=False)
+    def dry_run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
 
     first, second = dry_run(), dry_run()
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout.splitlines()[-1] == "True"
     assert second.stdout.splitlines()[-1] == "False"
-    refused = dry_run("sampling.max_prompt_tokens=5")
-    assert refused.returncode == 2
-    assert "must hold every task's prompt" in refused.stderr
