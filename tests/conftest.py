@@ -6,7 +6,6 @@ The process that deals the tests out starts what integration tests share (``sess
 from __future__ import annotations
 
 import fcntl
-import functools
 import gc
 import os
 import tempfile
@@ -15,9 +14,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-
-import sdpo.compose
-import sdpo.forkserver.server  # remembers the environment, before anything is imported that adds to it
 
 LONGEST = (
     "tests/learner/test_course.py",
@@ -58,14 +54,6 @@ def pytest_collection_finish() -> None:
     """Collect no garbage among what imports left behind: it is a million objects, and looked through again and again."""
     gc.freeze()
     gc.enable()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def schemas_are_registered_once() -> Iterator[None]:
-    """``sdpo`` registers hydra's schemas for each config that it composes, once a process; tests compose hundreds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sdpo.compose, "register", functools.cache(sdpo.compose.register))
-        yield
 
 
 class Turns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -111,8 +112,9 @@ class ExportConfig:
     """Type of the weights; None: as it was trained."""
 
 
+@cache
 def register() -> None:
-    """Put the schemas where hydra's YAML files name them, and what they ask of the machine."""
+    """Put the schemas where hydra's YAML files name them, and what they ask of the machine; once a process."""
     OmegaConf.register_new_resolver("native_dtype", native_dtype, replace=True)
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)

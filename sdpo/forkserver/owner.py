@@ -33,13 +33,14 @@ def fork_servers(kinds: Sequence[str] = USUAL) -> Iterator[None]:
         return
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sdpo.forkserver.server", str(folder), str(os.getpid()), *kinds],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=(folder / "log").open("w"),
-        start_new_session=True,
-    )
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sdpo.forkserver.server", str(folder), str(os.getpid()), *kinds],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
     os.environ[FOLDER] = str(folder)
     try:
         yield

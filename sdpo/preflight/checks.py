@@ -75,10 +75,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
 
     if proved is None:
         _check_model(config, renderer(), model_path, teacher_path)
-        for task in (*train, *heldout):
-            renderer().prompt(task)
-            if isinstance(config.algorithm, SDPOConfig):
-                renderer().hindsight_prompt(task, Hint(demonstration=None, feedback="."))  # the question and the closing must fit
+        refuse_long_prompts(renderer(), (*train, *heldout), with_hints=isinstance(config.algorithm, SDPOConfig))
         if claim is not None:
             found = type(renderer().tokenizer)
             claim.remember(f"{found.__module__}:{found.__qualname__}")
@@ -92,6 +89,14 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         make_renderer=renderer,
         references=references,
     )
+
+
+def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], *, with_hints: bool) -> None:
+    """Raises UserError where a prompt does not fit, or, ``with_hints``, a question and its closing in a hindsight prompt."""
+    for task in tasks:
+        renderer.prompt(task)
+        if with_hints:
+            renderer.hindsight_prompt(task, Hint(demonstration=None, feedback="."))
 
 
 def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Sequence[Task]) -> Claim | None:

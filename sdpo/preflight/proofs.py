@@ -37,7 +37,7 @@ class Claim:
     def about_files(self, folder: Path) -> None:
         """A model's or tokenizer's files: names, sizes and times of change."""
         for file in sorted(folder.iterdir()):
-            status = file.stat()
+            status = file.stat() if file.exists() else file.lstat()  # an editor's lock is a link to nothing
             self._add(str(file.resolve()), status.st_size, status.st_mtime_ns)
 
     def about_tasks(self, tasks: Iterable[Task]) -> None:

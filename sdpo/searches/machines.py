@@ -16,11 +16,11 @@ from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
 from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
 from sdpo.machines import Models, machines
-from sdpo.preflight.checks import check_support, make_environment, model_and_renderer, refuse_silence
+from sdpo.preflight.checks import check_support, make_environment, model_and_renderer, refuse_long_prompts, refuse_silence
 from sdpo.rendering import ChatRenderer
 from sdpo.rollout.engine import VllmEngine
 from sdpo.solving.parts import Parts
-from sdpo.types import Hint, Task
+from sdpo.types import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +45,7 @@ def prepare(config: SearchConfig, environment: Environment, tasks: tuple[Task, .
     asked = replace(config.sampling, max_prompt_tokens=config.max_question_tokens)
     model_path, renderer = model_and_renderer(config.model, asked, hindsight, say)
     check_support(config.algorithm, model_path)
-    for task in tasks:
-        renderer.prompt(task)
-        if config.learns:
-            renderer.hindsight_prompt(task, Hint(demonstration=None, feedback="."))
+    refuse_long_prompts(renderer, tasks, with_hints=config.learns)
     return Ready(environment=environment, model_path=model_path, renderer=renderer)
 
 

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 
 from sdpo.config import WarmupConfig
 from sdpo.envs.base import Environment
-from sdpo.preflight.checks import HELDOUT_SEED, make_environment, model_and_renderer, refuse_overlap, tasks_of
+from sdpo.preflight.checks import (
+    HELDOUT_SEED,
+    make_environment,
+    model_and_renderer,
+    refuse_long_prompts,
+    refuse_overlap,
+    tasks_of,
+)
 from sdpo.rendering import ChatRenderer
-from sdpo.types import Hint, Task
+from sdpo.types import Task
 from sdpo.warmup.writing import Writer, writer
 
 
@@ -44,7 +51,5 @@ def prepare(config: WarmupConfig, say: Callable[[str], None]) -> Ready:
         renderer=renderer,
         writer=writer(model_path, renderer.tokenizer, renderer),
     )
-    for task in (*ready.tasks_P, *ready.heldout):
-        renderer.prompt(task)
-        renderer.hindsight_prompt(task, Hint(demonstration=None, feedback="."))  # the question and the closing must fit
+    refuse_long_prompts(renderer, (*ready.tasks_P, *ready.heldout), with_hints=True)
     return ready

@@ -54,6 +54,15 @@ def test_whatever_a_claim_depends_on_makes_it_another(tmp_path: Path) -> None:
     assert claim(folder).tokenizer_class() is None
 
 
+def test_a_link_to_nothing_in_a_models_folder_is_a_file_like_others(tmp_path: Path) -> None:
+    """An editor's lock beside config.json ended the start with a traceback."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / ".#config.json").symlink_to("nowhere")
+    claim(folder).remember("module:Class")
+    assert claim(folder).tokenizer_class() == "module:Class"
+
+
 def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SDPO_CACHE", str(tmp_path / "file"))
