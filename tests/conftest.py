@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import sdpo.forkserver.server  # noqa: F401 - remembers the environment, before anything is imported that adds to it
+
 LONGEST = (
     "tests/learner/test_course.py",
     "tests/learner/test_resume.py",
