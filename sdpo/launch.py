@@ -7,6 +7,7 @@ import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -138,10 +139,10 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
             skipped=folder.skipped,
             checkpoints=config.checkpoint,
             recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
+            when_idle=cache(lambda: aside.submit(importlib.import_module, "torch")),  # for the first batch
         ) as parts:
             rendering.result()
             mark("tokenizer")
-            aside.submit(importlib.import_module, "torch")  # for the first batch, while its attempts are sampled
             stop.can_wait = True
             TrainingRun(
                 config=config,

@@ -77,9 +77,11 @@ def machines(
     skipped: Path | None = None,
     checkpoints: CheckpointConfig | None = None,
     recording: Recording | None = None,
+    when_idle: Callable[[], object] = lambda: None,
 ) -> Iterator[Machines]:
     """For the length of the block, within ``connected``. ``tell`` hears which engines are lost and back, ``waits_for`` who is not
-    there yet; updates that are skipped are written to ``skipped``; ``checkpoints`` says how many the learner keeps."""
+    there yet; updates that are skipped are written to ``skipped``; ``checkpoints`` says how many the learner keeps.
+    ``when_idle`` is called when the learner or the engines are up, from any thread, maybe twice: there is a core to spare then."""
     shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
     seats = seating(config.cluster, config.learner.num_ranks, config.rollout, shares)
     engine = EngineFleet(
@@ -113,7 +115,9 @@ def machines(
             seats=seats.ranks,
         )
         waits_for("the learner")
+        engine.when_ready(when_idle)
         learner.wait_until_ready()
+        when_idle()
         waits_for("the engines")
         engine.wait_until_ready()
         waits_for("the verifiers")

@@ -1,4 +1,4 @@
-"""Ray on this machine for one command: the two processes that it needs and their agents, no dashboard, no monitors.
+"""Ray on this machine for one command: the two processes that it needs and the agent for environments, nothing that monitors.
 
 ``ray.init`` alone also starts a dashboard, a log monitor and an autoscaler's monitor, which take four seconds of a core and
 serve nobody here. Ray's ``Node`` is private; the lock file pins its version (2.60).
@@ -9,16 +9,19 @@ told to end with the thread that started them.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray._private import utils
+from ray._private import services
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
+from sdpo.cluster import no_agent
 from sdpo.cluster.machine import object_store_bytes
 from sdpo.config import ClusterConfig
 from sdpo.forkserver import worker_setup
@@ -32,6 +35,10 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+_AGENT, _SESSION = "--dashboard_agent_command=", "--session_dir="
+"""Of the raylet's command line."""
+
+
 class _Node(Node):
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
         """Nobody looks at a dashboard here."""
@@ -41,14 +48,20 @@ class _Node(Node):
 
 
 @contextmanager
-def _minimal_agent() -> Iterator[None]:
-    """Ray insists on an agent of the dashboard, which is a small one where the dashboard's packages are missing: so they are."""
-    found = utils.get_dashboard_dependency_error
-    utils.get_dashboard_dependency_error = lambda: ImportError("a run has no dashboard")
+def _without_agent() -> Iterator[None]:
+    """Ray insists on an agent of the dashboard: it gets one that does nothing."""
+    starts = services.start_ray_process
+
+    def start(command: list[str], *words: Any, **others: Any) -> Any:
+        folder = next((word.removeprefix(_SESSION) for word in command if word.startswith(_SESSION)), "")
+        instead = _AGENT + subprocess.list2cmdline([sys.executable, "-S", no_agent.__file__, folder])
+        return starts([instead if word.startswith(_AGENT) else word for word in command], *words, **others)
+
+    services.start_ray_process = start
     try:
         yield
     finally:
-        utils.get_dashboard_dependency_error = found
+        services.start_ray_process = starts
 
 
 class LocalNode:
@@ -92,7 +105,7 @@ class LocalNode:
     def _run(self) -> None:
         for trial in range(1, NUM_STARTS + 1):
             try:
-                with _minimal_agent():
+                with _without_agent():
                     self._node = _Node(self._params(), head=True, shutdown_at_exit=False, spawn_reaper=True)
                 break
             except Exception as error:  # noqa: BLE001 - whoever asks for the address hears of it

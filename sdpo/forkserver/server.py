@@ -48,11 +48,14 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     Stage(modules=("sdpo.forkserver.preload_plain",), kinds=("verifier",)),
-    Stage(modules=("torch", "transformers"), kinds=("engine", "learner", "command")),
+    Stage(
+        modules=("torch", "transformers", "transformers.models.llama.modeling_llama", "sdpo.config"),
+        kinds=("engine", "learner", "command"),
+    ),
 )
 """In this order in the first process."""
 OWN: dict[str, tuple[str, ...]] = {
-    "verifier": (),
+    "verifier": ("sdpo.config", "sdpo.envs.registry", "sdpo.envs.sandbox"),
     "engine": ("sdpo.rollout.preload",),
     "learner": ("sdpo.learner.preload",),
     "command": ("sdpo.rollout.preload", "sdpo.learner.preload"),

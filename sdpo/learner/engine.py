@@ -20,6 +20,7 @@ from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig
 from sdpo.learner import model as models
 from sdpo.learner import shard_files
 from sdpo.learner.forward import response_hidden, tokens_here
+from sdpo.learner.importing import import_deepspeed
 from sdpo.learner.loss import Anchors, micro_batch_loss
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
@@ -48,8 +49,6 @@ class DeepSpeedLearner:
     ) -> None:
         """``teacher_path`` is an external teacher's, ``recording`` what is kept of single tokens. Returns once all ranks have
         met."""
-        if not torch.cuda.is_available():
-            os.environ["DS_ACCELERATOR"] = "cpu"
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it; a rank sees one device, its own
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
@@ -273,7 +272,7 @@ class DeepSpeedLearner:
 
 def _meet(place: Place, config: LearnerConfig) -> tuple[torch.device, distributed.ProcessGroup | None]:
     """Join the other ranks: this rank's device, and the team that shares rows with it."""
-    import deepspeed
+    deepspeed = import_deepspeed()
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     timeout = timedelta(

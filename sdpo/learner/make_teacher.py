@@ -9,6 +9,7 @@ from torch import nn
 
 from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig, TeacherKind
 from sdpo.learner import model as models
+from sdpo.learner.importing import import_deepspeed
 from sdpo.learner.policy import Computes, Policy, deepspeed_config
 from sdpo.learner.teacher import Average, Run, Teacher, Voice
 
@@ -67,7 +68,5 @@ def _other(path: str, config: LearnerConfig, device: torch.device, *, weight: fl
     if config.zero_stage < 3:
         nn.Module.to(model, device)
         return Voice(model, weight=weight)
-    import deepspeed
-
-    engine, *_ = deepspeed.initialize(model=Computes(model), config=deepspeed_config(config), dist_init_required=False)
+    engine, *_ = import_deepspeed().initialize(model=Computes(model), config=deepspeed_config(config), dist_init_required=False)
     return Voice(model, weight=weight, run=lambda compute: engine(lambda inner, head: compute(inner)))

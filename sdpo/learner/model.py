@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from sdpo.config import LearnerConfig, LoraConfig
 from sdpo.errors import UserError
 from sdpo.learner import attention
+from sdpo.learner.importing import import_deepspeed
 
 STUDENT = "default"
 """peft's name for the first adapter."""
@@ -113,9 +114,7 @@ def gathered(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     if not partitioned:
         yield
         return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(partitioned):
+    with import_deepspeed().zero.GatheredParameters(partitioned):
         yield
 
 

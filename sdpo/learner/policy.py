@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from sdpo.config import Dtype, LearnerConfig, Offload
 from sdpo.learner import model as models
 from sdpo.learner.forward import refuse_leaks
+from sdpo.learner.importing import import_deepspeed
 from sdpo.learner.shards import shards_of
 
 
@@ -46,8 +47,6 @@ class Policy:
 
     def __init__(self, model_path: str, config: LearnerConfig, device: torch.device, *, of_teacher: bool) -> None:
         """``of_teacher``: where adapters are trained, keep a second set of them for a teacher."""
-        import deepspeed
-
         self._config, self.device = config, device
         model = models.load(model_path, config, deepspeed_config(config))
         if config.lora.rank:
@@ -61,7 +60,7 @@ class Policy:
         self.trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._computes = Computes(model)
         self._optimizer = _adamw(list(self.trained.values()), config)
-        self._engine, *_ = deepspeed.initialize(
+        self._engine, *_ = import_deepspeed().initialize(
             model=self._computes, optimizer=self._optimizer, config=deepspeed_config(config), dist_init_required=False
         )
         self.shards = shards_of(self._engine.optimizer, self.trained)

@@ -105,6 +105,10 @@ class EngineFleet:
         """Returns once every engine can sample. Raises UserError with the engine's last words where one never will."""
         self._supervisor.readiness().result()
 
+    def when_ready(self, call: Callable[[], object]) -> None:
+        """``call``, from another thread, once every engine can sample or one never will."""
+        self._supervisor.readiness().add_done_callback(lambda _: call())
+
     def load(self, weights: object, *, version: int) -> None:
         """``weights`` is a Shipment, better of references to the object store. Returns when every engine that lives serves them;
         with ``rollout.staleness`` at once, and what went wrong is raised by the next sample; other weights make up for it."""
