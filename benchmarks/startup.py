@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from tests.tiny import write_tiny_model  # noqa: E402
 
+_IMPORTS = "import time, torch; print(time.process_time())"
 FIRST_TOKEN, FIRST_STEP = "first token", "first step"
 SHARED = ("num_steps=1", "evaluation.num_tasks=0", "tracking.quiet=true")
 
@@ -78,6 +79,12 @@ def start(words: Sequence[str], name: str, runs: Path) -> Start:
     return Start(parts=parts)
 
 
+def importing() -> float:
+    """Processor seconds of one ``import torch`` now: machines of one kind differ by half, and so does one from hour to hour."""
+    done = subprocess.run([sys.executable, "-c", _IMPORTS], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 def dry_run(words: Sequence[str]) -> float:
     began = time.time()
     subprocess.run([sys.executable, "-m", "sdpo.cli", "train", "--dry-run", *words], capture_output=True, check=True)
@@ -99,11 +106,13 @@ def main() -> None:
         for folder_of in runs.values():
             folder_of.mkdir()
         starts: dict[str, list[Start]] = {title: [] for title in models}
+        imports = [importing()]
         for number in range(asked.rounds + 1):
             for title in models:
                 seen = start(words[title], f"start-{number}", runs[title])
                 if number > 0:
                     starts[title].append(seen)
+                    imports.append(importing())
         dry = [dry_run(words["default"]) for _ in range(asked.rounds + 1)][1:]
     table = Table(title=f"Seconds from the command, median (least, most) of {asked.rounds} starts; {os.cpu_count()} cores")
     table.add_column("until")
@@ -113,11 +122,13 @@ def main() -> None:
     for part in parts:
         row = [[seen.parts[part] for seen in starts[title]] for title in models]
         table.add_row(part, *(f"{statistics.median(of):.1f} ({min(of):.1f}, {max(of):.1f})" for of in row))
+    table.add_row("(import torch alone)", *2 * [f"{statistics.median(imports):.1f} ({min(imports):.1f}, {max(imports):.1f})"])
     table.add_row("dry run", "", f"{statistics.median(dry):.1f} ({min(dry):.1f}, {max(dry):.1f})")
     console.print(table)
     for title in models:
         for key, part in (("first_token_s", FIRST_TOKEN), ("first_step_s", FIRST_STEP)):
             found[f"{key}_{title}"] = round(statistics.median(seen.parts[part] for seen in starts[title]), 2)
+    found["import_torch_s"] = round(statistics.median(imports), 2)
     found["dry_run_s_default"] = round(statistics.median(dry), 2)
     print(json.dumps(found))
     if asked.json is not None:

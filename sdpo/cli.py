@@ -16,6 +16,7 @@ from rich.markup import escape
 from sdpo.errors import MachineError, Stopped, UserError
 from sdpo.forkserver.marks import mark
 from sdpo.forkserver.owner import fork_servers
+from sdpo.forkserver.transformers_index import keep_index
 from sdpo.printable import printable
 
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(text, end="")
             return 0
     command, *rest = words
+    keep_index()
     try:
         with fork_servers() if _forks(command, rest) else nullcontext():
             return _run(command, rest)

@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sdpo.cache import cache_folder
 from sdpo.config.native import native_dtype
 from sdpo.envs import registry, sandbox
-from sdpo.models import PACKAGED, cache_folder
+from sdpo.models import PACKAGED
 from sdpo.printable import printable
 
 PINNED = {"torch": "2.13.0", "transformers": "5.23.0", "ray": "2.60.0", "deepspeed": "0.19.8", "hydra-core": "1.3.8"}

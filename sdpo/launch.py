@@ -166,16 +166,22 @@ def run_evaluation(config: EvaluateConfig) -> int:
         checkpoint.counters_of(Path(config.checkpoint))
         model.path = str((Path(config.checkpoint) / checkpoint.POLICY).absolute())
     config.env.name = registry.anywhere(config.env.name)
+    with beginning(config.cluster) as node:
+        return _evaluate(config, screen, node)
+
+
+def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -> int:
+    """Ray starts while the tasks and the model are looked at."""
     environment = make_environment(config.env)
     every = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
     tasks_P = tuple(every[index] for index in range(min(config.num_tasks, len(every))))
     model_path, renderer = model_and_renderer(
-        model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)
+        config.model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)
     )
     logs = Path(config.logs_dir).absolute()
     plan = Plan(num_steps=0, evaluations=(0,), lifts=(0,) if config.lift else ())
     terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 0, plan=plan, quiet=config.quiet)
-    with chatter_into(logs / "driver.log", screen), connected(config.cluster), terminal, ExitStack() as at_end:
+    with chatter_into(logs / "driver.log", screen), connected(config.cluster, node=node), terminal, ExitStack() as at_end:
         engine = EngineFleet(
             model_path,
             max_model_tokens=max(config.sampling.max_prompt_tokens, config.hindsight_tokens)

@@ -81,7 +81,7 @@ def machines(
 ) -> Iterator[Machines]:
     """For the length of the block, within ``connected``. ``tell`` hears which engines are lost and back, ``waits_for`` who is not
     there yet; updates that are skipped are written to ``skipped``; ``checkpoints`` says how many the learner keeps.
-    ``when_idle`` is called when the learner or the engines are up, from any thread, maybe twice: there is a core to spare then."""
+    ``when_idle`` is called when the learner or the engines are up, from any thread, maybe twice: a core is free then."""
     shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
     seats = seating(config.cluster, config.learner.num_ranks, config.rollout, shares)
     engine = EngineFleet(

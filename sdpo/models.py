@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from sdpo.cache import cache_folder
 from sdpo.errors import UserError
 from sdpo.logs import output_into
 
@@ -96,14 +96,6 @@ def _checked_folder(folder: Path) -> str:
             f"{', '.join(PACKAGED)}; got {str(folder)!r}, and {found}."
         )
     return str(folder.absolute())
-
-
-def cache_folder() -> Path:
-    """``SDPO_CACHE``, else the user's cache folder."""
-    chosen = os.environ.get("SDPO_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdpo"
 
 
 def _packaged(name: str, say: Say) -> Path:

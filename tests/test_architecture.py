@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
+    {"sdpo.cache"},
     {"sdpo", "sdpo.types", "sdpo.config", "sdpo.errors", "sdpo.logs", "sdpo.weights", "sdpo.printable", "sdpo.forkserver"},
     {
         "sdpo.protocols",

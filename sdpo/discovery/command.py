@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sdpo.cluster.local_node import LocalNode
 from sdpo.config import DiscoveryConfig
 from sdpo.discovery import hard_set
 from sdpo.discovery.report import Found, pictures, record, table
@@ -22,7 +23,7 @@ from sdpo.searches.claim import claim, name_of
 from sdpo.searches.command import ENDINGS, slug
 from sdpo.searches.following import Following
 from sdpo.searches.jobs import Job, Jobs
-from sdpo.searches.machines import environment_of, prepare, started
+from sdpo.searches.machines import environment_of, node_for, prepare, started
 from sdpo.searches.tasks import ALL, tasks_named
 from sdpo.searches.workers import run_workers
 from sdpo.solving.folder import SearchFolder
@@ -122,6 +123,12 @@ class Study:
 
 
 def _work(study: Study, screen: Console) -> None:
+    """Ray starts while the model is looked at."""
+    with node_for(study.config) as node:
+        _search(study, screen, node)
+
+
+def _search(study: Study, screen: Console, node: LocalNode | None) -> None:
     config, folder = study.config, study.folder
     ready = prepare(config, study.environment, study.candidates, lambda text: screen.print(text, highlight=False))
     view = SearchView(screen, "sdpo discovery", config.budget, quiet=config.quiet)
@@ -134,7 +141,7 @@ def _work(study: Study, screen: Console) -> None:
         chatter_into(logs / f"driver-{os.getpid()}.log", screen),
         stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)),
         view,
-        started(config, ready, logs, view.say, view.waits_for) as parts,
+        started(config, ready, logs, view.say, view.waits_for, node) as parts,
     ):
         if study.tasks() is None:
             hard_set.measure(config, study.candidates, parts, view, folder / CANDIDATES)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdpo.forkserver.marks import mark
+from sdpo.forkserver.transformers_index import keep_index
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_REQUEST = 1 << 20
@@ -73,6 +74,7 @@ def address(folder: Path, kind: str) -> Path:
 def serve_stages(folder: Path, owner: int, kinds: Sequence[str]) -> None:
     """Bind all sockets, then fork a server for each of ``kinds`` as the imports go on. Ends with the process ``owner``."""
     _die_with(owner)
+    keep_index()
     gc.disable()  # a collection during imports finds nothing, and takes a fifth of the time
     sys.modules["ray"] = None  # type: ignore[assignment]  # it reads the environment once, when it is loaded: the child's
     listeners = {kind: _listener(address(folder, kind)) for kind in kinds}

@@ -46,7 +46,8 @@ def _without_module(name: str) -> Iterator[None]:
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    compiles, torch.compile = torch.compile, _as_it_is
+    compiles = torch.compile
+    torch.compile = _as_it_is  # type: ignore[assignment]
     try:
         yield
     finally:

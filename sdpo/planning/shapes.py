@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from sdpo.cache import cache_folder
 from sdpo.errors import UserError
-from sdpo.models import PREFIX, cache_folder
+from sdpo.models import PREFIX
 
 
 class QkNorm(Enum):

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from sdpo.cluster.local_node import LocalNode
 from sdpo.config import SolveConfig
 from sdpo.envs import registry
 from sdpo.foreground import chatter_into, stopping, user_screen
@@ -21,7 +22,7 @@ from sdpo.run_report import StopRequest
 from sdpo.searches.claim import claim, name_of
 from sdpo.searches.following import Following
 from sdpo.searches.jobs import Job, Jobs
-from sdpo.searches.machines import Ready, environment_of, prepare, started
+from sdpo.searches.machines import Ready, environment_of, node_for, prepare, started
 from sdpo.searches.tasks import tasks_named, the_task
 from sdpo.searches.workers import run_workers
 from sdpo.solving.folder import SOLUTION, SearchFolder
@@ -70,8 +71,11 @@ def run_solve(config: SolveConfig, words: Sequence[str]) -> int:
         num_workers = min(config.num_workers, len(still))
         run_workers("solve", words, config.name, num_workers, folder / "logs", screen, Following(still).sentence)
     elif still:
-        ready = prepare(config, environment, tuple(job.task for job in still), lambda text: screen.print(text, highlight=False))
-        _search(config, searches, ready, folder, screen)
+        with node_for(config) as node:
+            ready = prepare(
+                config, environment, tuple(job.task for job in still), lambda text: screen.print(text, highlight=False)
+            )
+            _search(config, searches, ready, folder, screen, node)
     return _told(config, jobs, folder, screen)
 
 
@@ -85,7 +89,7 @@ def _name(config: SolveConfig, task_id: str) -> str:
     return f"solve-{what}-{config.strategy.value}-{config.model.name}-s{config.seed}"
 
 
-def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, screen: Console) -> None:
+def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, screen: Console, node: LocalNode | None) -> None:
     view = SearchView(screen, "sdpo solve", config.budget, quiet=config.quiet)
     signals = Terminal(screen, "", 1, quiet=True)
 
@@ -98,7 +102,7 @@ def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, scr
         chatter_into(logs / f"driver-{os.getpid()}.log", screen),
         stopping(StopRequest(), signals),
         view,
-        started(config, ready, logs, view.say, view.waits_for) as parts,
+        started(config, ready, logs, view.say, view.waits_for, node) as parts,
     ):
         searches.work(parts, view, folder, ended)
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdpo.cluster import connected
+from sdpo.cluster import beginning, connected
+from sdpo.cluster.local_node import LocalNode
 from sdpo.config import SandboxIsolation, SearchConfig
 from sdpo.envs import sandbox
 from sdpo.envs.base import Environment
-from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
-from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
 from sdpo.machines import Models, machines
 from sdpo.preflight.checks import check_support, make_environment, model_and_renderer, refuse_long_prompts, refuse_silence
 from sdpo.rendering import ChatRenderer
-from sdpo.rollout.engine import VllmEngine
 from sdpo.solving.parts import Parts
 from sdpo.types import Task
 
@@ -50,16 +48,36 @@ def prepare(config: SearchConfig, environment: Environment, tasks: tuple[Task, .
 
 
 @contextmanager
+def node_for(config: SearchConfig) -> Iterator[LocalNode | None]:
+    """This machine's own Ray, where a search needs one, begins to start; for ``started``."""
+    with nullcontext() if config.in_process else beginning(config.cluster) as node:
+        yield node
+
+
+@contextmanager
 def started(
-    config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None], waits_for: Callable[[str], None]
+    config: SearchConfig,
+    ready: Ready,
+    logs: Path,
+    tell: Callable[[str], None],
+    waits_for: Callable[[str], None],
+    node: LocalNode | None,
 ) -> Iterator[Parts]:
     """All of it, for the length of the block; the learner is as it begins. ``tell`` and ``waits_for``: as of ``machines``."""
-    with _in_process(config, ready, logs) if config.in_process else _as_actors(config, ready, logs, tell, waits_for) as parts:
-        yield parts
+    if config.in_process:
+        with _in_process(config, ready, logs) as parts:
+            yield parts
+    else:
+        with _as_actors(config, ready, logs, tell, waits_for, node) as parts:
+            yield parts
 
 
 @contextmanager
 def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Parts]:
+    from sdpo.learner.engine import DeepSpeedLearner
+    from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
+    from sdpo.rollout.engine import VllmEngine
+
     kind = config.sandbox.isolation
     isolation = None if kind is SandboxIsolation.auto else sandbox.Isolation(kind.value)
     sandbox.use(sandbox.Settings(isolation=isolation, allow_weak=config.sandbox.allow_weak))
@@ -88,10 +106,15 @@ def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Part
 
 @contextmanager
 def _as_actors(
-    config: SearchConfig, ready: Ready, logs: Path, tell: Callable[[str], None], waits_for: Callable[[str], None]
+    config: SearchConfig,
+    ready: Ready,
+    logs: Path,
+    tell: Callable[[str], None],
+    waits_for: Callable[[str], None],
+    node: LocalNode | None,
 ) -> Iterator[Parts]:
     models = Models(policy=ready.model_path, max_tokens=_longest(config))
-    with connected(config.cluster), machines(config, models, logs, tell, waits_for, seed=0) as parts:
+    with connected(config.cluster, node=node), machines(config, models, logs, tell, waits_for, seed=0) as parts:
         yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
 
 

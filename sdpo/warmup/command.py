@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sdpo.cluster import connected
+from sdpo.cluster import beginning, connected
+from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.envs import registry
 from sdpo.errors import UserError
@@ -56,10 +57,11 @@ def run_warmup(config: WarmupConfig) -> int:
     target = Path(config.to).absolute()
     if target.exists():
         raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {target} is. Choose another.")
-    ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))
     try:
-        with chatter_into(Path(config.logs_dir).absolute() / "driver.log", screen):
-            outcome = _warm_up(config, ready, target, screen)
+        with beginning(config.cluster) as node:
+            ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))
+            with chatter_into(Path(config.logs_dir).absolute() / "driver.log", screen):
+                outcome = _warm_up(config, ready, target, screen, node)
     except KeyboardInterrupt:
         screen.print(f"Stopped: {target} was not made, and no part of it is left. The same command begins anew.", soft_wrap=True)
         return 130
@@ -72,7 +74,7 @@ def run_warmup(config: WarmupConfig) -> int:
     return 0
 
 
-def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) -> Outcome:
+def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, node: LocalNode | None) -> Outcome:
     began = time.monotonic()
     terminal = Terminal(
         screen, f"sdpo warmup · {ready.environment.name}", config.num_updates, plan=_plan(config), quiet=config.quiet
@@ -84,7 +86,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console) 
     )
     logs = Path(config.logs_dir).absolute()
     with (
-        connected(config.cluster),
+        connected(config.cluster, node=node),
         terminal,
         stopping(StopRequest(), terminal),
         machines(config, models, logs, terminal.say, terminal.waits_for, seed=config.seed) as parts,

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sdpo.models import cache_folder
+from sdpo.cache import cache_folder
 from sdpo.report.chart import Series, line_chart
 from tests.learning import cases
 from tests.learning.comparison import Comparison, generations_to, spread
