@@ -47,9 +47,9 @@ class Start:
 
 
 def words_of(model: Path | None, runs: Path) -> list[str]:
-    """Of a run with the tiny model, or with the default one and its own defaults."""
+    """Of a run with the tiny model, or with the default one and its own defaults but for a first step of four short attempts."""
     if model is None:
-        return [*SHARED, f"runs_dir={runs}"]
+        return [*SHARED, f"runs_dir={runs}", "batch.num_tasks=2", "batch.group_size=2", "sampling.max_response_tokens=16"]
     assert (model / WEIGHTS).is_file()
     return [
         *SHARED, f"runs_dir={runs}", f"model.path={model}", "model.name=tiny", "env=custom",

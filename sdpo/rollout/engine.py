@@ -9,7 +9,6 @@ Imports vllm only once an engine is made: importing it takes seconds and sets pr
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,20 +23,11 @@ from sdpo.weights import Checksum, PackedWeights
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from vllm.outputs import RequestOutput
+    from vllm.v1.engine.llm_engine import LLMEngine
 
 CPU_BLOCK_TOKENS = 32
 """Of the KV cache, the least that vLLM's CPU attention takes. Only whole blocks are shared between siblings, and with its default
 of 128 there a shorter prompt was computed anew for every attempt: 15 s instead of 6 for 8 tasks x 6 attempts of 114 tokens."""
-
-
-CHAT_TEMPLATE_LOGGER = "vllm.renderers.base"
-
-
-def says_more_than_that_there_is_no_tokenizer(record: logging.LogRecord) -> bool:
-    """A filter of vLLM's log. It renders a chat when it starts, to warm up, also where it was told to make no tokenizer, and
-    prints the traceback; it has no switch for that (0.30). We render prompts ourselves. Any other failure stays in the log."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, ValueError) and "skip_tokenizer_init=True" in str(error))
 
 
 @dataclass(slots=True)
@@ -74,10 +64,11 @@ class VllmEngine:
         import_vllm(compiles=not config.enforce_eager)
         import torch
         from transformers import AutoTokenizer
-        from vllm import LLM
         from vllm.config import WeightTransferConfig
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
 
-        from sdpo.rollout import transfer
+        from sdpo.rollout import token_renderer, transfer
 
         making: AbstractContextManager[None] = nullcontext()
         if not torch.cuda.is_available():
@@ -87,35 +78,36 @@ class VllmEngine:
             sample_seeded_requests_with_one_draw()
             making = zeroed_when_touched()
         transfer.register()
-        logging.getLogger(CHAT_TEMPLATE_LOGGER).addFilter(says_more_than_that_there_is_no_tokenizer)
+        token_renderer.register()
         self.version, self.checksum = -1, ""
         self._running: dict[str, _Running] = {}
         self._is_resting = False
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path)
+        arguments = EngineArgs(
+            model=model_path,
+            dtype=config.dtype.value,
+            seed=seed,
+            max_model_len=max_model_tokens,
+            max_num_seqs=config.max_num_seqs,
+            # Room for whole prompts: on the CPU a split prompt breaks per-request seeds, and kills the engine.
+            enable_chunked_prefill=False,
+            max_num_batched_tokens=max(8192, max_model_tokens),
+            enforce_eager=config.enforce_eager,
+            tensor_parallel_size=config.tensor_parallel_size,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            enable_prefix_caching=True,
+            block_size=None if torch.cuda.is_available() else CPU_BLOCK_TOKENS,
+            enable_sleep_mode=may_rest,
+            # Logprobs of the distribution that was sampled from: after temperature and truncation.
+            logprobs_mode="processed_logprobs",
+            weight_transfer_config=WeightTransferConfig(backend=transfer.BACKEND),
+            skip_tokenizer_init=True,
+            disable_log_stats=True,
+            use_tqdm_on_load=False,  # a log keeps every state of a progress bar
+        )
         with making:
-            self._llm = LLM(
-                model_path,
-                dtype=config.dtype.value,
-                seed=seed,
-                max_model_len=max_model_tokens,
-                max_num_seqs=config.max_num_seqs,
-                # Room for whole prompts: on the CPU a split prompt breaks per-request seeds, and kills the engine.
-                enable_chunked_prefill=False,
-                max_num_batched_tokens=max(8192, max_model_tokens),
-                enforce_eager=config.enforce_eager,
-                tensor_parallel_size=config.tensor_parallel_size,
-                gpu_memory_utilization=config.gpu_memory_utilization,
-                enable_prefix_caching=True,
-                block_size=None if torch.cuda.is_available() else CPU_BLOCK_TOKENS,
-                enable_sleep_mode=may_rest,
-                # Logprobs of the distribution that was sampled from: after temperature and truncation.
-                logprobs_mode="processed_logprobs",
-                weight_transfer_config=WeightTransferConfig(backend=transfer.BACKEND),
-                skip_tokenizer_init=True,
-                disable_log_stats=True,
-                use_tqdm_on_load=False,  # a log keeps every state of a progress bar
-            )
-        self._stop_ids = sorted(_stop_ids(self._tokenizer, self._llm))
+            self._engine = LLMEngine.from_engine_args(arguments)
+        self._stop_ids = sorted(_stop_ids(self._tokenizer, self._engine))
 
     @property
     def has_work(self) -> bool:
@@ -126,19 +118,18 @@ class VllmEngine:
 
         After an error the engine has parts of two models and must not be used again.
         """
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
         self._wake()
         checksum = Checksum()
-        self._llm.start_weight_update()
+        self._engine.collective_rpc("start_weight_update")
         for bucket in buckets:
             checksum.add(bucket)
-            self._llm.update_weights(WeightTransferUpdateRequest(update_info={"weights": bucket}))
-        self._llm.finish_weight_update(str(version))
+            self._engine.collective_rpc("update_weights", kwargs={"update_info": {"weights": bucket}})
+        self._engine.collective_rpc("finish_weight_update")
+        self._engine.set_weight_version(str(version))
         for running in self._running.values():
             running.sampled_before.append((running.version, self._num_sampled(running)))
             running.version = version
-        self._llm.llm_engine.reset_prefix_cache(reset_running_requests=self.has_work)
+        self._engine.reset_prefix_cache(reset_running_requests=self.has_work)
         self.version, self.checksum = version, str(checksum)
 
     def add(self, request_id: str, prompt: Prompt, sampling: Sampling) -> None:
@@ -147,7 +138,7 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         self._wake()
-        internal_id = self._llm.llm_engine.add_request(
+        internal_id = self._engine.add_request(
             request_id,
             TokensPrompt(prompt_token_ids=list(prompt.token_ids)),
             SamplingParams(
@@ -167,24 +158,24 @@ class VllmEngine:
         """Forget these."""
         known = [request_id for request_id in request_ids if self._running.pop(request_id, None) is not None]
         if known:
-            self._llm.llm_engine.abort_request(known)
+            self._engine.abort_request(known)
 
     def step(self) -> list[tuple[str, Completion]]:
         """A token more for what is running; those that ended with it."""
         from vllm import RequestOutput
 
-        ended = [o for o in self._llm.llm_engine.step() if isinstance(o, RequestOutput) and o.finished]
+        ended = [o for o in self._engine.step() if isinstance(o, RequestOutput) and o.finished]
         return [(output.request_id, self._completion(output)) for output in ended]
 
     def rest(self) -> None:
         """Weights into the host's memory, the cache away, until there is work or weights."""
         assert not self.has_work
-        self._llm.sleep(level=1)
+        self._engine.sleep(level=1)
         self._is_resting = True
 
     def _wake(self) -> None:
         if self._is_resting:
-            self._llm.wake_up()
+            self._engine.wake_up()
             self._is_resting = False
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[tuple[Prompt, Completion]]]:
@@ -203,7 +194,7 @@ class VllmEngine:
 
     def _num_sampled(self, running: _Running) -> int:
         """Tokens of a running request so far."""
-        core: Any = self._llm.llm_engine.engine_core
+        core: Any = self._engine.engine_core
         count: int = core.engine_core.scheduler.requests[running.internal_id].num_output_tokens
         return count
 
@@ -224,12 +215,9 @@ class VllmEngine:
         )
 
 
-def _stop_ids(tokenizer: PreTrainedTokenizerBase, llm: object) -> set[int]:
+def _stop_ids(tokenizer: PreTrainedTokenizerBase, engine: LLMEngine) -> set[int]:
     """End-of-sequence ids of the tokenizer and of the model's generation config: chat models often have two."""
-    from vllm import LLM
-
-    assert isinstance(llm, LLM)
-    declared = llm.model_config.try_get_generation_config().get("eos_token_id")
+    declared = engine.model_config.try_get_generation_config().get("eos_token_id")
     ids = {declared} if isinstance(declared, int) else set(declared or ())
     if isinstance(tokenizer.eos_token_id, int):
         ids.add(tokenizer.eos_token_id)

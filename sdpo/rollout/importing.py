@@ -1,7 +1,8 @@
 """``import_vllm``: what an engine's process imports of vLLM, and no more.
 
-vLLM 0.30 imports 4,800 modules. A third of the time goes into TorchInductor, which has nothing to compile on a CPU with
-``rollout.enforce_eager``: the model stays as it is, and vLLM's small decorated functions are not worth a C++ compiler's seconds.
+vLLM 0.30 imports 4,800 modules. Half of the time goes into its HTTP servers, which nobody starts here, and into TorchInductor,
+which has nothing to compile on a CPU with ``rollout.enforce_eager``: the model stays as it is, and vLLM's small decorated
+functions are not worth a C++ compiler's seconds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import gc
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 ENVIRONMENT = {
@@ -20,6 +23,12 @@ ENVIRONMENT = {
 }
 _PATCHES = "vllm.env_override"
 """vLLM's module that mends TorchInductor, and imports all of it for that."""
+_OF_SERVERS = {
+    "vllm.entrypoints.mcp.tool_server": "ToolServer",
+    "vllm.parser.engine.adapters": "ParserEngineReasoningAdapter",
+}
+"""Modules of vLLM's HTTP servers, each with the class that the engine's own modules name: an annotation, and a parser of
+reasoning that nobody is asked for here. They import another thousand modules, openai and fastapi among them."""
 _LATER = (
     "vllm.model_executor.model_loader.default_loader",
     "vllm.model_executor.models.llama",
@@ -39,6 +48,8 @@ def import_vllm(*, compiles: bool) -> None:
     if torch.cuda.is_available():
         importlib.import_module("vllm")
         return
+    if "torch._dynamo" in sys.modules:  # which has read the environment
+        sys.modules["torch._dynamo"].config.disable = not compiles
     was_collecting = gc.isenabled()
     gc.disable()  # it finds nothing while modules are imported, and takes a fifth of the time
     try:
@@ -49,8 +60,23 @@ def import_vllm(*, compiles: bool) -> None:
         else:
             os.environ["TORCHDYNAMO_DISABLE"] = "1"
             sys.modules.setdefault(_PATCHES, ModuleType(_PATCHES))
-        for module in ("vllm.entrypoints.llm", *_LATER):
-            importlib.import_module(module)
+        with _without_servers():
+            for module in ("vllm.engine.arg_utils", "vllm.v1.engine.llm_engine", *_LATER):
+                importlib.import_module(module)
     finally:
         if was_collecting:
             gc.enable()
+
+
+@contextmanager
+def _without_servers() -> Iterator[None]:
+    """Empty classes stand for those of the servers' modules that are not imported yet, while the engine's own are."""
+    placed = [name for name in _OF_SERVERS if name not in sys.modules]
+    for name in placed:
+        sys.modules[name] = ModuleType(name)
+        setattr(sys.modules[name], _OF_SERVERS[name], type(_OF_SERVERS[name], (), {}))
+    try:
+        yield
+    finally:
+        for name in placed:
+            del sys.modules[name]

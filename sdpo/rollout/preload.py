@@ -5,4 +5,5 @@ from sdpo.rollout.importing import import_vllm
 import_vllm(compiles=False)
 
 import sdpo.rollout.cpu_sampling  # noqa: E402
+import sdpo.rollout.token_renderer  # noqa: E402
 import sdpo.rollout.transfer  # noqa: E402, F401

@@ -6,13 +6,11 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sdpo.rollout.engine import CHAT_TEMPLATE_LOGGER, says_more_than_that_there_is_no_tokenizer
 from sdpo.rollout.importing import import_vllm
 
 RELOAD_LOGGER = "vllm.model_executor.model_loader.reload.layerwise"
@@ -100,38 +98,6 @@ def test_layers_without_weights_of_their_own_are_not_missed(heard: list[str]) ->
 def test_layers_whose_weights_did_not_come_are_still_reported(heard: list[str]) -> None:
     reloaded(Model(is_tied=False), {})
     assert sorted(heard) == [f"{name}: Failed to load weights" for name in ("Embedding", "Linear", "Statistics")]
-
-
-@pytest.mark.parametrize("heard", [CHAT_TEMPLATE_LOGGER], indirect=True)
-def test_only_the_missing_tokenizer_is_left_out_of_the_warm_up(heard: list[str]) -> None:
-    logger = logging.getLogger(CHAT_TEMPLATE_LOGGER)
-    logger.addFilter(says_more_than_that_there_is_no_tokenizer)
-    for error in (
-        ValueError("Tokenizer not available when `skip_tokenizer_init=True`"),
-        ValueError("the template is broken"),
-        KeyError("skip_tokenizer_init=True"),
-    ):
-        try:
-            raise error
-        except (ValueError, KeyError) as caught:
-            logger.warning("Chat template warmup failed: %r", caught, exc_info=True)
-    logger.warning("another thing")
-    logger.removeFilter(says_more_than_that_there_is_no_tokenizer)
-    assert heard == [
-        "Chat template warmup failed: ValueError('the template is broken')",
-        "Chat template warmup failed: KeyError('skip_tokenizer_init=True')",
-        "another thing",
-    ]
-
-
-def test_vllm_still_says_so_where_the_filter_looks_for_it() -> None:
-    """Else the traceback is back, and nobody notices why."""
-    import_vllm(compiles=False)
-    from vllm.renderers import base
-
-    assert base.logger.name == CHAT_TEMPLATE_LOGGER
-    source = Path(base.__file__).read_text()
-    assert 'raise ValueError("Tokenizer not available when `skip_tokenizer_init=True`")' in source
 
 
 READ_ONLY = """
