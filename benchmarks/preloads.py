@@ -126,15 +126,19 @@ def main() -> None:
         variants["all"] = ":".join(libraries.values())
     found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for number in range(asked.rounds + 1):
-        for name, preload in variants.items():
+        for name in list(found):
+            preload = variants[name]
             done = subprocess.run(
                 [sys.executable, __file__, "--measure"],
                 env={**os.environ, "LD_PRELOAD": preload},
                 capture_output=True,
                 text=True,
-                check=True,
+                check=False,
             )
-            if number > 0:
+            if done.returncode != 0:
+                print(f"{name}: the process ended with {done.returncode}: {done.stderr.strip().rpartition(chr(10))[2]}")
+                found.pop(name, None)
+            elif number > 0 and name in found:
                 found[name].append(json.loads(done.stdout.splitlines()[-1]))
     table = Table(title=f"Median (least, most) of {asked.rounds} rounds; {os.cpu_count()} cores")
     for column in ("preloaded", "tokens/s", "over none", "update s", "over none"):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sdpo.conversation import attempts
 from sdpo.errors import UserError
 from sdpo.grouping import asked, grouped
+from sdpo.metrics import distinct_share
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
 from sdpo.types import Evaluation, Group, Sampling, Task
 
@@ -56,6 +57,7 @@ def heldout_metrics(groups_P: Sequence[Group]) -> dict[str, float]:
         "heldout/success": mean,
         "heldout/pass_at_k": sum(rate > 0 for rate in rates) / len(rates) if rates else 0.0,
         "heldout/success_se": spread / math.sqrt(len(rates)) if rates else 0.0,
+        "heldout/distinct": distinct_share(groups_P),
         "heldout/set_aside": float(sum(len(group.set_aside) for group in groups_P)),
         "heldout/response_tokens": sum(lengths) / len(lengths) if lengths else 0.0,
     }

@@ -41,6 +41,7 @@ METRICS: Mapping[str, Metric] = {
     "groups/all_solved": Metric(unit="share", meaning="tasks that every attempt solved"),
     "attempts": Metric(unit="attempts", meaning="attempts verified"),
     "set_aside": Metric(unit="attempts", meaning="attempts whose verification broke, neither failed nor rewarded"),
+    "answers/distinct": Metric(unit="share", meaning="different answers to a task over its attempts, mean of the tasks"),
     "response_tokens": Metric(unit="tokens", meaning="mean length of a response"),
     "truncated": Metric(unit="share", meaning="responses cut off at the length limit"),
     "generated_tokens": Metric(unit="tokens", meaning="tokens sampled this step"),
@@ -119,6 +120,7 @@ METRICS: Mapping[str, Metric] = {
     "heldout/success": Metric(unit="share", meaning="avg@k: held-out attempts solved"),
     "heldout/pass_at_k": Metric(unit="share", meaning="pass@k: held-out tasks with a solved attempt among k"),
     "heldout/success_se": Metric(unit="share", meaning="standard error of heldout/success over tasks"),
+    "heldout/distinct": Metric(unit="share", meaning="answers/distinct of held-out attempts"),
     "heldout/set_aside": Metric(unit="attempts", meaning="held-out attempts whose verification broke"),
     "heldout/response_tokens": Metric(unit="tokens", meaning="mean length of a held-out response"),
     "lift": Metric(unit="share", meaning="teacher lift: lift/hindsight less lift/plain"),
@@ -184,10 +186,18 @@ def of_groups(groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | Non
         "groups/all_solved": _mean([all(a.verdict.is_solved for a in group.attempts) for group in tried]),
         "attempts": float(len(attempts)),
         "set_aside": float(sum(len(group.set_aside) for group in groups_P)),
+        "answers/distinct": distinct_share(tried),
         "response_tokens": _mean(lengths),
         "truncated": _mean([attempt.completion.finish is Finish.length for attempt in attempts]),
         **{name: _mean(column) for name, column in sorted(named.items())},
     }
+
+
+def distinct_share(groups: Sequence[Group]) -> float:
+    """The mean over tasks of different answers over attempts: 1 where no two are alike but for white space at their ends. Right
+    answers count too."""
+    answers = [[attempt.completion.text.strip() for attempt in group.attempts] for group in groups if group.attempts]
+    return _mean([len(set(of_task)) / len(of_task) for of_task in answers])
 
 
 def of_versions(groups_P: Sequence[Group], step: int) -> dict[str, float]:

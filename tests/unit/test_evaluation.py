@@ -44,6 +44,7 @@ def test_avg_and_pass_at_k_and_their_error_by_hand():
             "heldout/success": 0.5,
             "heldout/pass_at_k": 2 / 3,
             "heldout/success_se": 0.5 / math.sqrt(3),
+            "heldout/distinct": 0.5,
             "heldout/set_aside": 0.0,
             "heldout/response_tokens": 2.0,
         }

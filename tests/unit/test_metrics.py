@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sdpo.evaluation import heldout_metrics
-from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS, Reduction, of_groups, of_versions, reduce
+from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS, Reduction, distinct_share, of_groups, of_versions, reduce
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Role, SetAside, Task, Verdict
 
 TASK = Task(id="sums/1", env="sums", messages=(Message(role=Role.user, content="?"),))
@@ -49,12 +49,23 @@ def test_numbers_of_a_step_are_those_by_hand():
             "groups/all_solved": 1 / 3,
             "attempts": 6.0,
             "set_aside": 3.0,
+            "answers/distinct": 0.5,
             "response_tokens": 4.0,
             "truncated": 1 / 6,
             "env/format_ok": 0.5,
             "env/loads_ok": 0.25,
         }
     )
+
+
+def test_answers_are_distinct_within_their_task_and_right_ones_count_too():
+    """Three answers of which two are alike but for white space, and one alone; a task without attempts says nothing."""
+
+    def said(*texts: str) -> Group:
+        return group(*(replace(attempt(1.0), completion=replace(completion(1), text=text)) for text in texts))
+
+    assert distinct_share([said("a", " a\n", "b"), said("a"), group(num_set_aside=1)]) == pytest.approx((2 / 3 + 1) / 2)
+    assert distinct_share([]) == 0.0
 
 
 def sampled_by(num_tokens: int, *versions: tuple[int, int]) -> Attempt:
