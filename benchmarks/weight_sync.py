@@ -60,16 +60,14 @@ class Host:
         return self._engine.checksum
 
     def begin(self) -> None:
-        self._engine._llm.start_weight_update()
+        self._engine._engine.collective_rpc("start_weight_update")
 
     def tensor(self, weights: PackedWeights) -> None:
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
-        self._engine._llm.update_weights(WeightTransferUpdateRequest(update_info={"weights": weights}))
+        self._engine._engine.collective_rpc("update_weights", kwargs={"update_info": {"weights": weights}})
 
     def end(self) -> None:
-        self._engine._llm.finish_weight_update()
-        self._engine._llm.reset_prefix_cache()
+        self._engine._engine.collective_rpc("finish_weight_update")
+        self._engine._engine.reset_prefix_cache()
 
     def logprobs(self) -> list[tuple[float, ...]]:
         prompts = [Prompt(token_ids=tuple(range(10, 30 + n)), seed=n, task_index=n, attempt_index=0) for n in range(4)]

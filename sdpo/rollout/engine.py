@@ -66,6 +66,7 @@ class VllmEngine:
         from transformers import AutoTokenizer
         from vllm.config import WeightTransferConfig
         from vllm.engine.arg_utils import EngineArgs
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
         from sdpo.rollout import token_renderer, transfer
@@ -106,7 +107,7 @@ class VllmEngine:
             use_tqdm_on_load=False,  # a log keeps every state of a progress bar
         )
         with making:
-            self._engine = LLMEngine.from_engine_args(arguments)
+            self._engine = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
         self._stop_ids = sorted(_stop_ids(self._tokenizer, self._engine))
 
     @property
