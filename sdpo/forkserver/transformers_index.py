@@ -1,4 +1,4 @@
-"""transformers reads the files of its 550 models, each time it is imported, to learn which names they define; that is kept.
+"""transformers reads the files of all its models, each time it is imported, to learn which names they define; that is kept.
 
 It takes 0.6 s of a core, in the server that imports for engine and learner and again in the command itself. The index is that of
 transformers' own ``define_import_structure``, for one version at one place; a package that its user edits has none.
@@ -26,7 +26,7 @@ _DEFINES, _FUNCTION = "transformers.utils.import_utils", "define_import_structur
 
 def keep_index() -> None:
     """From now on in this process: the next import of transformers finds the index, or leaves it for the one after."""
-    if "transformers" not in sys.modules:
+    if "transformers" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 

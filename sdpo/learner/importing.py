@@ -41,7 +41,7 @@ def _without_module(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
 
 
 @contextmanager

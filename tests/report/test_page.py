@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from sdpo.report.reading import Run
 from sdpo.report.records import AttemptRecord, CreditRecord
@@ -147,6 +147,29 @@ def test_the_keyboard_goes_through_attempts_and_tokens(page: Page, address: str)
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     expect(page.locator("#words")).to_be_focused()
+
+
+def test_the_keyboard_stays_at_its_token_when_the_attempt_is_drawn_anew(page: Page, address: str) -> None:
+    """An answer of the server that came after the key was pressed took the focus away: the next key went nowhere."""
+    page.goto(address)
+    expect(page.locator(".row.attempt").first).to_be_visible()
+    page.keyboard.press("j")
+    expect(page.locator(".tokens")).to_be_visible()
+    held: list[Route] = []
+    page.route("**/attempt?*", lambda route: held.append(route))
+    with page.expect_request("**/attempt?*"):
+        page.keyboard.press("j")
+    with page.expect_request("**/attempt?*"):
+        page.keyboard.press("k")
+    page.keyboard.press("l")
+    page.keyboard.press("l")
+    expect(page.locator(".t.is-chosen").first).to_be_focused()
+    page.locator(".tokens").evaluate("tokens => tokens.dataset.isOld = true")
+    for route in held:
+        route.continue_()
+    expect(page.locator(".tokens[data-is-old]")).to_have_count(0)
+    expect(page.locator(".t.is-chosen").first).to_have_attribute("data-at", "1")
+    expect(page.locator(".t.is-chosen").first).to_be_focused()
 
 
 def test_filters_and_search_list_what_passes_them(page: Page, address: str, written: Path) -> None:

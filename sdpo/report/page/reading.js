@@ -34,13 +34,14 @@ export async function showOpened() {
   if (mine !== asked) return;
   views = wanted.flatMap((place, at) => (records[at] ? [new AttemptView({ ...place, isBeside: at === 1 }, records[at], handlers(at))] : []));
   if (!records[0]) return main.replaceChildren(h("div", { className: "landing" }, h("h1", {}, "This attempt is not there (any more)."))), hideDock();
+  const isAtToken = Boolean(document.activeElement?.closest(".tokens")); // the keyboard stays where it was, in what is drawn anew
   const beside = runs.length > 1 && views.length < 2 ? h("article", { className: "attempt-view" }, absent()) : null;
   main.replaceChildren(h("div", { className: `reading${runs.length > 1 ? " is-beside" : ""}` }, ...views.map((view) => view.element), ...(beside ? [beside] : [])));
   if (!same(before, state.open)) main.scrollTop = 0;
   before = state.open;
   markFound(main, state.words);
   activate(views.find((view) => view.text) ?? null);
-  showToken({ focuses: false });
+  showToken({ focuses: isAtToken });
 }
 
 /** Show the token that the state says is chosen; without one, the token with the most credit is looked at, not chosen. */
