@@ -61,6 +61,7 @@ def words_of(model: Path | None, runs: Path) -> list[str]:
 
 def start(words: Sequence[str], name: str, runs: Path) -> Start:
     marks = runs / f"{name}.marks"
+    os.sync()  # the checkpoint of the run before would be written to the disk meanwhile
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-m", "sdpo.cli", "train", *words, f"name={name}"],
