@@ -65,11 +65,12 @@ def started(
 ) -> Iterator[Parts]:
     """All of it, for the length of the block; the learner is as it begins. ``tell`` and ``waits_for``: as of ``machines``."""
     if config.in_process:
-        with _in_process(config, ready, logs) as parts:
-            yield parts
-    else:
-        with _as_actors(config, ready, logs, tell, waits_for, node) as parts:
-            yield parts
+        with _in_process(config, ready, logs) as local:
+            yield local
+        return
+    models = Models(policy=ready.model_path, max_tokens=_longest(config))
+    with connected(config.cluster, node=node), machines(config, models, logs, tell, waits_for, seed=0) as parts:
+        yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
 
 
 @contextmanager
@@ -102,20 +103,6 @@ def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Part
         )
     finally:
         meeting.unlink(missing_ok=True)
-
-
-@contextmanager
-def _as_actors(
-    config: SearchConfig,
-    ready: Ready,
-    logs: Path,
-    tell: Callable[[str], None],
-    waits_for: Callable[[str], None],
-    node: LocalNode | None,
-) -> Iterator[Parts]:
-    models = Models(policy=ready.model_path, max_tokens=_longest(config))
-    with connected(config.cluster, node=node), machines(config, models, logs, tell, waits_for, seed=0) as parts:
-        yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
 
 
 def _longest(config: SearchConfig) -> int:
