@@ -73,7 +73,7 @@ class VllmEngine:
 
         making: AbstractContextManager[None] = nullcontext()
         if not torch.cuda.is_available():
-            from sdpo.rollout.cpu_cache import zeroed_when_touched
+            from sdpo.rollout.cpu_cache import bound, zeroed_when_touched
             from sdpo.rollout.cpu_sampling import sample_seeded_requests_with_one_draw
 
             sample_seeded_requests_with_one_draw()
@@ -107,7 +107,11 @@ class VllmEngine:
             use_tqdm_on_load=False,  # a log keeps every state of a progress bar
         )
         with making:
-            self._engine = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
+            context = UsageContext.LLM_CLASS
+            vllm_config = arguments.create_engine_config(context)
+            if not torch.cuda.is_available():
+                bound(vllm_config)
+            self._engine = LLMEngine.from_vllm_config(vllm_config, usage_context=context, disable_log_stats=True)
         self._stop_ids = sorted(_stop_ids(self._tokenizer, self._engine))
 
     @property
