@@ -30,8 +30,9 @@ _ROOM = 4
 def bound(config: VllmConfig) -> None:
     """Take no more cache than ``_ROOM`` times what ``max_num_seqs`` rows of full length need, and never more than asked for."""
     asked = config.cache_config.kv_cache_memory_bytes
-    assert asked is not None, "on the CPU the size of the cache is given"
     model = config.model_config
+    assert asked is not None
+    assert isinstance(model.dtype, torch.dtype)
     values = 2 * model.get_total_num_kv_heads() * model.get_head_size() * model.get_total_num_hidden_layers()
     row_bytes = values * torch.finfo(model.dtype).bits // 8 * model.max_model_len
     room = _ROOM * config.scheduler_config.max_num_seqs * row_bytes
