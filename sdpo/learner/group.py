@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import ray
 
-from sdpo.actors import Seats, start, talk_over_the_clusters_network
+from sdpo.actors import Process, Seats, kill, start, talk_over_the_clusters_network, this_process
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
 from sdpo.errors import LearnerLost, MachineError
 from sdpo.forkserver.marks import mark
@@ -47,12 +48,13 @@ class LearnerActor:
         scale: Scale,
         place: Place,
         recording: Recording | None,
-    ) -> None:
+    ) -> Process:
         mark("learner's process")
         from sdpo.learner.engine import DeepSpeedLearner
 
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place, recording)
         mark("learner")
+        return this_process()
 
     def weights(self, *, of_teacher: bool, bucket_bytes: int) -> Shipment:
         """In the object store, so that the driver passes on references and never holds them; from rank 0, while others help."""
@@ -151,6 +153,7 @@ class LearnerGroup:
             for log, seat in zip(self._logs, self._seats.seats, strict=True)
         ]
         address = self._answers([self._actors[0].free_address.remote()], at_least_s=START_TIMEOUT_S)[0]
+        self._processes: list[Process] = []  # as far as they are known
         self._started = [
             actor.start.remote(
                 self._teacher_path,
@@ -165,7 +168,7 @@ class LearnerGroup:
 
     def wait_until_ready(self) -> None:
         """Returns once every rank has its model and has met the others."""
-        self._answers(self._started, at_least_s=START_TIMEOUT_S)
+        self._processes = self._answers(self._started, at_least_s=START_TIMEOUT_S)
 
     @property
     def is_whole(self) -> bool:
@@ -174,8 +177,8 @@ class LearnerGroup:
 
     def rebuild(self) -> None:
         """New ranks instead of what is left of these, which begin like those of a new run."""
-        for actor in self._actors:
-            ray.kill(actor)
+        for actor, process in zip_longest(self._actors, self._processes):
+            kill(actor, process)
         self.step, self._num_skipped = 0, 0
         self._start()
         self.wait_until_ready()
