@@ -17,6 +17,8 @@ class Guard(Enum):
     """The mean response has become much shorter or longer, and success has not risen."""
     entropy = "entropy"
     """The policy has become sure of its tokens, and success has not risen."""
+    variety = "variety"
+    """Attempts at a task have become alike, whatever success does."""
     no_lesson = "no_lesson"
     """Nothing to learn from, several steps in a row."""
     no_hint = "no_hint"
@@ -61,6 +63,7 @@ class GuardsConfig:
         default_factory=lambda: [
             Guard.length,
             Guard.entropy,
+            Guard.variety,
             Guard.credit,
             Guard.divergence,
             Guard.success,
@@ -91,6 +94,8 @@ class GuardsConfig:
     """Of the early mean entropy."""
     min_entropy: float = 0.01
     """Nats a token. Below it all attempts at a task are alike, unless the policy solves nearly everything."""
+    min_variety_factor: float = 0.5
+    """Of the early mean of ``answers/distinct``. Only a policy that solves nearly everything may say the same each time."""
     max_divergence_factor: float = 5.0
     """Of the early mean divergence."""
     min_success_factor: float = 0.6
@@ -115,7 +120,7 @@ class GuardsConfig:
         at_least("guards.num_se", self.num_se, 0.0, "it widens what counts as chance")
         at_least("guards.num_heldout_se", self.num_heldout_se, 0.0, "it widens what counts as chance")
         at_least("guards.num_success_se", self.num_success_se, 0.0, "it widens what counts as chance")
-        for key in ("min_length_factor", "min_entropy_factor", "min_success_factor", "min_heldout_factor"):
+        for key in ("min_length_factor", "min_entropy_factor", "min_variety_factor", "min_success_factor", "min_heldout_factor"):
             between(f"guards.{key}", getattr(self, key), 0.0, 1.0)
         at_least("guards.max_length_factor", self.max_length_factor, 1.0, "the early mean is no alarm")
         at_least("guards.max_divergence_factor", self.max_divergence_factor, 1.0, "the early mean is no alarm")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sdpo.config import AlgorithmConfig, Guard, GuardsConfig, HintChoice, SDPOConfig
-from sdpo.guards.drift import Divergence, Entropy, Length
+from sdpo.guards.drift import Divergence, Entropy, Length, Variety
 from sdpo.guards.progress import Heldout, Success
 from sdpo.guards.setup import Credit, Lift, Mismatch, NoHint, NoLesson
 from sdpo.types import Metrics
@@ -40,6 +40,7 @@ def step_rules(config: GuardsConfig, algorithm: AlgorithmConfig) -> Mapping[Guar
     rules: dict[Guard, Rule] = {
         Guard.length: Length(config),
         Guard.entropy: Entropy(config),
+        Guard.variety: Variety(config),
         Guard.no_lesson: NoLesson(config),
         Guard.credit: Credit(config),
         Guard.divergence: Divergence(config),

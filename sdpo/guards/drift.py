@@ -1,4 +1,4 @@
-"""What is held against the start of the run: length, entropy, divergence.
+"""What is held against the start of the run: length, entropy, variety of answers, divergence.
 
 Length and entropy are no alarm while success has risen, or nearly everything is solved: a good SDPO run gets shorter and surer
 too (arXiv 2601.20802 reports responses several times shorter than GRPO's). Numbers that are missing are passed over.
@@ -119,6 +119,24 @@ class Entropy(_AgainstTheStart):
             f"entropy should stay above {self.config.min_entropy_factor:g} times its early mean of {early:.3f} nats a token, and "
             f"above {self.config.min_entropy:g}; it is at {recent:.4f}, {self.meanwhile}. Lower learner.lr, set "
             "algorithm.entropy_bonus, or raise sampling.temperature."
+        )
+
+
+@dataclass(slots=True)
+class Variety(_AgainstTheStart):
+    """Attempts that are all alike find out nothing, and rising success while training is no excuse: held-out success may be
+    falling meanwhile, as answers that were right are said by heart."""
+
+    def look(self, metrics: Metrics) -> str | None:
+        if not self.add(metrics.get("answers/distinct"), metrics["success"]) or self.has_mastered:
+            return None
+        early, recent = self.value.early, self.value.median
+        if recent >= self.config.min_variety_factor * early:
+            return None
+        return (
+            f"attempts at a task should stay different: answers/distinct above {self.config.min_variety_factor:g} times its "
+            f"early mean of {early:.0%}; it is at {recent:.0%}, {self.meanwhile}. Look at held-out success (evaluation.every) and end "
+            "at its best (guards.response=stop_at_best); lower learner.lr, or set algorithm.entropy_bonus or reference_kl."
         )
 
 

@@ -130,6 +130,7 @@ RANGES = [
     ("guards.num_success_se", lambda x: GuardsConfig(num_success_se=x), math.nan, 0.0),
     ("guards.min_length_factor", lambda x: GuardsConfig(min_length_factor=x), 1.1, 1.0),
     ("guards.max_length_factor", lambda x: GuardsConfig(max_length_factor=x), 0.9, 1.0),
+    ("guards.min_variety_factor", lambda x: GuardsConfig(min_variety_factor=x), 1.1, 1.0),
     ("guards.min_entropy_factor", lambda x: GuardsConfig(min_entropy_factor=x), 1.1, 1.0),
     ("guards.min_entropy", lambda x: GuardsConfig(min_entropy=x), -0.1, 0.0),
     ("guards.max_divergence_factor", lambda x: GuardsConfig(max_divergence_factor=x), 0.9, 1.0),

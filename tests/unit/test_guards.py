@@ -61,6 +61,7 @@ def rows(num_steps: int, seed: int = 0, **curves: Curve) -> list[dict[str, float
         rates = [draw.betavariate(max(1.5 * success(step), 1e-3), max(1.5 * (1.0 - success(step)), 1e-3)) for _ in range(8)]
         solved = sum(draw.random() < rate for rate in rates for _ in range(6))
         row = {"step": float(step), "success": solved / 48, "hindsight": 0.9, "updates": 1.0, "updates_skipped": 0.0, "loss": 0.1}
+        row["answers/distinct"] = 0.9
         row |= {name: mean(step) * draw.gauss(1.0, spread.get(name, 0.3)) for name, mean in means.items() if name not in row}
         found.append(row | {name: curve(step) for name, curve in curves.items() if name in row and name != "success"})
     return found
@@ -88,12 +89,18 @@ HEALTHY: Mapping[str, Mapping[str, Curve]] = {
         "success": fallen(0.1, 0.8, begin=2),
         "response_tokens": fallen(60.0, 12.0, begin=2),
         "entropy": fallen(0.9, 0.05, begin=2),
+        "answers/distinct": fallen(0.95, 0.55, begin=2),
     },
     "rising, with answers that get long": {
         "success": fallen(0.1, 0.8, begin=2),
         "response_tokens": fallen(60.0, 400.0, begin=2),
     },
-    "mastered": {"success": lambda step: 0.97, "entropy": fallen(0.3, 0.001), "divergence": fallen(0.1, 0.001)},
+    "mastered": {
+        "success": lambda step: 0.97,
+        "entropy": fallen(0.3, 0.001),
+        "divergence": fallen(0.1, 0.001),
+        "answers/distinct": fallen(0.5, 0.125),
+    },
     "a third worse": {"success": fallen(0.5, 0.35)},
     "one odd step": {
         name: lambda step, usual=usual, odd=odd: odd if step == 30 else usual  # type: ignore[misc]
@@ -125,6 +132,7 @@ COLLAPSES: Mapping[str, tuple[Guard, Mapping[str, Curve]]] = {
     "answers never end": (Guard.length, {"response_tokens": fallen(60.0, 400.0), "success": fallen(0.1, 0.05)}),
     "sure of what is wrong": (Guard.entropy, {"entropy": fallen(0.9, 0.1), "success": fallen(0.1, 0.02)}),
     "all attempts alike": (Guard.entropy, {"entropy": fallen(0.9, 0.0), "success": fallen(0.1, 0.5)}),
+    "said by heart": (Guard.variety, {"answers/distinct": fallen(0.95, 0.38), "success": fallen(0.3, 0.7)}),
     "no lesson": (Guard.no_lesson, {"updates": lambda step: float(step < 30)}),
     "no hint": (Guard.no_hint, {"hindsight": lambda step: float(step < 30)}),
     "hindsight that prefers failures": (Guard.credit, {"credit/solved": lambda step: -0.05, "credit/failed": lambda step: 0.05}),
