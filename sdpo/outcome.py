@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +29,8 @@ def show(screen: Console, folder: RunFolder) -> None:
                 screen.print(sample_attempt(attempt, screen.width))
     for alarm in lines(folder.alarms):
         screen.print(alarm_line(alarm["step"], alarm["guard"], alarm["sentence"]), highlight=False, soft_wrap=True)
+    if (best := _best(folder)) is not None and len(evaluations) >= 2:
+        screen.print(_of_the_best(best, evaluations[-1]), highlight=False, markup=False, soft_wrap=True)
     if len(evaluations) >= 2:
         screen.print(f"Everything of this run is in {folder.path}", highlight=False)
 
@@ -60,6 +63,17 @@ def ended_by_alarm(screen: Console, folder: RunFolder, config: Config) -> bool:
 
 _NONE = "No checkpoint from before it was kept: the model as the run began with it is the best there is."
 _GO_ON = "To go on from the newest checkpoint all the same, repeat the command with guards.response=warn"
+
+
+def _of_the_best(best: Path, last: Mapping[str, float]) -> str:
+    counters = checkpoint.counters_of(best)
+    assert counters.score is not None
+    if counters.score <= last["heldout/success"]:
+        return f"No checkpoint has a higher held-out success than the last one, {best}."
+    return (
+        f"The best checkpoint is not the last: after step {counters.step} held-out success was {counters.score:.1%}, after step "
+        f"{last['step']} it is {last['heldout/success']:.1%}. It is kept: {best}"
+    )
 
 
 def _best(folder: RunFolder) -> Path | None:

@@ -107,8 +107,9 @@ class CheckpointConfig:
     """Steps between checkpoints: a kill loses at most that many. The last step always has one."""
     keep: int = 2
     """Newest checkpoints kept."""
-    keep_best: int = 0
-    """Checkpoints kept besides, those with the highest held-out success among the ones that were evaluated."""
+    keep_best: int = 1
+    """Checkpoints kept besides, those with the highest held-out success among the ones that were evaluated; where nothing is
+    evaluated there is none."""
 
     def __post_init__(self) -> None:
         at_least("checkpoint.every", self.every, 1, "it counts steps")
@@ -206,10 +207,10 @@ class Config:
             save_every=self.checkpoint.every,
             sequence_parallel=self.learner.sequence_parallel,
         )
-        if self.checkpoint.keep_best > 0 and self.evaluation.num_tasks == 0:
+        if self.checkpoint.keep_best > 1 and self.evaluation.num_tasks == 0:
             raise ValueError(
-                "checkpoint.keep_best needs evaluation.num_tasks of at least 1 (the best is known by held-out success); got "
-                f"keep_best={self.checkpoint.keep_best} and num_tasks=0."
+                "a checkpoint.keep_best above 1 needs evaluation.num_tasks of at least 1 (the best are known by held-out "
+                f"success); got keep_best={self.checkpoint.keep_best} and num_tasks=0."
             )
         answered, num_attempts = self.hindsight_answered, self.evaluation.num_attempts
         if answered is not None and num_attempts < answered.least_attempts:

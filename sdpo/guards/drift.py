@@ -135,8 +135,8 @@ class Variety(_AgainstTheStart):
             return None
         return (
             f"attempts at a task should stay different: answers/distinct above {self.config.min_variety_factor:g} times its "
-            f"early mean of {early:.0%}; it is at {recent:.0%}, {self.meanwhile}. Look at held-out success (evaluation.every) and end "
-            "at its best (guards.response=stop_at_best); lower learner.lr, or set algorithm.entropy_bonus or reference_kl."
+            f"early mean of {early:.0%}; it is at {recent:.0%}, {self.meanwhile}. Look at held-out success (evaluation.every), "
+            "end at its best (guards.response=stop_at_best); lower learner.lr, or set algorithm.entropy_bonus or reference_kl."
         )
 
 

@@ -16,6 +16,7 @@ from sdpo.terminal.view import WIDEST
 _ROWS = (
     ("heldout/success", "heldout/success_se", "success (avg@k)", "success", 100.0, "%"),
     ("heldout/pass_at_k", None, "pass@k", "pass@k", 100.0, "%"),
+    ("heldout/distinct", None, "different answers of a task", "distinct", 100.0, "%"),
     ("heldout/response_tokens", None, "response tokens", "tokens", 1.0, ""),
     ("lift", "lift/se", "teacher lift", "lift", 100.0, "%"),
 )

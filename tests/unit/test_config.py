@@ -422,8 +422,9 @@ def test_the_last_tokens_before_the_limit_are_not_more_than_there_are():
 
 def test_the_best_checkpoints_need_somebody_to_look():
     refusal(
-        lambda: Config(algorithm=SDPOConfig(), checkpoint=CheckpointConfig(keep_best=1), evaluation=EvaluationConfig(num_tasks=0))
+        lambda: Config(algorithm=SDPOConfig(), checkpoint=CheckpointConfig(keep_best=2), evaluation=EvaluationConfig(num_tasks=0))
     )
+    Config(algorithm=SDPOConfig(), evaluation=EvaluationConfig(num_tasks=0))  # the default keeps the best there is
 
 
 def test_lift_compares_two_halves_of_a_tasks_attempts():
