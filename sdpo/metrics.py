@@ -121,6 +121,10 @@ METRICS: Mapping[str, Metric] = {
     "heldout/pass_at_k": Metric(unit="share", meaning="pass@k: held-out tasks with a solved attempt among k"),
     "heldout/success_se": Metric(unit="share", meaning="standard error of heldout/success over tasks"),
     "heldout/distinct": Metric(unit="share", meaning="answers/distinct of held-out attempts"),
+    "heldout/constant": Metric(unit="share", meaning="held-out tasks that the best of the commonest answers solves"),
+    "heldout/constant_by_kind": Metric(
+        unit="share", meaning="likewise with an answer for each kind of question that comes twice"
+    ),
     "heldout/set_aside": Metric(unit="attempts", meaning="held-out attempts whose verification broke"),
     "heldout/response_tokens": Metric(unit="tokens", meaning="mean length of a held-out response"),
     "lift": Metric(unit="share", meaning="teacher lift: lift/hindsight less lift/plain"),

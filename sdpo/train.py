@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sdpo.batching import pack
 from sdpo.config import Config, OnLowLift, SDPOConfig
+from sdpo.constants import best_constants
 from sdpo.errors import UserError
 from sdpo.evaluation import evaluate
 from sdpo.guards.fold import Guards
@@ -128,6 +130,9 @@ def _look(
             max_set_aside_share=run.rollout.max_set_aside_share,
             log=log,
         )
+        if run.evaluation.asks_for_constants(step, run.num_steps):
+            constants = best_constants(evaluation.groups, verifier, num=run.evaluation.num_constants)
+            evaluation = replace(evaluation, metrics={**evaluation.metrics, **constants})
         lift = None
         if run.hindsight_answered is not None and run.evaluation.asks_for_lift(step, run.num_steps):
             with _teacher_in(engine, learner, rollouts):

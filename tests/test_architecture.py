@@ -46,6 +46,7 @@ LAYERS = [
         "sdpo.credit",
     },
     {
+        "sdpo.constants",
         "sdpo.evaluation",
         "sdpo.local",
         "sdpo.machines",

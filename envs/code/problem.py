@@ -66,7 +66,7 @@ class Problem:
         """The question and its tests; what each call must return is computed with the reference."""
         header = self._header(variant)
         function = header.removeprefix("def ").partition("(")[0]
-        solve = _compiled(self.reference(variant), function)
+        solve = compiled(self.reference(variant), function)
         visible, hidden = (
             tuple(Trial(arguments=arguments, expected=solve(*arguments)) for arguments in calls)
             for calls in (self.visible, self.hidden)
@@ -142,7 +142,7 @@ def _slug(value: int | float | str) -> str:
     return "".join(char if char.isalnum() else f"u{ord(char):x}" for char in str(value))
 
 
-def _compiled(source: str, function: str) -> Callable[..., object]:
+def compiled(source: str, function: str) -> Callable[..., object]:
     namespace: dict[str, Callable[..., object]] = {}
     exec(source, namespace)  # our own source, from our own table
     return namespace[function]

@@ -31,17 +31,25 @@ class EvaluationConfig:
     top_p: float = 0.95
     lift: LiftSchedule = LiftSchedule.first_and_last
     """When the teacher's lift is measured; only algorithms with hindsight have one."""
+    num_constants: int = 4
+    """Before and after training so many of the commonest answers are each tried on all held-out tasks, which says what an answer
+    is worth that reads no question; 0: none."""
 
     def __post_init__(self) -> None:
         at_least("evaluation.every", self.every, 0, "it counts steps")
         at_least("evaluation.num_tasks", self.num_tasks, 0, "it counts tasks")
         at_least("evaluation.num_attempts", self.num_attempts, 1, "a task needs an attempt")
+        at_least("evaluation.num_constants", self.num_constants, 0, "it counts answers")
         at_least("evaluation.temperature", self.temperature, 0.0, "0 is greedy")
         probability("evaluation.top_p", self.top_p)
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Whether to look after ``step`` steps."""
         return self.num_tasks > 0 and (step in (0, num_steps) or (self.every > 0 and step % self.every == 0))
+
+    def asks_for_constants(self, step: int, num_steps: int) -> bool:
+        """Whether an evaluation after ``step`` steps says what a constant answer is worth."""
+        return self.num_constants > 0 and step in (0, num_steps)
 
     def asks_for_lift(self, step: int, num_steps: int) -> bool:
         """Whether an evaluation after ``step`` steps measures the teacher's lift too."""

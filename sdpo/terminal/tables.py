@@ -16,6 +16,8 @@ from sdpo.terminal.view import WIDEST
 _ROWS = (
     ("heldout/success", "heldout/success_se", "success (avg@k)", "success", 100.0, "%"),
     ("heldout/pass_at_k", None, "pass@k", "pass@k", 100.0, "%"),
+    ("heldout/constant", None, "best constant answer", "constant", 100.0, "%"),
+    ("heldout/constant_by_kind", None, "best constant of a kind", "of a kind", 100.0, "%"),
     ("heldout/distinct", None, "different answers of a task", "distinct", 100.0, "%"),
     ("heldout/response_tokens", None, "response tokens", "tokens", 1.0, ""),
     ("lift", "lift/se", "teacher lift", "lift", 100.0, "%"),

@@ -1,0 +1,217 @@
+"""One-line Python functions whose numbers, letters and words are drawn: tasks without end from a table of families.
+
+Both splits have every family, with other instances: what is held out was never seen, and is of a kind that was. So it measures
+whether an idiom was learned, and not an answer. Tasks whose families are held out as well are ``env=code``.
+"""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice, product
+from pathlib import Path
+from string import Template
+
+from sdpo.envs.base import Message, Role, Task, Verdict
+from sdpo.envs.code.argument_kinds import arguments_of
+from sdpo.envs.code.judge import Judge
+from sdpo.envs.code.problem import SYSTEM_PROMPT, Variant, compiled, task_id
+from sdpo.envs.code.trials import Arguments, FunctionTests, Trial, call_text
+
+__all__ = ["OneLiners"]
+
+_TABLE = Path(__file__).with_name("one_liners.toml")
+_SPLITS = ("train", "heldout")
+_NUM_INSTANCES = 12
+"""Of a family at most."""
+_HELDOUT_SHARE = 0.25
+_NUM_VISIBLE, _NUM_HIDDEN, _NUM_DRAWN = 2, 6, 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """The template of one function."""
+
+    name: str
+    text: str
+    """What the function does, from its verb on; a ``$parameter`` is its value."""
+    takes: Mapping[str, str]
+    """The function's arguments, and of which kind each is (``argument_kinds``)."""
+    returns: str
+    """The expression, where a ``$parameter`` is its literal."""
+    idiom: str
+    """What a reviewer would say to somebody who does not know how: of any instance, without its values."""
+    parameters: Mapping[str, Sequence[int | str]]
+    """What each may be. Where there are ``a`` and ``b``, the first is the smaller."""
+
+    def instances(self) -> tuple[Variant, ...]:
+        """At most ``_NUM_INSTANCES``, always the same, in an order that says nothing."""
+        every = [dict(zip(self.parameters, values, strict=True)) for values in product(*self.parameters.values())]
+        every = [instance for instance in every if "b" not in instance or _in_order(instance["a"], instance["b"])]
+        random.Random(f"one_liners/{self.name}").shuffle(every)
+        return tuple(every[:_NUM_INSTANCES])
+
+    def split(self) -> dict[str, tuple[Variant, ...]]:
+        every = self.instances()
+        num_heldout = max(1, round(len(every) * _HELDOUT_SHARE))
+        return {"train": every[num_heldout:], "heldout": every[:num_heldout]}
+
+    def reference(self, instance: Variant) -> str:
+        """The source of a right answer."""
+        body = Template(self.returns).substitute({name: repr(value) for name, value in instance.items()})
+        return f"{self._header()}\n    return {body}\n"
+
+    def task(self, instance: Variant) -> Task:
+        """The question and its tests; what each call must return is computed with the reference."""
+        trials = tuple(islice(self._telling(instance), _NUM_VISIBLE + _NUM_HIDDEN))
+        question = (
+            f"Write a Python function that {Template(self.text).substitute(instance)}.\n\n{self._header()}\n\n"
+            f"{call_text(self.name, trials[0].arguments)} returns {trials[0].expected!r}"
+        )
+        return Task(
+            id=task_id(self.name, instance).replace("code/", "one_liners/", 1),
+            env="one_liners",
+            messages=(Message(role=Role.system, content=SYSTEM_PROMPT), Message(role=Role.user, content=question)),
+            payload=FunctionTests(function=self.name, visible=trials[:_NUM_VISIBLE], hidden=trials[_NUM_VISIBLE:]),
+        )
+
+    def _header(self) -> str:
+        return f"def {self.name}({', '.join(self.takes)}):"
+
+    def _telling(self, instance: Variant) -> Iterator[Trial]:
+        """Calls in such an order that each tells this instance from as many others as the ones before have left."""
+        draw = random.Random(f"one_liners/{self.name}/{sorted(instance.items())}")
+        calls = list(_distinct(arguments_of(self.takes.values(), instance, draw) for _ in range(_NUM_DRAWN)))
+        solutions = dict(_solutions(self.name))
+        solve = solutions.pop(self.reference(instance))
+        expected = [solve(*call) for call in calls]
+        others = [[other(*call) for call in calls] for other in solutions.values()]
+        left, seen = list(range(len(calls))), list[object]()
+        while left:
+            best = max(left, key=lambda at: (sum(other[at] != expected[at] for other in others), expected[at] not in seen))
+            left.remove(best)
+            seen.append(expected[best])
+            others = [other for other in others if other[best] == expected[best]]
+            yield Trial(arguments=calls[best], expected=expected[best])
+
+
+@cache
+def _solutions(name: str) -> Mapping[str, Callable[..., object]]:
+    """Of each of the family's instances, by its source."""
+    family = _families()[name]
+    return {source: compiled(source, name) for source in map(family.reference, family.instances())}
+
+
+def _in_order(a: int | str, b: int | str) -> bool:
+    return a < b if isinstance(a, int) and isinstance(b, int) else a != b
+
+
+def _distinct(calls: Iterator[Arguments]) -> Iterator[Arguments]:
+    found: list[Arguments] = []
+    for call in calls:
+        if call not in found:
+            found.append(call)
+            yield call
+
+
+class OneLiners:
+    """One-line functions, judged by visible and hidden tests; what is said of a wrong answer also names the idiom it lacks.
+
+    ``idioms=False`` leaves that out. ``families`` chooses among the table's; None is all of them. Raises ValueError for options
+    out of range.
+    """
+
+    name = "one_liners"
+
+    def __init__(
+        self, *, families: Sequence[str] | None = None, idioms: bool = True, timeout_s: float = 5.0, memory_bytes: int = 1 << 29
+    ) -> None:
+        self._judge = Judge(reward="all", timeout_s=timeout_s, memory_bytes=memory_bytes, max_feedback_tokens=400)
+        self._idioms = idioms
+        known = _families()
+        unknown = [name for name in families or () if name not in known]
+        if unknown or isinstance(families, str) or (families is not None and not families):
+            raise ValueError(
+                f"env.options.families must be a list of one or more of {', '.join(known)}; got {families!r}: "
+                f"try {list(known)[:2]}"
+            )
+        self._families = known if families is None else {name: known[name] for name in families}
+
+    def tasks(self, split: str, seed: int) -> Sequence[Task]:
+        """Shuffled by ``seed``. Raises ValueError for a split other than ``"train"`` and ``"heldout"``."""
+        if split not in _SPLITS:
+            raise ValueError(f"one_liners has the splits {' and '.join(_SPLITS)}; got {split!r}: name one of them")
+        tasks = [task for name in self._families for task in _tasks()[name, split]]
+        random.Random(f"one_liners/{split}/{seed}").shuffle(tasks)
+        return tuple(tasks)
+
+    def verify(self, task: Task, completion: str) -> Verdict:
+        """Run the answer on the task's tests.
+
+        Raises ValueError for a task of another environment, SandboxUnavailable where code cannot be run safely.
+        """
+        family, _ = self._asked(task)
+        assert isinstance(task.payload, FunctionTests)
+        verdict = self._judge.verdict(task.payload, completion)
+        if verdict.feedback is None or not self._idioms:
+            return verdict
+        return replace(verdict, feedback=f"{verdict.feedback}\n{family.idiom}")
+
+    def reference(self, task: Task) -> str:
+        """A right answer. Raises ValueError for a task of another environment."""
+        family, instance = self._asked(task)
+        return f"```python\n{family.reference(instance)}```"
+
+    def _asked(self, task: Task) -> tuple[Family, Variant]:
+        if (asked := _by_id().get(task.id)) is None:
+            raise ValueError(f"one_liners judges its own tasks; got {task.id!r} of {task.env!r}: ask that environment")
+        return asked
+
+
+@cache
+def _families() -> Mapping[str, Family]:
+    table = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+    domains = {name: _domain(values) for name, values in table.pop("domains").items()}
+    return {
+        name: Family(
+            name=name,
+            text=entry["text"],
+            takes=entry["takes"],
+            returns=entry["returns"],
+            idiom=entry["idiom"],
+            parameters={
+                parameter: domains[of] if isinstance(of, str) else _domain(of) for parameter, of in entry["parameters"].items()
+            },
+        )
+        for name, entry in table.items()
+    }
+
+
+def _domain(values: Sequence[int | str]) -> Sequence[int | str]:
+    """``[2, 30]`` is all integers from 2 to 30."""
+    if len(values) == 2 and all(isinstance(value, int) for value in values):
+        return range(int(values[0]), int(values[1]) + 1)
+    return values
+
+
+@cache
+def _tasks() -> Mapping[tuple[str, str], tuple[Task, ...]]:
+    """By family and split."""
+    return {
+        (name, split): tuple(family.task(instance) for instance in instances)
+        for name, family in _families().items()
+        for split, instances in family.split().items()
+    }
+
+
+@cache
+def _by_id() -> Mapping[str, tuple[Family, Variant]]:
+    return {
+        task.id: (family, instance)
+        for name, family in _families().items()
+        for split, instances in family.split().items()
+        for task, instance in zip(_tasks()[name, split], instances, strict=True)
+    }

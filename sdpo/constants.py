@@ -1,0 +1,71 @@
+"""What would somebody score who never reads the question? The best constant answer, and the best for each kind of question.
+
+A policy that has learned to say the commonest answer looks as if it had learned to solve tasks. So held-out success stands beside
+what the policy's own commonest answers solve when each is given to every task. They are chosen on the tasks that they are scored
+on, which flatters them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from sdpo.protocols import Verifier
+from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Task
+
+
+def best_constants(groups_P: Sequence[Group], verifier: Verifier, *, num: int) -> dict[str, float]:
+    """``heldout/constant`` and ``heldout/constant_by_kind``: shares of the tasks that the best of ``num`` answers solves.
+
+    The answers are the ``num`` commonest of ``groups_P``. Of a kind its own commonest one is tried besides.
+    """
+    tasks_P = [group.task for group in groups_P]
+    overall = [text for text, _ in _said(groups_P).most_common(num)]
+    by_kind: dict[str, list[int]] = defaultdict(list)
+    for place, task in enumerate(tasks_P):
+        by_kind[kind_of(task)].append(place)
+    tried = [(text, place) for text in overall for place in range(len(tasks_P))]
+    for places in by_kind.values():
+        tried += [(text, place) for text, _ in _said([groups_P[place] for place in places]).most_common(1) for place in places]
+    solved = _solved(list(dict.fromkeys(tried)), tasks_P, verifier)
+    answers = {text for text, _ in tried}
+    best_of_kind = [
+        max((sum((text, place) in solved for place in places) for text in answers), default=0)
+        for places in by_kind.values()
+        if len(places) > 1  # of a lone question any right answer to it is a constant
+    ]
+    num_of_kinds = sum(len(places) for places in by_kind.values() if len(places) > 1)
+    best = max((sum((text, place) in solved for place in range(len(tasks_P))) for text in overall), default=0)
+    return {
+        "heldout/constant": best / len(tasks_P) if tasks_P else 0.0,
+        **({"heldout/constant_by_kind": sum(best_of_kind) / num_of_kinds} if num_of_kinds else {}),
+    }
+
+
+def kind_of(task: Task) -> str:
+    """By the task's id: all but the last of three parts or more (``chemistry/rings/easy/1f…``), else what stands before the first
+    hyphen or number (``code/add-3``)."""
+    parts = task.id.split("/")
+    return "/".join(parts[:-1]) if len(parts) > 2 else re.split(r"-|\d", task.id, maxsplit=1)[0]
+
+
+def _said(groups: Sequence[Group]) -> Counter[str]:
+    return Counter(
+        attempt.completion.text.strip() for group in groups for attempt in group.attempts if not attempt.completion.turns
+    )
+
+
+def _solved(tried: Sequence[tuple[str, int]], tasks_P: Sequence[Task], verifier: Verifier) -> set[tuple[str, int]]:
+    """The pairs of an answer and a task's place that the environment calls solved."""
+
+    def completions() -> Iterator[tuple[Prompt, Completion]]:
+        for index, (text, place) in enumerate(tried):
+            completion = Completion(token_ids=(), logprobs=(), text=text, finish=Finish.stop, weights_version=0)
+            yield Prompt(token_ids=(), seed=0, task_index=place, attempt_index=index), completion
+
+    return {
+        tried[prompt.attempt_index]
+        for prompt, outcome in verifier.verify(tasks_P, completions())
+        if isinstance(outcome, Attempt) and outcome.verdict.is_solved
+    }

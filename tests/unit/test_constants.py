@@ -1,0 +1,80 @@
+"""What an answer is worth that reads no question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from sdpo.constants import best_constants, kind_of
+from sdpo.envs.base import Message, Role, Verdict
+from sdpo.local import LocalVerifier
+from sdpo.types import Attempt, Completion, Finish, Group, Task
+
+RIGHT = {"rings/1-a": "1", "rings/1-b": "1", "rings/1-c": "2", "atoms/6-a": "6", "atoms/6-b": "6", "odd": "seven"}
+
+
+class Numbers:
+    """Right is what RIGHT says."""
+
+    name = "numbers"
+    asked = 0
+
+    def tasks(self, split: str, seed: int) -> Sequence[Task]:
+        return [Task(id=name, env="numbers", messages=(Message(role=Role.user, content=name),), payload=None) for name in RIGHT]
+
+    def verify(self, task: Task, completion: str) -> Verdict:
+        self.asked += 1
+        return Verdict(reward=float(completion == RIGHT[task.id]), feedback=None, metrics={})
+
+
+def groups(environment: Numbers, said: Sequence[Sequence[str]]) -> tuple[Group, ...]:
+    return tuple(
+        Group(
+            task=task,
+            prompt_ids=(1,),
+            attempts=tuple(
+                Attempt(
+                    completion=Completion(token_ids=(), logprobs=(), text=text, finish=Finish.stop, weights_version=0),
+                    verdict=environment.verify(task, text),
+                )
+                for text in of_task
+            ),
+            set_aside=(),
+        )
+        for task, of_task in zip(environment.tasks("heldout", 0), said, strict=True)
+    )
+
+
+def test_the_commonest_answers_are_tried_on_every_task() -> None:
+    """A policy that says 1 to everything solved a third of the tasks, and the table called that a sixth more than before."""
+    environment = Numbers()
+    found = best_constants(groups(environment, [["1", "1"]] * 5 + [["1", "6"]]), LocalVerifier(environment), num=4)
+    assert found["heldout/constant"] == pytest.approx(2 / 6)  # 1 or 6
+    assert found["heldout/constant_by_kind"] == pytest.approx(4 / 5)  # 1 and 6; the odd one has no like
+
+
+def test_no_more_answers_are_tried_than_asked_for() -> None:
+    environment = Numbers()
+    judged = groups(environment, [["1"], ["1"], ["2"], ["6"], ["6"], ["5"]])
+    environment.asked = 0
+    found = best_constants(judged, LocalVerifier(environment), num=1)
+    assert environment.asked <= 6 + 6
+    assert found["heldout/constant"] == pytest.approx(2 / 6)
+
+
+def test_without_tasks_there_is_nothing() -> None:
+    assert best_constants((), LocalVerifier(Numbers()), num=4) == {"heldout/constant": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("task_id", "kind"),
+    [
+        ("chemistry/rings/easy/19d9f5b8", "chemistry/rings/easy"),
+        ("code/add-3", "code/add"),
+        ("code/sum_list", "code/sum_list"),
+        ("task7", "task"),
+    ],
+)
+def test_a_kind_is_read_from_the_id(task_id: str, kind: str) -> None:
+    assert kind_of(Task(id=task_id, env="any", messages=(Message(role=Role.user, content="?"),), payload=None)) == kind
