@@ -30,6 +30,8 @@ from sdpo.types import Attempt, Evaluation, Group, Hint, HintSource, Lift, Promp
 
 NUM_ERRORS = 2.0
 """Standard errors that a lift is given the benefit of."""
+_FEWEST = 4
+"""Tasks whose spread says something."""
 
 
 def teacher_lift(
@@ -100,7 +102,7 @@ def lift_metrics(
     groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]], reached_P_G: Sequence[Sequence[bool | None]]
 ) -> dict[str, float]:
     """What cross-fitted hints are worth. ``reached_P_G``: whether the answer under that attempt's hint solved the task; None
-    where there is no hint or no verdict. A number that nothing speaks for is left out, the error of a single task too."""
+    where there is no hint or no verdict. A number that nothing speaks for is left out, the error of a few tasks too."""
     tried = [group for group in groups_P if len(group.attempts) > 1]
     if not tried:
         return {}
@@ -201,11 +203,12 @@ def _mean(pairs: Sequence[_Pair], value: Callable[[_Pair], float]) -> float:
 
 
 def _standard_error(pairs: Sequence[_Pair]) -> float | None:
-    """Of the mean gain, a ratio of two sums over independent tasks: linearised, with what each task adds to it."""
+    """Of the mean gain, a ratio of two sums over independent tasks: linearised, with what each task adds to it. None for fewer
+    than ``_FEWEST`` tasks: two that go the same way by chance have a spread of 0."""
     lift = _mean(pairs, _gain)
     excess: dict[int, float] = {}
     for pair in pairs:
         excess[pair.task_index] = excess.get(pair.task_index, 0.0) + _gain(pair) - lift
-    if len(excess) < 2:
+    if len(excess) < _FEWEST:
         return None
     return math.sqrt(len(excess) / (len(excess) - 1) * sum(value**2 for value in excess.values())) / len(pairs)

@@ -148,6 +148,16 @@ def test_the_numbers_by_hand() -> None:
     assert set(metrics) <= set(METRICS)
 
 
+def test_a_few_tasks_have_no_error_even_where_all_go_the_same_way() -> None:
+    """Two held-out answers gave a lift of -100.0 % ± 0.0 %, a warning and an alarm."""
+    hint = Hint(demonstration=None, feedback="no")
+    for num, is_said in ((2, False), (3, False), (4, True)):
+        groups_P = tuple(group([True, True], f"task{index}") for index in range(num))
+        metrics = lift_metrics(groups_P, [[hint, hint]] * num, [[False, False]] * num)
+        assert metrics["lift"] == -1.0
+        assert ("lift/se" in metrics) == is_said
+
+
 def test_what_nothing_speaks_for_is_left_out() -> None:
     lone, solved = group([False]), group([True, True])
     assert lift_metrics((lone,), ((None,),), ((None,),)) == {}
@@ -373,5 +383,5 @@ def test_sdpo_evaluate_measures_lift_where_it_is_asked_for() -> None:
         evaluation, lift = look(config, engine, OneSolves(), Plain(), tasks, Quiet())
         assert evaluation.metrics["heldout/success"] == 0.5
         assert len(engine.asked) == (3 * 2 + 3 if is_asked else 3 * 2)
-        assert lift == ({"lift": 0.0, "lift/se": 0.0, "lift/plain": 1.0, "lift/hindsight": 1.0, "lift/feedback": 0.0,
+        assert lift == ({"lift": 0.0, "lift/plain": 1.0, "lift/hindsight": 1.0, "lift/feedback": 0.0,
                          "lift/share": 0.5} if is_asked else {})  # fmt: skip
