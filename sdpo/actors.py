@@ -24,6 +24,8 @@ class Process:
     """Where an actor lives."""
 
     pid: int
+    created: float
+    """Seconds since 1970: an id is given out again."""
     node: str
     """Ray's id of the machine."""
 
@@ -40,7 +42,7 @@ def talk_over_the_clusters_network() -> None:
 
 
 def this_process() -> Process:
-    return Process(pid=os.getpid(), node=ray.get_runtime_context().get_node_id())
+    return Process(pid=os.getpid(), created=psutil.Process().create_time(), node=ray.get_runtime_context().get_node_id())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,15 +141,16 @@ def kill(actor: Any, process: Process | None) -> None:
     if process is None:
         return
     if process.node == ray.get_runtime_context().get_node_id():
-        _kill(process.pid)
+        _kill(process)
     else:
         strategy = NodeAffinitySchedulingStrategy(process.node, soft=False)
-        ray.remote(_kill).options(num_cpus=0, scheduling_strategy=strategy).remote(process.pid)
+        ray.remote(_kill).options(num_cpus=0, scheduling_strategy=strategy).remote(process)
 
 
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def _kill(process: Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        if abs(psutil.Process(process.pid).create_time() - process.created) < 1.0:
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def machine_cores() -> int:

@@ -18,7 +18,8 @@ from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Task
 def best_constants(groups_P: Sequence[Group], verifier: Verifier, *, num: int) -> dict[str, float]:
     """``heldout/constant`` and ``heldout/constant_by_kind``: shares of the tasks that the best of ``num`` answers solves.
 
-    The answers are the ``num`` commonest of ``groups_P``. Of a kind its own commonest one is tried besides.
+    The answers are the ``num`` commonest of ``groups_P``. Of a kind its own commonest one is tried besides. Answers of several
+    turns are none, and where the environment breaks over one, nothing is said: the dictionary is empty.
     """
     tasks_P = [group.task for group in groups_P]
     overall = [text for text, _ in _said(groups_P).most_common(num)]
@@ -29,6 +30,8 @@ def best_constants(groups_P: Sequence[Group], verifier: Verifier, *, num: int) -
     for places in by_kind.values():
         tried += [(text, place) for text, _ in _said([groups_P[place] for place in places]).most_common(1) for place in places]
     solved = _solved(list(dict.fromkeys(tried)), tasks_P, verifier)
+    if solved is None:
+        return {}
     answers = {text for text, _ in tried}
     best_of_kind = [
         max((sum((text, place) in solved for place in places) for text in answers), default=0)
@@ -38,16 +41,17 @@ def best_constants(groups_P: Sequence[Group], verifier: Verifier, *, num: int) -
     num_of_kinds = sum(len(places) for places in by_kind.values() if len(places) > 1)
     best = max((sum((text, place) in solved for place in range(len(tasks_P))) for text in overall), default=0)
     return {
-        "heldout/constant": best / len(tasks_P) if tasks_P else 0.0,
+        "heldout/constant": best / len(tasks_P),
         **({"heldout/constant_by_kind": sum(best_of_kind) / num_of_kinds} if num_of_kinds else {}),
     }
 
 
 def kind_of(task: Task) -> str:
-    """By the task's id: all but the last of three parts or more (``chemistry/rings/easy/1f…``), else what stands before the first
-    hyphen or number (``code/add-3``)."""
+    """By the task's id: all but the last of three parts or more and of a digest (``chemistry/rings/easy/1f…``), else what stands
+    before the first hyphen or number (``code/add-3``)."""
     parts = task.id.split("/")
-    return "/".join(parts[:-1]) if len(parts) > 2 else re.split(r"-|\d", task.id, maxsplit=1)[0]
+    is_drawn = len(parts) > 2 or (len(parts) > 1 and re.fullmatch(r"[0-9a-f]{8,}", parts[-1]) is not None)
+    return "/".join(parts[:-1]) if is_drawn else re.split(r"-|\d", task.id, maxsplit=1)[0]
 
 
 def _said(groups: Sequence[Group]) -> Counter[str]:
@@ -56,16 +60,15 @@ def _said(groups: Sequence[Group]) -> Counter[str]:
     )
 
 
-def _solved(tried: Sequence[tuple[str, int]], tasks_P: Sequence[Task], verifier: Verifier) -> set[tuple[str, int]]:
-    """The pairs of an answer and a task's place that the environment calls solved."""
+def _solved(tried: Sequence[tuple[str, int]], tasks_P: Sequence[Task], verifier: Verifier) -> set[tuple[str, int]] | None:
+    """The pairs of an answer and a task's place that the environment calls solved; None where there are none or it breaks."""
 
     def completions() -> Iterator[tuple[Prompt, Completion]]:
         for index, (text, place) in enumerate(tried):
             completion = Completion(token_ids=(), logprobs=(), text=text, finish=Finish.stop, weights_version=0)
             yield Prompt(token_ids=(), seed=0, task_index=place, attempt_index=index), completion
 
-    return {
-        tried[prompt.attempt_index]
-        for prompt, outcome in verifier.verify(tasks_P, completions())
-        if isinstance(outcome, Attempt) and outcome.verdict.is_solved
-    }
+    judged = [(tried[prompt.attempt_index], outcome) for prompt, outcome in verifier.verify(tasks_P, completions())]
+    if not judged or not all(isinstance(outcome, Attempt) for _, outcome in judged):
+        return None
+    return {pair for pair, outcome in judged if isinstance(outcome, Attempt) and outcome.verdict.is_solved}

@@ -53,8 +53,11 @@ def _hint(group: Group, index: int, config: HindsightConfig, seed: str, recalled
     if attempt.verdict.is_solved and not config.solved_get_hints:
         return None
     shows_siblings = config.choice is not HintChoice.feedback_only
-    demonstration = _demonstration(group, index, config, seed) if shows_siblings else None
-    is_remembered = shows_siblings and demonstration is None and recalled is not None
+    own = None  # what nobody needs to show it
+    if attempt.verdict.is_solved and not config.repeats_get_hints:
+        own = demonstrated(attempt.completion.text, attempt.completion.transcript)
+    demonstration = _demonstration(group, index, config, seed, other_than=own) if shows_siblings else None
+    is_remembered = shows_siblings and demonstration is None and recalled is not None and recalled != own
     if is_remembered:
         demonstration = recalled
     is_told = config.choice is not HintChoice.demonstration_only and not attempt.verdict.is_solved
@@ -66,7 +69,7 @@ def _hint(group: Group, index: int, config: HindsightConfig, seed: str, recalled
     return Hint(demonstration=demonstration, feedback=feedback, is_remembered=is_remembered)
 
 
-def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str) -> str | None:
+def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str, *, other_than: str | None) -> str | None:
     """A solved sibling. The group has one order of preference, so that its hindsight prompts agree and are computed once."""
     order = list(range(len(group.attempts)))
     random.Random(f"{seed}/{group.task.id}").shuffle(order)
@@ -74,7 +77,7 @@ def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str)
         attempt = group.attempts[other]
         if other != index and attempt.verdict.reward >= config.demonstration_reward:
             text = demonstrated(attempt.completion.text, attempt.completion.transcript)
-            if text:
+            if text and text != other_than:
                 return text
     return None
 

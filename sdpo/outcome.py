@@ -69,7 +69,12 @@ def _of_the_best(best: Path, last: Mapping[str, float]) -> str:
     counters = checkpoint.counters_of(best)
     assert counters.score is not None
     if counters.score <= last["heldout/success"]:
-        return f"No checkpoint has a higher held-out success than the last one, {best}."
+        if counters.step == last["step"]:
+            return f"No evaluated checkpoint has a higher held-out success than the last one, {best}."
+        return (
+            f"Held-out success was highest at the end, {last['heldout/success']:.1%} after step {last['step']}, of which no "
+            f"checkpoint was kept. The best that was, {counters.score:.1%} after step {counters.step}, is {best}"
+        )
     return (
         f"The best checkpoint is not the last: after step {counters.step} held-out success was {counters.score:.1%}, after step "
         f"{last['step']} it is {last['heldout/success']:.1%}. It is kept: {best}"

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from string import Template
 
@@ -28,7 +28,7 @@ _SPLITS = ("train", "heldout")
 _NUM_INSTANCES = 12
 """Of a family at most."""
 _HELDOUT_SHARE = 0.25
-_NUM_VISIBLE, _NUM_HIDDEN, _NUM_DRAWN = 2, 6, 64
+_NUM_VISIBLE, _NUM_TRIALS, _NUM_DRAWN = 2, 12, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,29 +66,36 @@ class Family:
 
     def task(self, instance: Variant) -> Task:
         """The question and its tests; what each call must return is computed with the reference."""
-        trials = tuple(islice(self._telling(instance), _NUM_VISIBLE + _NUM_HIDDEN))
+        telling = list(self._telling(instance))
+        visible, hidden, rest = telling[:_NUM_VISIBLE], telling[_NUM_VISIBLE:_NUM_TRIALS], telling[_NUM_TRIALS:]
+        of_another_value = (trial for trial in rest if trial.expected != hidden[-1].expected)
+        if all(trial.expected == hidden[-1].expected for trial in hidden) and (other := next(of_another_value, None)):
+            hidden[-1] = other  # what answers with the examples of the question alone must fail
         question = (
             f"Write a Python function that {Template(self.text).substitute(instance)}.\n\n{self._header()}\n\n"
-            f"{call_text(self.name, trials[0].arguments)} returns {trials[0].expected!r}"
+            f"{call_text(self.name, visible[0].arguments)} returns {visible[0].expected!r}"
         )
         return Task(
             id=task_id(self.name, instance).replace("code/", "one_liners/", 1),
             env="one_liners",
             messages=(Message(role=Role.system, content=SYSTEM_PROMPT), Message(role=Role.user, content=question)),
-            payload=FunctionTests(function=self.name, visible=trials[:_NUM_VISIBLE], hidden=trials[_NUM_VISIBLE:]),
+            payload=FunctionTests(function=self.name, visible=tuple(visible), hidden=tuple(hidden)),
         )
 
     def _header(self) -> str:
         return f"def {self.name}({', '.join(self.takes)}):"
 
     def _telling(self, instance: Variant) -> Iterator[Trial]:
-        """Calls in such an order that each tells this instance from as many others as the ones before have left."""
+        """Calls in such an order that each tells this instance from as many others as the ones before have left.
+
+        Others are the family's other instances, and what is one off in a number.
+        """
         draw = random.Random(f"one_liners/{self.name}/{sorted(instance.items())}")
         calls = list(_distinct(arguments_of(self.takes.values(), instance, draw) for _ in range(_NUM_DRAWN)))
         solutions = dict(_solutions(self.name))
         solve = solutions.pop(self.reference(instance))
         expected = [solve(*call) for call in calls]
-        others = [[other(*call) for call in calls] for other in solutions.values()]
+        others = [[other(*call) for call in calls] for other in (*solutions.values(), *_one_off(self, instance))]
         left, seen = list(range(len(calls))), list[object]()
         while left:
             best = max(left, key=lambda at: (sum(other[at] != expected[at] for other in others), expected[at] not in seen))
@@ -96,6 +103,13 @@ class Family:
             seen.append(expected[best])
             others = [other for other in others if other[best] == expected[best]]
             yield Trial(arguments=calls[best], expected=expected[best])
+
+
+def _one_off(family: Family, instance: Variant) -> Iterator[Callable[..., object]]:
+    for name, value in instance.items():
+        if isinstance(value, int):
+            for near in (value - 1, value + 1):
+                yield compiled(family.reference({**instance, name: near}), family.name)
 
 
 @cache

@@ -63,14 +63,14 @@ class GuardsConfig:
         default_factory=lambda: [
             Guard.length,
             Guard.entropy,
-            Guard.variety,
             Guard.credit,
             Guard.divergence,
             Guard.success,
             Guard.heldout,
         ]
     )
-    """Alarms that ``response`` answers. The others speak of the set-up (tasks, hints, engine), which no other teacher mends."""
+    """Alarms that ``response`` answers. The others speak of the set-up (tasks, hints, engine), which no other teacher mends; and
+    ``variety`` may be a policy that has learned what there is to say."""
     repeat_after: int = 10
     """Steps until the same alarm may be raised again."""
     early: int = 5

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from sdpo.config.algorithm import AlgorithmConfig, OnLowLift, QuestionWeight, SDPOConfig
 from sdpo.config.cluster import ClusterConfig, Placement
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
-from sdpo.config.guards import GuardsConfig, refuse_senseless_response
+from sdpo.config.guards import GuardsConfig, Response, refuse_senseless_response
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least
 from sdpo.config.teacher import HindsightConfig, HintChoice
@@ -207,10 +207,12 @@ class Config:
             save_every=self.checkpoint.every,
             sequence_parallel=self.learner.sequence_parallel,
         )
-        if self.checkpoint.keep_best > 1 and self.evaluation.num_tasks == 0:
+        wants_best = self.checkpoint.keep_best > 1 or self.guards.response is Response.stop_at_best
+        if wants_best and self.evaluation.num_tasks == 0:
             raise ValueError(
-                "a checkpoint.keep_best above 1 needs evaluation.num_tasks of at least 1 (the best are known by held-out "
-                f"success); got keep_best={self.checkpoint.keep_best} and num_tasks=0."
+                "a checkpoint.keep_best above 1 and guards.response=stop_at_best need evaluation.num_tasks of at least 1 (the "
+                f"best is known by held-out success); got keep_best={self.checkpoint.keep_best}, "
+                f"response={self.guards.response.value} and num_tasks=0."
             )
         answered, num_attempts = self.hindsight_answered, self.evaluation.num_attempts
         if answered is not None and num_attempts < answered.least_attempts:

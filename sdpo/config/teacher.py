@@ -94,6 +94,9 @@ class HindsightConfig:
     choice: HintChoice = HintChoice.demonstration_first
     solved_get_hints: bool = True
     """A solved attempt is shown a solved sibling too, and so reinforced where they agree."""
+    repeats_get_hints: bool = True
+    """A solved attempt may be shown a sibling that says just what it says itself, which makes the policy surer of that answer and
+    teaches nothing else. False: it is shown one that says something else; where there is none it gets no hint."""
     max_prompt_tokens: int = 1024
     """Of the hindsight prompt. Over it the feedback and then the demonstration are cut, never the question."""
     demonstration_reward: float = 1.0
@@ -113,6 +116,11 @@ class HindsightConfig:
             raise ValueError(
                 "algorithm.hindsight.demonstration_reward must lie in (0, 1] (a worthless answer demonstrates nothing); got "
                 f"{self.demonstration_reward}."
+            )
+        if not self.repeats_get_hints and self.choice is HintChoice.reference:
+            raise ValueError(
+                "algorithm.hindsight.repeats_get_hints=false chooses among solved siblings, and choice=reference shows none; "
+                "choose another, or leave it true."
             )
         at_least("algorithm.hindsight.success_buffer", self.success_buffer, 0, "it counts demonstrations")
         if self.success_buffer > 0 and self.choice in _WITHOUT_SIBLINGS:

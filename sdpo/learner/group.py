@@ -34,6 +34,9 @@ class LearnerActor:
     def ready(self) -> bool:
         return True
 
+    def process(self) -> Process:
+        return this_process()
+
     def free_address(self) -> str:
         """``host:port`` on this actor's machine, for the ranks to meet at."""
         with socket.socket() as probe:
@@ -48,13 +51,12 @@ class LearnerActor:
         scale: Scale,
         place: Place,
         recording: Recording | None,
-    ) -> Process:
+    ) -> None:
         mark("learner's process")
         from sdpo.learner.engine import DeepSpeedLearner
 
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place, recording)
         mark("learner")
-        return this_process()
 
     def weights(self, *, of_teacher: bool, bucket_bytes: int) -> Shipment:
         """In the object store, so that the driver passes on references and never holds them; from rank 0, while others help."""
@@ -152,8 +154,8 @@ class LearnerGroup:
             start(LearnerActor, log, self._model_path, num_gpus=self._num_gpus, num_threads=threads, seat=seat, kind="learner")
             for log, seat in zip(self._logs, self._seats.seats, strict=True)
         ]
-        address = self._answers([self._actors[0].free_address.remote()], at_least_s=START_TIMEOUT_S)[0]
-        self._processes: list[Process] = []  # as far as they are known
+        self._processes = self._answers([actor.process.remote() for actor in self._actors], at_least_s=START_TIMEOUT_S)
+        address = self._answers([self._actors[0].free_address.remote()])[0]
         self._started = [
             actor.start.remote(
                 self._teacher_path,
@@ -168,7 +170,7 @@ class LearnerGroup:
 
     def wait_until_ready(self) -> None:
         """Returns once every rank has its model and has met the others."""
-        self._processes = self._answers(self._started, at_least_s=START_TIMEOUT_S)
+        self._answers(self._started, at_least_s=START_TIMEOUT_S)
 
     @property
     def is_whole(self) -> bool:
@@ -179,6 +181,7 @@ class LearnerGroup:
         """New ranks instead of what is left of these, which begin like those of a new run."""
         for actor, process in zip_longest(self._actors, self._processes):
             kill(actor, process)
+        self._processes = []
         self.step, self._num_skipped = 0, 0
         self._start()
         self.wait_until_ready()

@@ -299,7 +299,7 @@ def _check_disk(config: Config, model_path: str, run_path: Path) -> None:
     weights = [file.stat().st_size for file in Path(model_path).glob("*.safetensors")] if Path(model_path).is_dir() else []
     # In bytes a bf16 parameter: the plain copy, and of what is trained fp32 master, two moments and the average.
     trained = 0 if config.learner.lora.rank else 4 + 8 + 4
-    keep_best = config.checkpoint.keep_best if config.evaluation.num_tasks else 0
+    keep_best = config.checkpoint.keep_best if config.evaluation.num_tasks and config.evaluation.every else 0
     needed = (config.checkpoint.keep + keep_best + 1) * sum(weights) * (2 + trained) // 2
     needed -= sum(file.stat().st_size for file in run_path.glob("checkpoints/**/*") if file.is_file())
     parent = next(folder for folder in (run_path, *run_path.absolute().parents) if folder.exists())

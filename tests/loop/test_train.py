@@ -27,7 +27,7 @@ from sdpo.success_buffer import remembered
 from sdpo.task_stream import TaskStream
 from sdpo.tracking import Tracker
 from sdpo.types import Attempt, Completion, Prompt, Sampling, SetAside, Task, Verdict
-from tests.loop.fakes import FakeEngine, FakeVerifier
+from tests.loop.fakes import FakeEngine, FakeVerifier, task
 from tests.loop.run import HELDOUT, TASKS, Run
 
 
@@ -173,14 +173,16 @@ def test_lift_is_measured_at_both_ends_unless_asked_for_otherwise_and_for_grpo_n
 
 def test_a_run_without_lift_is_warned_of_refused_or_begun() -> None:
     """Failed attempts are told so and fail again, where the other half succeeds: a lift of -100%."""
-    assert len(Run().report.warnings) == 1
-    assert "from 100.0% to 0.0%" in Run().report.warnings[0]
-    assert Run(algorithm=SDPOConfig(on_low_lift=OnLowLift.ignore)).report.warnings == []
-    assert Run(algorithm=SDPOConfig(min_lift=-1.0)).report.warnings == []
-    assert Run(first_step=2).report.warnings == [], "it has begun long ago"
+    four = (*HELDOUT, task("heldout 2"), task("heldout 3"))
+    (warning,) = Run(heldout=four).report.warnings
+    assert "from 100.0% to 0.0%" in warning
+    assert Run().report.warnings == [], "of two tasks nothing is known"
+    assert Run(heldout=four, algorithm=SDPOConfig(on_low_lift=OnLowLift.ignore)).report.warnings == []
+    assert Run(heldout=four, algorithm=SDPOConfig(min_lift=-1.0)).report.warnings == []
+    assert Run(heldout=four, first_step=2).report.warnings == [], "it has begun long ago"
     events: list[str] = []
     with pytest.raises(UserError, match=r"lift is -100\.0%"):
-        Run(algorithm=SDPOConfig(on_low_lift=OnLowLift.refuse), events=events)
+        Run(heldout=four, algorithm=SDPOConfig(on_low_lift=OnLowLift.refuse), events=events)
     assert events == ["load 0", "sample", "sample", "evaluation 0"], "what was found is kept, and nothing is learned"
 
 

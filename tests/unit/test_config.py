@@ -425,6 +425,8 @@ def test_the_best_checkpoints_need_somebody_to_look():
         lambda: Config(algorithm=SDPOConfig(), checkpoint=CheckpointConfig(keep_best=2), evaluation=EvaluationConfig(num_tasks=0))
     )
     Config(algorithm=SDPOConfig(), evaluation=EvaluationConfig(num_tasks=0))  # the default keeps the best there is
+    blind = EvaluationConfig(num_tasks=0, every=1)
+    refusal(lambda: Config(algorithm=SDPOConfig(), guards=GuardsConfig(response=Response.stop_at_best), evaluation=blind))
 
 
 def test_lift_compares_two_halves_of_a_tasks_attempts():

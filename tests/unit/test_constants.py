@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -64,7 +65,36 @@ def test_no_more_answers_are_tried_than_asked_for() -> None:
 
 
 def test_without_tasks_there_is_nothing() -> None:
-    assert best_constants((), LocalVerifier(Numbers()), num=4) == {"heldout/constant": 0.0}
+    assert best_constants((), LocalVerifier(Numbers()), num=4) == {}
+
+
+class Breaks(Numbers):
+    """Verdicts on answers are given once; later ones raise."""
+
+    broken = False
+
+    def verify(self, task: Task, completion: str) -> Verdict:
+        if self.broken:
+            raise RuntimeError("gone")
+        return super().verify(task, completion)
+
+
+def test_an_environment_that_breaks_over_constants_says_nothing_of_them() -> None:
+    """Answers that were set aside counted as wrong, and the table said 0 %."""
+    environment = Breaks()
+    judged = groups(environment, [["1"]] * 6)
+    environment.broken = True
+    assert best_constants(judged, LocalVerifier(environment), num=4) == {}
+
+
+def test_answers_of_several_turns_are_no_constants() -> None:
+    """None was tried, and the table said 0 %."""
+    environment = Numbers()
+    (first, *others) = groups(environment, [["1"]] * 6)
+    turns = (Message(role=Role.assistant, content="1"),)
+    attempt = replace(first.attempts[0], completion=replace(first.attempts[0].completion, turns=turns))
+    talked = [replace(group, attempts=(attempt,)) for group in (first, *others)]
+    assert best_constants(talked, LocalVerifier(environment), num=4) == {}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +104,7 @@ def test_without_tasks_there_is_nothing() -> None:
         ("code/add-3", "code/add"),
         ("code/sum_list", "code/sum_list"),
         ("task7", "task"),
+        ("tool_use/e3a1b2c4d5f60718", "tool_use"),
     ],
 )
 def test_a_kind_is_read_from_the_id(task_id: str, kind: str) -> None:

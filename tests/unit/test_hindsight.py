@@ -104,6 +104,26 @@ def test_solved_attempts_get_hints_unless_told_otherwise():
     assert third is not None
 
 
+def test_a_solved_attempt_need_not_be_shown_what_it_says_itself():
+    """Shown its own words it becomes surer of them and learns nothing else."""
+    solved = group(attempt("four", 1.0), attempt(" four ", 1.0), attempt("2 + 2 = 4", 1.0), attempt("five", 0.0))
+    for seed in range(20):
+        said = [hint.demonstration for hint in hints(solved, seed=str(seed), repeats_get_hints=False)]
+        assert said[:3] == ["2 + 2 = 4", "2 + 2 = 4", "four"]
+        assert said[3] in ("four", "2 + 2 = 4")
+    alike = group(attempt("four", 1.0), attempt("four", 1.0), attempt("five", 0.0))
+    assert hints(alike, repeats_get_hints=False)[:2] == (None, None)
+    assert hints(alike, repeats_get_hints=False)[2].demonstration == "four"
+    assert hints(alike)[0].demonstration == "four"
+    lone = group(attempt("four", 1.0))
+    config = HindsightConfig(repeats_get_hints=False, success_buffer=1)
+    assert choose_hints(lone, config, "0", remembered=["four"]) == (None,)
+    (remembered,) = choose_hints(lone, config, "0", remembered=["2 + 2 = 4"])
+    assert remembered.demonstration == "2 + 2 = 4"
+    with pytest.raises(ValueError, match="chooses among solved siblings"):
+        HindsightConfig(repeats_get_hints=False, choice=HintChoice.reference)
+
+
 def test_the_order_of_preference_is_a_function_of_the_seed_and_the_task():
     texts = [f"answer {index}" for index in range(9)]
     solved = group(*(attempt(text, 1.0) for text in texts))

@@ -40,7 +40,7 @@ def test_a_run_that_declined_names_its_best_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("last", [0.5, 0.4])
 def test_a_run_that_was_best_at_its_end_says_so(tmp_path: Path, last: float) -> None:
     said = shown(tmp_path, {0: 0.3, 10: 0.4, 20: last})
-    assert "No checkpoint has a higher held-out success than the last one" in said
+    assert "No evaluated checkpoint has a higher held-out success than the last one" in said
     assert "step_000020" in said
 
 
