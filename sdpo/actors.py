@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,8 +25,8 @@ class Process:
     """Where an actor lives."""
 
     pid: int
-    created: float
-    """Seconds since 1970: an id is given out again."""
+    started: int
+    """Clock ticks after the machine's own start, which no change of its clock moves: an id is given out again."""
     node: str
     """Ray's id of the machine."""
 
@@ -42,7 +43,13 @@ def talk_over_the_clusters_network() -> None:
 
 
 def this_process() -> Process:
-    return Process(pid=os.getpid(), created=psutil.Process().create_time(), node=ray.get_runtime_context().get_node_id())
+    return Process(pid=os.getpid(), started=_started(os.getpid()), node=ray.get_runtime_context().get_node_id())
+
+
+def _started(pid: int) -> int:
+    """The 22nd field of ``/proc/PID/stat`` (proc(5)); the second is a name that may hold anything. Raises OSError where there is
+    no such process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +155,8 @@ def kill(actor: Any, process: Process | None) -> None:
 
 
 def _kill(process: Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        if abs(psutil.Process(process.pid).create_time() - process.created) < 1.0:
+    with suppress(OSError):  # it is gone, or somebody else's
+        if _started(process.pid) == process.started:
             os.kill(process.pid, signal.SIGKILL)
 
 
