@@ -80,7 +80,7 @@ class Lift:
     config: GuardsConfig
 
     def look(self, metrics: Metrics) -> str | None:
-        lift, noise = metrics.get("lift"), metrics.get("lift/se")  # of a single task there is no error: it says nothing
+        lift, noise = metrics.get("lift"), metrics.get("lift/se")  # of a few tasks there is no error: it says nothing
         if lift is None or noise is None or not lift + self.config.num_se * noise < self.config.min_lift:
             return None
         return (

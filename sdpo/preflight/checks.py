@@ -306,7 +306,7 @@ def _check_disk(config: Config, model_path: str, run_path: Path) -> None:
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise UserError(
-            f"the checkpoints of this run (checkpoint.keep={config.checkpoint.keep}, and one being written) need about "
-            f"{needed / 2**30:.1f} GiB; {parent} has {free / 2**30:.1f} GiB free. Free some, lower checkpoint.keep, or set "
-            "runs_dir to another disk."
+            f"the checkpoints of this run (checkpoint.keep={config.checkpoint.keep}, keep_best={keep_best}, and one being "
+            f"written) need about {needed / 2**30:.1f} GiB; {parent} has {free / 2**30:.1f} GiB free. Free some, lower "
+            "checkpoint.keep, or set runs_dir to another disk."
         )
