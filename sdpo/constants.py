@@ -34,12 +34,12 @@ def best_constants(groups_P: Sequence[Group], verifier: Verifier, *, num: int) -
         return {}
     answers = {text for text, _ in tried}
     best_of_kind = [
-        max((sum((text, place) in solved for place in places) for text in answers), default=0)
+        max(sum((text, place) in solved for place in places) for text in answers)
         for places in by_kind.values()
         if len(places) > 1  # of a lone question any right answer to it is a constant
     ]
     num_of_kinds = sum(len(places) for places in by_kind.values() if len(places) > 1)
-    best = max((sum((text, place) in solved for place in range(len(tasks_P))) for text in overall), default=0)
+    best = max(sum((text, place) in solved for place in range(len(tasks_P))) for text in overall)
     return {
         "heldout/constant": best / len(tasks_P),
         **({"heldout/constant_by_kind": sum(best_of_kind) / num_of_kinds} if num_of_kinds else {}),

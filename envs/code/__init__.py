@@ -13,7 +13,7 @@ from functools import cache
 from sdpo.envs.base import Task, Verdict
 from sdpo.envs.code.files import read_tasks
 from sdpo.envs.code.judge import Judge
-from sdpo.envs.code.problem import Difficulty, Problem, load_problems, task_id
+from sdpo.envs.code.problem import Difficulty, Problem, chosen, load_problems, task_id
 from sdpo.envs.code.program_problem import ProgramProblem, load_program_problems
 from sdpo.envs.code.trials import FunctionTests, ProgramTests
 
@@ -46,8 +46,8 @@ class Code:
             reward=reward, timeout_s=timeout_s, memory_bytes=memory_bytes, max_feedback_tokens=max_feedback_tokens
         )
         known = sorted({problem.family for problem in _problems()})
-        self._families = _chosen("families", families, known)
-        self._difficulties = _chosen("difficulties", difficulties, [difficulty.value for difficulty in Difficulty])
+        self._families = chosen("families", families, known)
+        self._difficulties = chosen("difficulties", difficulties, [difficulty.value for difficulty in Difficulty])
 
     def tasks(self, split: str, seed: int) -> Sequence[Task]:
         """The chosen tasks of ``"train"`` or ``"heldout"``, shuffled by ``seed``. Raises ValueError for another split."""
@@ -104,14 +104,3 @@ def _tasks_of(base: str) -> tuple[Task, ...]:
 @cache
 def _references() -> Mapping[str, str]:
     return {task_id(problem.base, variant): problem.reference(variant) for problem in _problems() for variant in problem.variants}
-
-
-def _chosen(option: str, names: Sequence[str] | None, known: Sequence[str]) -> frozenset[str]:
-    if names is None:
-        return frozenset(known)
-    unknown = [name for name in names if name not in known]
-    if unknown or isinstance(names, str) or not names:
-        raise ValueError(
-            f"env.options.{option} must be a list of one or more of {', '.join(known)}; got {names!r}: try {list(known[:2])}"
-        )
-    return frozenset(names)

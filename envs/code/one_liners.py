@@ -18,7 +18,7 @@ from string import Template
 from sdpo.envs.base import Message, Role, Task, Verdict
 from sdpo.envs.code.argument_kinds import arguments_of
 from sdpo.envs.code.judge import Judge
-from sdpo.envs.code.problem import SYSTEM_PROMPT, Variant, compiled, task_id
+from sdpo.envs.code.problem import SYSTEM_PROMPT, Variant, chosen, compiled, task_id
 from sdpo.envs.code.trials import Arguments, FunctionTests, Trial, call_text
 
 __all__ = ["OneLiners"]
@@ -76,7 +76,7 @@ class Family:
             f"{call_text(self.name, visible[0].arguments)} returns {visible[0].expected!r}"
         )
         return Task(
-            id=task_id(self.name, instance).replace("code/", "one_liners/", 1),
+            id=task_id(self.name, instance, "one_liners"),
             env="one_liners",
             messages=(Message(role=Role.system, content=SYSTEM_PROMPT), Message(role=Role.user, content=question)),
             payload=FunctionTests(function=self.name, visible=tuple(visible), hidden=tuple(hidden)),
@@ -146,19 +146,14 @@ class OneLiners:
         self._judge = Judge(reward="all", timeout_s=timeout_s, memory_bytes=memory_bytes, max_feedback_tokens=400)
         self._idioms = idioms
         known = _families()
-        unknown = [name for name in families or () if name not in known]
-        if unknown or isinstance(families, str) or (families is not None and not families):
-            raise ValueError(
-                f"env.options.families must be a list of one or more of {', '.join(known)}; got {families!r}: "
-                f"try {list(known)[:2]}"
-            )
-        self._families = known if families is None else {name: known[name] for name in families}
+        names = chosen("families", families, list(known))
+        self._families = [name for name in known if name in names]
 
     def tasks(self, split: str, seed: int) -> Sequence[Task]:
         """Shuffled by ``seed``. Raises ValueError for a split other than ``"train"`` and ``"heldout"``."""
         if split not in _SPLITS:
             raise ValueError(f"one_liners has the splits {' and '.join(_SPLITS)}; got {split!r}: name one of them")
-        tasks = [task for name in self._families for task in _tasks()[name, split]]
+        tasks = [task for name in self._families for task in _tasks_of(name, split)]
         random.Random(f"one_liners/{split}/{seed}").shuffle(tasks)
         return tuple(tasks)
 
@@ -180,9 +175,10 @@ class OneLiners:
         return f"```python\n{family.reference(instance)}```"
 
     def _asked(self, task: Task) -> tuple[Family, Variant]:
-        if (asked := _by_id().get(task.id)) is None:
+        name = task.payload.function if isinstance(task.payload, FunctionTests) else ""
+        if name not in _families() or task.id not in _instances_by_id(name):
             raise ValueError(f"one_liners judges its own tasks; got {task.id!r} of {task.env!r}: ask that environment")
-        return asked
+        return _families()[name], _instances_by_id(name)[task.id]
 
 
 @cache
@@ -212,20 +208,12 @@ def _domain(values: Sequence[int | str]) -> Sequence[int | str]:
 
 
 @cache
-def _tasks() -> Mapping[tuple[str, str], tuple[Task, ...]]:
-    """By family and split."""
-    return {
-        (name, split): tuple(family.task(instance) for instance in instances)
-        for name, family in _families().items()
-        for split, instances in family.split().items()
-    }
+def _tasks_of(name: str, split: str) -> tuple[Task, ...]:
+    family = _families()[name]
+    return tuple(map(family.task, family.split()[split]))
 
 
 @cache
-def _by_id() -> Mapping[str, tuple[Family, Variant]]:
-    return {
-        task.id: (family, instance)
-        for name, family in _families().items()
-        for split, instances in family.split().items()
-        for task, instance in zip(_tasks()[name, split], instances, strict=True)
-    }
+def _instances_by_id(name: str) -> Mapping[str, Variant]:
+    """By task, without making the tasks: a verifier needs none."""
+    return {task_id(name, instance, "one_liners"): instance for instance in _families()[name].instances()}

@@ -132,9 +132,21 @@ def _examples(function: str, trials: tuple[Trial, ...]) -> str:
     return "\n".join(lines if sum(map(len, lines)) <= _MAX_EXAMPLES_CHARS else lines[:1])
 
 
-def task_id(base: str, variant: Variant) -> str:
+def task_id(base: str, variant: Variant, env: str = "code") -> str:
     """``task_id("add", {"n": 3})`` is ``"code/add-3"``."""
-    return "-".join(["code/" + base, *map(_slug, variant.values())])
+    return "-".join([f"{env}/{base}", *map(_slug, variant.values())])
+
+
+def chosen(option: str, names: Sequence[str] | None, known: Sequence[str]) -> frozenset[str]:
+    """Those of ``known`` that an option names; None is all. Raises ValueError for anything but a list of some of them."""
+    if names is None:
+        return frozenset(known)
+    unknown = [name for name in names if name not in known]
+    if unknown or isinstance(names, str) or not names:
+        raise ValueError(
+            f"env.options.{option} must be a list of one or more of {', '.join(known)}; got {names!r}: try {list(known[:2])}"
+        )
+    return frozenset(names)
 
 
 def _slug(value: int | float | str) -> str:
