@@ -25,6 +25,8 @@ from sdpo.errors import UserError
 from sdpo.logs import output_into
 
 PREFIX = "package:"
+WARMUP_RECORD = "warmup.json"
+"""In the folder of a model that ``sdpo warmup`` made: the config, the pairs by source, and what was measured before and after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sdpo.conclusion import conclusion
 from sdpo.config import Config, Response
 from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
@@ -16,11 +17,13 @@ from sdpo.terminal import alarm_line, before_and_after, sample_attempt
 
 
 def show(screen: Console, folder: RunFolder) -> None:
-    """Held-out success before and after, two attempts with what the environment said of them, and every alarm."""
+    """Held-out success before and after and what it means, two attempts with what the environment said of them, and every alarm."""
     evaluations = lines(folder.evaluations)
     if len(evaluations) >= 2:
         before, after = evaluations[0], evaluations[-1]
         screen.print(before_and_after(before, after, screen.width))
+        for sentence in conclusion(folder, before, after):
+            screen.print(sentence, highlight=False, markup=False, soft_wrap=True)
         attempts = [attempt for attempt in after["attempts"] if "reward" in attempt]
         solved = next((attempt for attempt in attempts if attempt["reward"] >= 1.0), None)
         failed = next((attempt for attempt in attempts if attempt["reward"] < 1.0 and attempt["feedback"]), None)

@@ -44,6 +44,7 @@ LAYERS = [
         "sdpo.terminal",
         "sdpo.success_buffer",
         "sdpo.credit",
+        "sdpo.conclusion",
     },
     {
         "sdpo.constants",

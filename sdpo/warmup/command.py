@@ -20,6 +20,7 @@ from sdpo.errors import UserError
 from sdpo.foreground import chatter_into, stopping, user_screen
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines import Models, machines
+from sdpo.models import WARMUP_RECORD
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import plain
@@ -32,9 +33,6 @@ from sdpo.warmup.measurement import KINDS, Examiner, Measured, in_words, table
 from sdpo.warmup.pairs import Pairs, counts, make_pairs
 from sdpo.warmup.preparation import Ready, prepare
 from sdpo.warmup.schedule import shares, updates
-
-ABOUT = "warmup.json"
-"""In the model's folder: the config, the pairs by source, and what was measured before and after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +173,7 @@ def _write(learner: LearnerGroup, target: Path, config: WarmupConfig, outcome: O
     shutil.rmtree(scratch, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     learner.write_policy(scratch)
-    (scratch / ABOUT).write_text(json.dumps({**asdict(outcome), "config": plain(config)}, indent=1) + "\n")
+    (scratch / WARMUP_RECORD).write_text(json.dumps({**asdict(outcome), "config": plain(config)}, indent=1) + "\n")
     os.replace(scratch, target)
 
 
