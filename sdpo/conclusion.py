@@ -48,9 +48,10 @@ class Gain:
     def is_more_than_chance(self) -> bool:
         return self.error is not None and abs(self.mean) > _BOUND * self.error
 
-    def in_points(self) -> str:
-        """``16.7 ± 5.4 points``, without its sign."""
-        return f"{abs(self.mean) * 100:.1f}{'' if self.error is None else f' ± {self.error * 100:.1f}'} points"
+    def in_points(self, *, signed: bool = False) -> str:
+        """``16.7 ± 5.4 points``, and where it is ``signed``, with a plus or minus before."""
+        size = f"{self.mean * 100:+.1f}" if signed else f"{abs(self.mean) * 100:.1f}"
+        return f"{size}{'' if self.error is None else f' ± {self.error * 100:.1f}'} points"
 
 
 def conclusion(folder: RunFolder, before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
@@ -65,9 +66,9 @@ def of_training(before: Mapping[str, object], after: Mapping[str, object]) -> st
         return None
     tasks = f"{gain.num_tasks} held-out task{'' if gain.num_tasks == 1 else 's'}"
     if gain.error is None:
-        return f"Training changed success on {tasks} by {gain.mean * 100:+.1f} points, on too few tasks to say more."
+        return f"Training changed success on {tasks} by {gain.in_points(signed=True)}, on too few tasks to say more."
     if not gain.is_more_than_chance:
-        return f"Training changed success on {tasks} by {gain.mean * 100:+.1f} ± {gain.error * 100:.1f} points: chance explains that."
+        return f"Training changed success on {tasks} by {gain.in_points(signed=True)}: chance explains that."
     if gain.mean < 0:
         return f"Training lost {gain.in_points()} of success on {tasks}, more than chance explains."
     return f"Training raised success on {tasks} by {gain.in_points()}, more than chance explains{_beside_constants(after)}."
@@ -102,10 +103,7 @@ def of_others(folder: RunFolder, after: Mapping[str, object]) -> list[str]:
 def _beside(name: str, path: Path, gain: Gain, theirs: Mapping[str, object]) -> str:
     said = f"{name} from the same start ({path.name}) ended at {_share(theirs, 'heldout/success'):.1%}: "
     if not gain.is_more_than_chance:
-        return (
-            said
-            + f"no difference is shown ({gain.mean * 100:+.1f}{'' if gain.error is None else f' ± {gain.error * 100:.1f}'} points)."
-        )
+        return said + f"no difference is shown ({gain.in_points(signed=True)})."
     return said + f"this run is {'ahead' if gain.mean > 0 else 'behind'} by {gain.in_points()}."
 
 

@@ -17,7 +17,7 @@ from sdpo.terminal import alarm_line, before_and_after, sample_attempt
 
 
 def show(screen: Console, folder: RunFolder) -> None:
-    """Held-out success before and after and what it means, two attempts with what the environment said of them, and every alarm."""
+    """Held-out success before and after, what that means, two attempts with what was said of them, and every alarm."""
     evaluations = lines(folder.evaluations)
     if len(evaluations) >= 2:
         before, after = evaluations[0], evaluations[-1]
