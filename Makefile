@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-ALGORITHM ?= sdpo
-EXPERIMENT ?= chemistry_counts
+ALGORITHM ?=
+EXPERIMENT ?= one_liners
 WARMED := runs/warmed-$(EXPERIMENT)
 ARGS ?=
 
@@ -12,10 +12,11 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: train test test-all unit gym screenshots lint format setup lock clean
 
-# The default model learns to use hindsight first, once; whatever ALGORITHM is, it begins from there.
+# The default model learns to use hindsight first, once; whatever ALGORITHM is (the experiment's own, if nothing is said), it begins
+# from there.
 train: setup
 	@test -e $(WARMED) || $(BIN)/sdpo warmup experiment=warmup_$(EXPERIMENT) to=$(WARMED)
-	$(BIN)/sdpo train experiment=$(EXPERIMENT) algorithm=$(ALGORITHM) model.path=$(WARMED) $(ARGS)
+	$(BIN)/sdpo train experiment=$(EXPERIMENT) $(ALGORITHM:%=algorithm=%) model.path=$(WARMED) $(ARGS)
 
 # What a change has to pass: docs/testing.md says what is in it. Two files of tests at a time: the processes that a test starts
 # spend half of their time waiting for each other. pytest fails where it finds no test, and its closing line comes last.

@@ -39,15 +39,17 @@ from rich.table import Table
 from sdpo.report.chart import Series, line_chart
 
 ARMS: dict[str, tuple[str, ...]] = {
-    "sdpo": ("algorithm=sdpo",),
+    "sdpo": (),
     "grpo": ("algorithm=grpo",),
-    "blend": ("algorithm=sdpo_grpo",),
-    "routed": ("algorithm=sdpo_routed",),
-    "by_group": ("algorithm=sdpo_by_group",),
-    "no_hints": ("algorithm=sdpo", "algorithm.hindsight.choice=none"),
+    "blend": ("algorithm.policy_gradient_share=0.5",),
+    "reverse_kl": ("algorithm=sdpo",),
+    "no_hints": ("algorithm.hindsight.choice=none",),
+    "routed": ("algorithm.routing=by_success",),
+    "by_group": ("algorithm.routing=by_group",),
 }
+"""What each changes of the experiment, whose own algorithm is SDPO."""
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
-    "one_liners": ("env=one_liners", "sampling.max_response_tokens=48"),
+    "one_liners": ("env=one_liners_few", "sampling.max_response_tokens=48"),
     "code_easy": ("env=code", "env.options.difficulties=[easy]", "sampling.max_response_tokens=48"),
     "chemistry_counts": ("env=chemistry_counts", "sampling.max_response_tokens=32"),
 }

@@ -10,6 +10,7 @@ import random
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -31,6 +32,16 @@ _HELDOUT_SHARE = 0.25
 _NUM_VISIBLE, _NUM_TRIALS, _NUM_DRAWN = 2, 12, 64
 
 
+class Idioms(Enum):
+    """What the feedback says of how the function is written."""
+
+    values = "values"
+    """The expression for the task's own values, as a reviewer writes it beside a line: ``s[:8] returns the first 8 characters …``"""
+    letters = "letters"
+    """The idiom alone: ``s[:k] has the first k characters.``"""
+    none = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """The template of one function."""
@@ -43,7 +54,7 @@ class Family:
     returns: str
     """The expression, where a ``$parameter`` is its literal."""
     idiom: str
-    """What a reviewer would say to somebody who does not know how: of any instance, without its values."""
+    """What somebody who does not know how would be told of any instance, without its values."""
     parameters: Mapping[str, Sequence[int | str]]
     """What each may be. Where there are ``a`` and ``b``, the first is the smaller."""
 
@@ -61,8 +72,17 @@ class Family:
 
     def reference(self, instance: Variant) -> str:
         """The source of a right answer."""
-        body = Template(self.returns).substitute({name: repr(value) for name, value in instance.items()})
-        return f"{self._header()}\n    return {body}\n"
+        return f"{self._header()}\n    return {self._body(instance)}\n"
+
+    def remark(self, instance: Variant, idioms: Idioms) -> str:
+        """What is said of a wrong answer beside what failed."""
+        match idioms:
+            case Idioms.values:
+                return f"{self._body(instance)} {Template(self.text).substitute(instance)}."
+            case Idioms.letters:
+                return self.idiom
+            case Idioms.none:
+                return ""
 
     def task(self, instance: Variant) -> Task:
         """The question and its tests; what each call must return is computed with the reference."""
@@ -81,6 +101,9 @@ class Family:
             messages=(Message(role=Role.system, content=SYSTEM_PROMPT), Message(role=Role.user, content=question)),
             payload=FunctionTests(function=self.name, visible=tuple(visible), hidden=tuple(hidden)),
         )
+
+    def _body(self, instance: Variant) -> str:
+        return Template(self.returns).substitute({name: repr(value) for name, value in instance.items()})
 
     def _header(self) -> str:
         return f"def {self.name}({', '.join(self.takes)}):"
@@ -132,19 +155,27 @@ def _distinct(calls: Iterator[Arguments]) -> Iterator[Arguments]:
 
 
 class OneLiners:
-    """One-line functions, judged by visible and hidden tests; what is said of a wrong answer also names the idiom it lacks.
+    """One-line functions, judged by visible and hidden tests; what is said of a wrong answer also says how it is written.
 
-    ``idioms=False`` leaves that out. ``families`` chooses among the table's; None is all of them. Raises ValueError for options
-    out of range.
+    ``idioms``, one of ``Idioms``, is in which words. ``families`` chooses among the table's; None is all of them. Raises
+    ValueError for options out of range.
     """
 
     name = "one_liners"
 
     def __init__(
-        self, *, families: Sequence[str] | None = None, idioms: bool = True, timeout_s: float = 5.0, memory_bytes: int = 1 << 29
+        self,
+        *,
+        families: Sequence[str] | None = None,
+        idioms: str = "values",
+        timeout_s: float = 5.0,
+        memory_bytes: int = 1 << 29,
     ) -> None:
         self._judge = Judge(reward="all", timeout_s=timeout_s, memory_bytes=memory_bytes, max_feedback_tokens=400)
-        self._idioms = idioms
+        ways = [way.value for way in Idioms]
+        if idioms not in ways:
+            raise ValueError(f"env.options.idioms must be one of {', '.join(ways)}; got {idioms!r}: try {ways[0]}")
+        self._idioms = Idioms(idioms)
         known = _families()
         names = chosen("families", families, list(known))
         self._families = [name for name in known if name in names]
@@ -162,12 +193,12 @@ class OneLiners:
 
         Raises ValueError for a task of another environment, SandboxUnavailable where code cannot be run safely.
         """
-        family, _ = self._asked(task)
+        family, instance = self._asked(task)
         assert isinstance(task.payload, FunctionTests)
         verdict = self._judge.verdict(task.payload, completion)
-        if verdict.feedback is None or not self._idioms:
+        if verdict.feedback is None or self._idioms is Idioms.none:
             return verdict
-        return replace(verdict, feedback=f"{verdict.feedback}\n{family.idiom}")
+        return replace(verdict, feedback=f"{verdict.feedback}\n{family.remark(instance, self._idioms)}")
 
     def reference(self, task: Task) -> str:
         """A right answer. Raises ValueError for a task of another environment."""

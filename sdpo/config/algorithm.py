@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from sdpo.config.policy_gradient import PolicyGradientConfig, RatioLevel
 from sdpo.config.rules import at_least, between, positive
-from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
+from sdpo.config.teacher import HindsightConfig, TeacherConfig
 
 
 class Divergence(Enum):
@@ -227,11 +227,6 @@ class SDPOConfig(AlgorithmConfig):
                 "algorithm.question_weight=none or another routing."
             )
         between("algorithm.min_lift", self.min_lift, -1.0, 1.0)
-        if (self.hindsight.choice is HintChoice.none) and self.teacher.kind is not TeacherKind.external:
-            raise ValueError(
-                "algorithm.hindsight.choice=none needs algorithm.teacher.kind=external (a self-teacher without a hint says what "
-                f"the student says); got {self.teacher.kind.value}."
-            )
 
     def _check_weights_of_tokens(self) -> None:
         at_least("algorithm.entropy_weight", self.entropy_weight, 0.0, "it weighs unsure teachers down")

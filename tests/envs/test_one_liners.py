@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -100,16 +101,28 @@ def test_what_is_asked_stands_in_the_question_and_the_answer_does_not() -> None:
         assert all(literal in question for literal in literals - {"0", "1", "100", ""}), task.id
 
 
-def test_feedback_names_the_idiom_after_what_went_wrong() -> None:
+def test_feedback_says_after_what_went_wrong_how_it_is_written() -> None:
+    """In letters a model of 135 M parameters seldom found what it was told: 17 % solved became 32 %, a solution shown 100 %."""
     task = next(task for task in TRAIN if function_of(task) == "keep_greater")
+    instance = re.search(r"greater than (\d+)", task.messages[-1].content)
+    assert instance is not None
     wrong = "```python\ndef keep_greater(xs):\n    return xs\n```"
     feedback = ENVIRONMENT.verify(task, wrong).feedback
     assert feedback is not None
-    seen, idiom = feedback.split("\n")
+    seen, remark = feedback.split("\n")
     assert "was expected" in seen
-    assert idiom == "[x for x in xs if x > k] keeps what is greater than k."
-    assert OneLiners(idioms=False).verify(task, wrong).feedback == seen
+    number = instance[1]
+    assert remark == f"[x for x in xs if x > {number}] returns the list of the numbers in xs that are greater than {number}."
+    in_letters = OneLiners(idioms="letters").verify(task, wrong).feedback
+    assert in_letters == f"{seen}\n[x for x in xs if x > k] keeps what is greater than k."
+    assert OneLiners(idioms="none").verify(task, wrong).feedback == seen
     assert ENVIRONMENT.verify(task, ENVIRONMENT.reference(task)).feedback is None
+
+
+@pytest.mark.parametrize("idioms", ["values,letters", True, None, ["values"]])
+def test_another_way_to_say_it_is_refused(idioms: object) -> None:
+    with pytest.raises(ValueError, match=r"idioms must be one of values, letters, none; got .*: try values"):
+        OneLiners(idioms=idioms)  # type: ignore[arg-type]
 
 
 def test_families_can_be_chosen() -> None:

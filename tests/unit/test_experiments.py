@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.compose import discovery_config, evaluate_config, train_config
+from sdpo.compose import discovery_config, evaluate_config, train_config, warmup_config
 from sdpo.config import Config, Divergence, GRPOConfig, HintChoice, LossMean, RatioLevel, SDPOConfig, SupportKind, TeacherKind
 from sdpo.environments.preparing.command import recipes
 
@@ -141,3 +141,25 @@ def test_every_experiment_says_what_to_expect_and_where_that_stands() -> None:
         assert len(comment) == 1
         assert "arXiv 2601.20802" in comment[0]
         assert f"experiment=paper/{name}" in page
+
+
+@pytest.mark.parametrize("words", [(), ("algorithm=grpo",), ("algorithm=sdpo",)])
+def test_the_main_job_has_the_same_tasks_and_generations_under_every_algorithm(words: tuple[str, ...]) -> None:
+    """The comparison is of algorithms alone; and the warm-up must not have taught other families, or none of these."""
+    config, default = (train_config(["experiment=one_liners", *more]) for more in (words, ()))
+    assert (config.env, config.batch, config.sampling, config.learner.lr) == (
+        default.env,
+        default.batch,
+        default.sampling,
+        default.learner.lr,
+    )
+    assert warmup_config(["experiment=warmup_one_liners", "to=somewhere"]).env == config.env
+
+
+def test_the_main_job_is_distilled_with_the_forward_kl() -> None:
+    algorithm = train_config(["experiment=one_liners"]).algorithm
+    assert isinstance(algorithm, SDPOConfig)
+    assert (algorithm.divergence, algorithm.support.kind) == (Divergence.forward_kl, SupportKind.teacher)
+    without = train_config(["experiment=one_liners", "algorithm.hindsight.choice=none"]).algorithm
+    assert isinstance(without, SDPOConfig)
+    assert without.hindsight.choice is HintChoice.none
