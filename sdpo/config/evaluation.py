@@ -12,8 +12,10 @@ class LiftSchedule(Enum):
     """Which evaluations also measure how much better the teacher answers: one more answer for each attempt with a hint."""
 
     never = "never"
+    first = "first"
+    """Before training, where it says whether there is something to distil."""
     first_and_last = "first_and_last"
-    """Before training, where it says whether there is something to distil, and after it."""
+    """Before training and after it."""
     always = "always"
 
 
@@ -53,4 +55,12 @@ class EvaluationConfig:
 
     def asks_for_lift(self, step: int, num_steps: int) -> bool:
         """Whether an evaluation after ``step`` steps measures the teacher's lift too."""
-        return self.lift is LiftSchedule.always or (self.lift is LiftSchedule.first_and_last and step in (0, num_steps))
+        match self.lift:
+            case LiftSchedule.never:
+                return False
+            case LiftSchedule.first:
+                return step == 0
+            case LiftSchedule.first_and_last:
+                return step in (0, num_steps)
+            case LiftSchedule.always:
+                return True

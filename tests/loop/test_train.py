@@ -166,6 +166,7 @@ def test_lift_is_measured_at_both_ends_unless_asked_for_otherwise_and_for_grpo_n
         return EvaluationConfig(num_tasks=2, num_attempts=2, every=1, lift=lift)
 
     assert measured(evaluation=looks(LiftSchedule.first_and_last)) == [True, False, False, True]
+    assert measured(evaluation=looks(LiftSchedule.first)) == [True, False, False, False]
     assert measured(evaluation=looks(LiftSchedule.always)) == [True] * 4
     assert measured(evaluation=looks(LiftSchedule.never)) == [False] * 4
     assert measured(algorithm=GRPOConfig()) == [False] * 2
