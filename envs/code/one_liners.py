@@ -36,7 +36,7 @@ class Idioms(Enum):
     """What the feedback says of how the function is written."""
 
     values = "values"
-    """The expression for the task's own values, as a reviewer writes it beside a line: ``s[:8] returns the first 8 characters …``"""
+    """The expression for the task's own values, as a reviewer writes it: ``s[:8] returns the first 8 characters …``"""
     letters = "letters"
     """The idiom alone: ``s[:k] has the first k characters.``"""
     none = "none"

@@ -37,8 +37,8 @@ class HintChoice(Enum):
     reference = "reference"
     """The environment's own right answer in place of a sibling's, and nothing else (OPSD, arXiv 2601.18734)."""
     none = "none"
-    """The teacher sees the student's prompt: with an external teacher, generalised knowledge distillation (arXiv 2306.13649); with
-    a self-teacher, who then knows nothing more than the student, the control that shows what hints teach."""
+    """The teacher sees the student's prompt: with an external teacher, generalised knowledge distillation (arXiv 2306.13649);
+    with a self-teacher, who then knows nothing more than the student, the control that shows what hints teach."""
 
 
 _WITHOUT_SIBLINGS = (HintChoice.feedback_only, HintChoice.reference, HintChoice.none)
