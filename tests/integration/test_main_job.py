@@ -1,4 +1,4 @@
-"""Does the main job learn? Its short form: three families of functions, a hundred attempts, the default model after a warm-up."""
+"""Does the main job learn? Its short form: three families of functions, 192 attempts, the default model after a warm-up."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_held_out_success_rises_in_either_arithmetic(trainer: Trainer, warmed: P
     ``make test`` has the same of a model of a million parameters (``tests/learning/test_learning.py``).
     """
     words = [
-        "experiment=one_liners", f"model.path={warmed}", *SAME, f"learner.dtype={dtype}", f"rollout.dtype={dtype}", "num_steps=4",
+        "experiment=one_liners", f"model.path={warmed}", *SAME, f"learner.dtype={dtype}", f"rollout.dtype={dtype}", "num_steps=8",
         "batch.num_tasks=6", "evaluation.num_tasks=9", "evaluation.lift=never", "evaluation.num_constants=0",
         f"runs_dir={trainer.runs}", "name=run", f"cluster.address={os.environ[RAY]}", "tracking.tensorboard=false",
     ]  # fmt: skip
