@@ -66,9 +66,9 @@ class Trainer:
             start_new_session=True,
         )
 
-    def run(self, words: Sequence[str], command: str = "train", expected: int = 0, timeout_s: float = 400) -> str:
+    def run(self, words: Sequence[str], command: str = "train", expected: int = 0) -> str:
         process = self.start(words, command)
-        output, _ = process.communicate(timeout=timeout_s)
+        output, _ = process.communicate(timeout=400)
         assert process.returncode == expected, output + self.logs()
         return output
 
