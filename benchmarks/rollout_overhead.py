@@ -37,7 +37,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sdpo.actors import machine_cores
-from sdpo.cluster import connected, gpu_shares
+from sdpo.cluster.connection import connected
+from sdpo.cluster.seating import gpu_shares
 from sdpo.compose import train_config
 from sdpo.config import Config
 from sdpo.conversation import attempts

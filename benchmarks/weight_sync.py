@@ -33,7 +33,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from sdpo.actors import machine_cores, start
-from sdpo.cluster import connected
+from sdpo.cluster.connection import connected
 from sdpo.config import ClusterConfig, Dtype, RolloutConfig
 from sdpo.config.native import native_dtype
 from sdpo.models import resolve

@@ -14,8 +14,7 @@ from typing import Protocol
 from sdpo.config import Config
 from sdpo.conversation import attempts
 from sdpo.errors import MachineError
-from sdpo.evaluation import refuse_broken_environment
-from sdpo.grouping import asked, grouped
+from sdpo.grouping import asked, grouped, refuse_broken_environment
 from sdpo.journal import Journal
 from sdpo.protocols import Engine, Renderer, Verifier
 from sdpo.task_stream import TaskStream

@@ -90,7 +90,7 @@ def _run(command: str, rest: list[str]) -> int:
             from sdpo.compose import evaluate_config
 
             evaluation = evaluate_config(["quiet=true" if word == "--quiet" else word for word in overrides])
-            from sdpo.launch import run_evaluation
+            from sdpo.commands.evaluate import run_evaluation
 
             return run_evaluation(evaluation)
         case "solve", overrides:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from sdpo.conversation import attempts
-from sdpo.errors import UserError
-from sdpo.grouping import asked, grouped
+from sdpo.grouping import asked, grouped, refuse_broken_environment
 from sdpo.metrics import distinct_share
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
 from sdpo.types import Evaluation, Group, Sampling, Task
@@ -32,17 +31,6 @@ def evaluate(
     groups_P = grouped(tasks_P, prompts_P, attempts(tasks_P, prompts, engine, verifier, renderer, sampling, log.watch))
     refuse_broken_environment(groups_P, max_set_aside_share)
     return Evaluation(num_attempts=num_attempts, groups=groups_P, metrics=heldout_metrics(groups_P))
-
-
-def refuse_broken_environment(groups_P: Sequence[Group], max_share: float) -> None:
-    """Raises UserError where more than ``max_share`` of the attempts had to be set aside: numbers of the rest would mislead."""
-    broken = [outcome for group in groups_P for outcome in group.set_aside]
-    total = len(broken) + sum(len(group.attempts) for group in groups_P)
-    if len(broken) > max_share * total:
-        raise UserError(
-            f"at most {max_share:.0%} of the attempts may be set aside (rollout.max_set_aside_share), because their verification "
-            f"broke; {len(broken)} of {total} were. The environment is at fault; its last error was:\n{broken[-1].error}"
-        )
 
 
 def heldout_metrics(groups_P: Sequence[Group]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -13,8 +14,17 @@ from rich.console import Console
 
 from sdpo.errors import Stopped
 from sdpo.logs import answer_with_stacks, output_into
-from sdpo.run_report import StopRequest
 from sdpo.terminal import Terminal
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Set by a signal handler: end after the step."""
+
+    is_set: bool = False
+    signal_number: int = 0
+    can_wait: bool = False
+    """Whether steps are being taken, at whose end a stop is looked for."""
 
 
 def user_screen() -> Console:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
+from sdpo.errors import UserError
 from sdpo.types import Attempt, Group, Prompt, SetAside, Task
 
 
@@ -39,3 +40,14 @@ def grouped(
         )
         for task, token_ids, outcomes in zip(tasks_P, prompts_P, by_task, strict=True)
     )
+
+
+def refuse_broken_environment(groups_P: Sequence[Group], max_share: float) -> None:
+    """Raises UserError where more than ``max_share`` of the attempts had to be set aside: numbers of the rest would mislead."""
+    broken = [outcome for group in groups_P for outcome in group.set_aside]
+    total = len(broken) + sum(len(group.attempts) for group in groups_P)
+    if len(broken) > max_share * total:
+        raise UserError(
+            f"at most {max_share:.0%} of the attempts may be set aside (rollout.max_set_aside_share), because their verification "
+            f"broke; {len(broken)} of {total} were. The environment is at fault; its last error was:\n{broken[-1].error}"
+        )

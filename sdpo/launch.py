@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -14,35 +12,27 @@ import yaml
 from rich.console import Console
 
 from sdpo import outcome
-from sdpo.cluster import beginning, connected, gpu_shares, taking_part
+from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
-from sdpo.config import AllocationKind, Config, EvaluateConfig
+from sdpo.cluster.part import taking_part
+from sdpo.config import AllocationKind, Config
 from sdpo.envs import registry
-from sdpo.foreground import chatter_into, stopping, user_screen
+from sdpo.foreground import StopRequest, chatter_into, stopping, user_screen
 from sdpo.forkserver.marks import mark
 from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
 from sdpo.learner.orders import Recording
-from sdpo.look import look
 from sdpo.machines import Models, machines
-from sdpo.metrics import lift_in_words
 from sdpo.models import is_fetched
 from sdpo.preflight.checks import (
-    HELDOUT_SEED,
     Ready,
     check_environment,
     check_training,
-    make_environment,
-    model_and_renderer,
-    tasks_of,
 )
 from sdpo.printable import printable
-from sdpo.rollout.fleet import EngineFleet
-from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import RunFolder, plain
-from sdpo.run_report import EvaluationLog, StopRequest
 from sdpo.terminal import Terminal
-from sdpo.terminal.remaining import Plan, plan_of
+from sdpo.terminal.remaining import plan_of
 from sdpo.trackers.packages import refuse_missing
 from sdpo.training_run import TrainingRun, standing
 from sdpo.watchdog import Progress, Watchdog, WatchedVerifier
@@ -156,54 +146,3 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
                 progress=progress,
             ).go_on(where)
     return stop.signal_number if stop.is_set and parts.learner.step < config.num_steps else None
-
-
-def run_evaluation(config: EvaluateConfig) -> int:
-    """``sdpo evaluate``: prints a table and one line of JSON."""
-    screen = user_screen()
-    model = config.model
-    if config.checkpoint is not None:
-        checkpoint.counters_of(Path(config.checkpoint))
-        model.path = str((Path(config.checkpoint) / checkpoint.POLICY).absolute())
-    config.env.name = registry.anywhere(config.env.name)
-    with beginning(config.cluster) as node:
-        return _evaluate(config, screen, node)
-
-
-def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -> int:
-    """Ray starts while the tasks and the model are looked at."""
-    environment = make_environment(config.env)
-    every = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
-    tasks_P = tuple(every[index] for index in range(min(config.num_tasks, len(every))))
-    model_path, renderer = model_and_renderer(
-        config.model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)
-    )
-    logs = Path(config.logs_dir).absolute()
-    plan = Plan(num_steps=0, evaluations=(0,), lifts=(0,) if config.lift else ())
-    terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 0, plan=plan, quiet=config.quiet)
-    with chatter_into(logs / "driver.log", screen), connected(config.cluster, node=node), terminal, ExitStack() as at_end:
-        engine = EngineFleet(
-            model_path,
-            max_model_tokens=max(config.sampling.max_prompt_tokens, config.hindsight_tokens)
-            + config.sampling.max_response_tokens,
-            config=config.rollout,
-            seed=config.seed,
-            num_gpus=gpu_shares(0, config.rollout, config.cluster.placement).engine,
-            logs=logs,
-            tell=terminal.say,
-        )
-        at_end.callback(engine.close)
-        verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
-        terminal.waits_for("the engines")
-        engine.wait_until_ready()
-        terminal.waits_for("the verifiers")
-        verifier.wait_until_ready()
-        evaluation, lift = look(config, engine, verifier, renderer, tasks_P, EvaluationLog(terminal))
-    for group in evaluation.groups:
-        solved = sum(attempt.verdict.is_solved for attempt in group.attempts)
-        screen.print(f"{solved}/{len(group.attempts)}  {printable(group.task.id)}", highlight=False, markup=False)
-    if config.lift:
-        screen.print(f"teacher lift {lift_in_words(lift)}", highlight=False, markup=False)
-    found = {"model": model_path, "env": environment.name, "tasks": len(tasks_P), "k": config.k, **evaluation.metrics, **lift}
-    screen.print(json.dumps(found), highlight=False, markup=False, soft_wrap=True)
-    return 0

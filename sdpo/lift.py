@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from sdpo.config import HindsightConfig
 from sdpo.conversation import attempts
 from sdpo.errors import UserError
-from sdpo.evaluation import refuse_broken_environment
+from sdpo.grouping import refuse_broken_environment
 from sdpo.hindsight import choose_hints
 from sdpo.metrics import lift_in_words
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier

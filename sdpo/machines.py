@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sdpo.cluster import gpu_shares, seating
+from sdpo.cluster.seating import gpu_shares, seating
 from sdpo.config import (
     AlgorithmConfig,
     CheckpointConfig,

@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,6 +21,7 @@ import yaml
 
 from sdpo.config import Config, Resume, SearchConfig, WarmupConfig
 from sdpo.errors import UserError
+from sdpo.run.files import refuse_unwritable, write_whole
 
 _MAY_DIFFER = (
     "num_steps", "resume", "dry_run", "runs_dir", "name", "cluster.", "tracking.", "checkpoint.", "rollout.", "evaluation.",
@@ -203,22 +202,3 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"]) if line.endswith("\n") else float("inf")
     except (ValueError, KeyError, TypeError):
         return float("inf")
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Raises UserError where no such folder can be, nor anything in it."""
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # False where it may not be seen
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        found = "may not be written" if there.is_dir() else "is no folder"
-        raise UserError(f"runs_dir must be a folder that can be written; for {folder}, {there} {found}. Set another runs_dir.")
-
-
-def write_whole(file: Path, text: str) -> None:
-    """A reader sees the old text or the new one, and of several writers the last one's."""
-    scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
-    try:
-        scratch.write_text(text)
-        os.replace(scratch, file)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sdpo import credit, metrics
+from sdpo.foreground import StopRequest
 from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
 from sdpo.protocols import Renderer
@@ -17,16 +18,6 @@ from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Promp
 from sdpo.watchdog import Progress
 
 TIMED = {name.removeprefix("time/").removesuffix("_s") for name in metrics.METRICS if name.startswith("time/")}
-
-
-@dataclass(slots=True)
-class StopRequest:
-    """Set by a signal handler: end after the step."""
-
-    is_set: bool = False
-    signal_number: int = 0
-    can_wait: bool = False
-    """Whether steps are being taken, at whose end a stop is looked for."""
 
 
 @dataclass(slots=True)

@@ -14,8 +14,7 @@ from dataclasses import replace
 from sdpo.batching import pack
 from sdpo.config import SearchConfig
 from sdpo.conversation import attempts
-from sdpo.evaluation import refuse_broken_environment
-from sdpo.grouping import asked, grouped
+from sdpo.grouping import asked, grouped, refuse_broken_environment
 from sdpo.lessons import lessons
 from sdpo.solving.budget import next_attempts
 from sdpo.solving.folder import SearchFolder

@@ -14,6 +14,7 @@ from typing import Protocol
 from sdpo import outcome
 from sdpo.config import Config
 from sdpo.errors import LearnerLost, MachineError, NodeLost
+from sdpo.foreground import StopRequest
 from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards, folded
 from sdpo.journal import Journal
@@ -21,7 +22,7 @@ from sdpo.learner import checkpoint
 from sdpo.preflight.checks import Ready
 from sdpo.protocols import Engine, Learner, Verifier
 from sdpo.run_folder import RunFolder, records
-from sdpo.run_report import RunReport, StopRequest
+from sdpo.run_report import RunReport
 from sdpo.success_buffer import SuccessBuffer, remembered
 from sdpo.task_stream import TaskStream
 from sdpo.terminal import Terminal

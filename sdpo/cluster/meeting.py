@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sdpo.run_folder import write_whole
+from sdpo.run.files import write_whole
 
 BEAT_S = 5.0
 

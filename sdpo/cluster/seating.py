@@ -15,9 +15,9 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from sdpo.actors import Seat, Seats, is_alive, machine_cores
-from sdpo.config import ClusterConfig, RolloutConfig
+from sdpo.config import ClusterConfig, Placement, RolloutConfig
 from sdpo.errors import UserError
-from sdpo.shares import GpuShares
+from sdpo.shares import GpuShares, shares_of
 
 _A_CORE = 0.01
 """Of a core, reserved so that there is a bundle at all: ranks and engines take turns on the same cores."""
@@ -48,6 +48,11 @@ def seating(config: ClusterConfig, num_ranks: int, rollout: RolloutConfig, share
         ranks = _reserved([{"CPU": _A_CORE}] * num_ranks, "SPREAD", limit_s)
         engines = _reserved([{"CPU": _A_CORE}] * num_engines, "SPREAD", limit_s)
     return Seating(ranks=_seats(ranks, num_ranks, cores, limit_s), engines=_seats(engines, num_engines, cores, limit_s))
+
+
+def gpu_shares(num_ranks: int, rollout: RolloutConfig, placement: Placement) -> GpuShares:
+    """Of the GPUs that Ray has. Raises UserError where they do not suffice."""
+    return shares_of(round(float(ray.cluster_resources().get("GPU", 0.0))), num_ranks, rollout, placement)
 
 
 def _reserved(bundles: list[dict[str, float]], strategy: str, limit_s: float) -> PlacementGroup | None:

@@ -16,9 +16,8 @@ from sdpo.discovery import hard_set
 from sdpo.discovery.report import Found, pictures, record, table
 from sdpo.envs import registry
 from sdpo.envs.base import Environment
-from sdpo.foreground import chatter_into, stopping, user_screen
-from sdpo.run_folder import write_whole
-from sdpo.run_report import StopRequest
+from sdpo.foreground import StopRequest, chatter_into, stopping, user_screen
+from sdpo.run.files import write_whole
 from sdpo.searches.claim import claim, name_of
 from sdpo.searches.command import ENDINGS, slug
 from sdpo.searches.following import Following

@@ -16,9 +16,8 @@ from pathlib import Path
 from sdpo.config import DiscoveryConfig, HardSetConfig
 from sdpo.conversation import attempts
 from sdpo.errors import UserError
-from sdpo.evaluation import refuse_broken_environment
-from sdpo.grouping import asked, grouped
-from sdpo.run_folder import write_whole
+from sdpo.grouping import asked, grouped, refuse_broken_environment
+from sdpo.run.files import write_whole
 from sdpo.solving.parts import Parts
 from sdpo.solving.view import SearchView
 from sdpo.types import Prompt, Sampling, Task

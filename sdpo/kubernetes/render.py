@@ -13,7 +13,7 @@ from sdpo.config import ClusterConfig
 from sdpo.errors import UserError
 from sdpo.kubernetes.manifests import manifest
 from sdpo.kubernetes.names import Kind
-from sdpo.run_folder import write_whole
+from sdpo.run.files import write_whole
 
 HEADER = "# Written by `sdpo launch render`: change its words and render again, rather than this file.\n"
 _FIELDS = frozenset(field.name for field in dataclasses.fields(ClusterConfig)) - {"address"}

@@ -8,7 +8,8 @@ import yaml
 
 from sdpo.config import SearchConfig
 from sdpo.errors import UserError
-from sdpo.run_folder import flat, plain, refuse_unwritable, write_whole
+from sdpo.run.files import refuse_unwritable, write_whole
+from sdpo.run_folder import flat, plain
 
 CONFIG = "config.yaml"
 _MAY_DIFFER = (

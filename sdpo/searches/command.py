@@ -16,9 +16,8 @@ from rich.text import Text
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import SolveConfig
 from sdpo.envs import registry
-from sdpo.foreground import chatter_into, stopping, user_screen
+from sdpo.foreground import StopRequest, chatter_into, stopping, user_screen
 from sdpo.printable import printable
-from sdpo.run_report import StopRequest
 from sdpo.searches.claim import claim, name_of
 from sdpo.searches.following import Following
 from sdpo.searches.jobs import Job, Jobs

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdpo.cluster import beginning, connected
+from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import SandboxIsolation, SearchConfig
 from sdpo.envs import sandbox

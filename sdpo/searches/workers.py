@@ -15,9 +15,8 @@ from rich.markup import escape
 from rich.status import Status
 
 from sdpo.errors import MachineError
-from sdpo.foreground import stopping
+from sdpo.foreground import StopRequest, stopping
 from sdpo.logs import tail
-from sdpo.run_report import StopRequest
 from sdpo.terminal import Terminal, duration
 from sdpo.terminal.heartbeat import Clock, Heartbeat
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint
-from sdpo.run_folder import write_whole
+from sdpo.run.files import write_whole
 from sdpo.solving.parts import SearchLearner
 from sdpo.solving.search import Ending, Search, Step, Tried
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sdpo.cluster import beginning, connected
+from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.envs import registry
 from sdpo.errors import UserError
-from sdpo.foreground import chatter_into, stopping, user_screen
+from sdpo.foreground import StopRequest, chatter_into, stopping, user_screen
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines import Models, machines
 from sdpo.models import WARMUP_RECORD
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import plain
-from sdpo.run_report import EvaluationLog, StopRequest
+from sdpo.run_report import EvaluationLog
 from sdpo.terminal import Terminal
 from sdpo.terminal.remaining import Plan
 from sdpo.types import Sampling

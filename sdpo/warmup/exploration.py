@@ -15,8 +15,7 @@ from sdpo.config import PairsConfig
 from sdpo.conversation import attempts
 from sdpo.envs.base import Environment, HasReference
 from sdpo.errors import UserError
-from sdpo.evaluation import refuse_broken_environment
-from sdpo.grouping import asked, grouped
+from sdpo.grouping import asked, grouped, refuse_broken_environment
 from sdpo.hindsight import without_thinking
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
 from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Sampling, Task

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sdpo.cluster import connected
+from sdpo.cluster.connection import connected
 from sdpo.config import ClusterConfig
 from sdpo.forkserver.owner import FOLDER
 from tests.forked import Forked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import ray
 
-from sdpo.cluster import connected
+from sdpo.cluster.connection import connected
 from sdpo.config import ClusterConfig
 
 pytestmark = pytest.mark.integration

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from sdpo.cluster import connected
+from sdpo.cluster.connection import connected
 from sdpo.config import (
     BatchConfig,
     CheckpointConfig,

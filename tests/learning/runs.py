@@ -16,6 +16,7 @@ from rich.console import Console
 from sdpo.asking import Answers, Questions
 from sdpo.compose import train_config
 from sdpo.config import Config
+from sdpo.foreground import StopRequest
 from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards
 from sdpo.learner.engine import DeepSpeedLearner
@@ -25,7 +26,7 @@ from sdpo.preflight.checks import check_training
 from sdpo.protocols import Renderer, Rollouts, Verifier
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run_folder import RunFolder
-from sdpo.run_report import RunReport, StopRequest
+from sdpo.run_report import RunReport
 from sdpo.success_buffer import remembered
 from sdpo.task_stream import TaskStream
 from sdpo.terminal import Terminal

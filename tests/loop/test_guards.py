@@ -27,12 +27,13 @@ from sdpo.config import (
     TeacherKind,
     TrackingConfig,
 )
+from sdpo.foreground import StopRequest
 from sdpo.generation import rollouts_of
 from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
 from sdpo.run_folder import RunFolder, records
-from sdpo.run_report import RunReport, StopRequest
+from sdpo.run_report import RunReport
 from sdpo.task_stream import TaskStream
 from sdpo.terminal import Terminal
 from sdpo.tracking import Tracker

@@ -23,12 +23,12 @@ from sdpo.config import (
     TrackingConfig,
 )
 from sdpo.errors import LearnerLost, MachineError
+from sdpo.foreground import StopRequest
 from sdpo.hindsight import no_reference
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
 from sdpo.preflight.checks import Ready
 from sdpo.run_folder import RunFolder, records
-from sdpo.run_report import StopRequest
 from sdpo.terminal import Terminal
 from sdpo.training_run import TrainingRun, standing
 from sdpo.types import Metrics, Ranks, Update

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sdpo.cluster import gpu_shares
-from sdpo.cluster import shares as shares_module
+from sdpo.cluster import seating
+from sdpo.cluster.seating import gpu_shares
 from sdpo.config import Placement, RolloutConfig
 from sdpo.errors import UserError
 from sdpo.shares import GpuShares, shares_of
@@ -21,7 +21,7 @@ def shares(
     staleness: int = 0,
     placement: Placement = Placement.auto,
 ) -> GpuShares:
-    monkeypatch.setattr(shares_module.ray, "cluster_resources", lambda: {"GPU": float(num_gpus)} if num_gpus else {})
+    monkeypatch.setattr(seating.ray, "cluster_resources", lambda: {"GPU": float(num_gpus)} if num_gpus else {})
     rollout = RolloutConfig(num_engines=num_engines, tensor_parallel_size=width, staleness=staleness)
     found = gpu_shares(num_ranks, rollout, placement)
     assert found == shares_of(num_gpus, num_ranks, rollout, placement), "the plan and the run divide alike"

@@ -16,7 +16,8 @@ from rich.console import Console
 from sdpo.compose import discovery_config, solve_config
 from sdpo.config import HindsightConfig, StrategyName
 from sdpo.errors import MachineError, UserError
-from sdpo.run_folder import flat, plain, write_whole
+from sdpo.run.files import write_whole
+from sdpo.run_folder import flat, plain
 from sdpo.searches.claim import _MAY_DIFFER, claim, name_of
 from sdpo.searches.command import slug
 from sdpo.searches.following import Following

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from sdpo.foreground import stopping
-from sdpo.run_report import StopRequest
+from sdpo.foreground import StopRequest, stopping
 from sdpo.terminal import Terminal
 
 

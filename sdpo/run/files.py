@@ -1,0 +1,28 @@
+"""How is a file written so that nobody ever reads half of it, and where may none be written?"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from sdpo.errors import UserError
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raises UserError where no such folder can be, nor anything in it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # False where it may not be seen
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        found = "may not be written" if there.is_dir() else "is no folder"
+        raise UserError(f"runs_dir must be a folder that can be written; for {folder}, {there} {found}. Set another runs_dir.")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """A reader sees the old text or the new one, and of several writers the last one's."""
+    scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
+    try:
+        scratch.write_text(text)
+        os.replace(scratch, file)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
