@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sdpo.errors import Stopped
 from sdpo.logs import answer_with_stacks, output_into
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from sdpo.preflight.checks import (
 )
 from sdpo.printable import printable
 from sdpo.run_folder import RunFolder, plain
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import plan_of
 from sdpo.trackers.packages import refuse_missing
 from sdpo.training_run import TrainingRun, standing

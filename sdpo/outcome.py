@@ -13,7 +13,7 @@ from sdpo.config import Config, Response
 from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.run_folder import RunFolder, records
-from sdpo.terminal import alarm_line, before_and_after, sample_attempt
+from sdpo.terminal.tables import alarm_line, before_and_after, sample_attempt
 
 
 def show(screen: Console, folder: RunFolder) -> None:

@@ -12,7 +12,7 @@ from sdpo.foreground import StopRequest
 from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
 from sdpo.protocols import Renderer
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.tracking import Tracker, rounded
 from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Prompt, Sample, TokenCredit
 from sdpo.watchdog import Progress

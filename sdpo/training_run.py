@@ -25,7 +25,7 @@ from sdpo.run_folder import RunFolder, records
 from sdpo.run_report import RunReport
 from sdpo.success_buffer import SuccessBuffer, remembered
 from sdpo.task_stream import TaskStream
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.trackers.shelter import closed
 from sdpo.tracking import Tracker, trackers_of
 from sdpo.train import train

@@ -27,7 +27,7 @@ from sdpo.printable import printable
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_report import EvaluationLog
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
 
 

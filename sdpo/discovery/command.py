@@ -28,7 +28,7 @@ from sdpo.searches.workers import run_workers
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.search import Ending, Search
 from sdpo.solving.view import SearchView
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.types import Task
 
 CANDIDATES, CHOSEN, RESULT = "candidates.jsonl", "hard_set.json", "discovery.json"

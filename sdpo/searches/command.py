@@ -27,7 +27,8 @@ from sdpo.searches.workers import run_workers
 from sdpo.solving.folder import SOLUTION, SearchFolder
 from sdpo.solving.search import Ending, Search
 from sdpo.solving.view import SearchView, failures_table
-from sdpo.terminal import Terminal, duration
+from sdpo.terminal.live import Terminal
+from sdpo.terminal.view import duration
 from sdpo.types import Task
 
 SOLVED, SPENT = 0, 3

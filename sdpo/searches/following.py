@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from sdpo.searches.jobs import Job
-from sdpo.terminal import duration
+from sdpo.terminal.view import duration
 
 
 class Following:

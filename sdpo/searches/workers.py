@@ -17,8 +17,9 @@ from rich.status import Status
 from sdpo.errors import MachineError
 from sdpo.foreground import StopRequest, stopping
 from sdpo.logs import tail
-from sdpo.terminal import Terminal, duration
 from sdpo.terminal.heartbeat import Clock, Heartbeat
+from sdpo.terminal.live import Terminal
+from sdpo.terminal.view import duration
 
 POLL_S = 1.0
 _OWN = ("num_workers=", "name=", "quiet=")

@@ -19,9 +19,8 @@ from sdpo.config import BudgetConfig
 from sdpo.printable import printable
 from sdpo.solving.budget import eta_s, share_spent
 from sdpo.solving.search import Search
-from sdpo.terminal import duration
 from sdpo.terminal.heartbeat import Clock, Heartbeat
-from sdpo.terminal.view import at_work
+from sdpo.terminal.view import at_work, duration
 from sdpo.types import Completion, Prompt
 
 PHASES = {

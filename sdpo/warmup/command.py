@@ -25,7 +25,7 @@ from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run_folder import plain
 from sdpo.run_report import EvaluationLog
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
 from sdpo.types import Sampling
 from sdpo.warmup.exploration import Explored, explore

@@ -29,7 +29,7 @@ from sdpo.run_folder import RunFolder
 from sdpo.run_report import RunReport
 from sdpo.success_buffer import remembered
 from sdpo.task_stream import TaskStream
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.tracking import Tracker
 from sdpo.train import train
 from sdpo.types import Evaluation, Lift

@@ -35,7 +35,7 @@ from sdpo.learner.checkpoint import Counters
 from sdpo.run_folder import RunFolder, records
 from sdpo.run_report import RunReport
 from sdpo.task_stream import TaskStream
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.tracking import Tracker
 from sdpo.train import train
 from sdpo.types import Completion, Prompt, Ranks, Sampling

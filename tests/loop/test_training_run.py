@@ -29,7 +29,7 @@ from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
 from sdpo.preflight.checks import Ready
 from sdpo.run_folder import RunFolder, records
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 from sdpo.training_run import TrainingRun, standing
 from sdpo.types import Metrics, Ranks, Update
 from sdpo.watchdog import Progress

@@ -11,8 +11,9 @@ from rich.console import Console
 from sdpo.config import BudgetConfig
 from sdpo.searches import workers
 from sdpo.solving.view import SearchView
-from sdpo.terminal import Terminal, heartbeat
+from sdpo.terminal import heartbeat
 from sdpo.terminal.heartbeat import EVERY_S, Heartbeat
+from sdpo.terminal.live import Terminal
 
 
 class Clock:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sdpo.foreground import StopRequest, stopping
-from sdpo.terminal import Terminal
+from sdpo.terminal.live import Terminal
 
 
 @pytest.fixture

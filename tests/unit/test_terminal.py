@@ -10,9 +10,11 @@ from rich.console import Console
 
 from sdpo.config import Guard
 from sdpo.guards.alarms import Alarm
-from sdpo.terminal import Terminal, before_and_after, heartbeat, sample_attempt, sparkline
+from sdpo.terminal import heartbeat
+from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
-from sdpo.terminal.view import Seen, drawn
+from sdpo.terminal.tables import before_and_after, sample_attempt
+from sdpo.terminal.view import Seen, drawn, sparkline
 
 ROW = {
     "success": 0.25, "reward": 0.25, "hindsight": 0.9, "response_tokens": 61.0, "tokens_per_s": 300.0, "time/step_s": 50.0,
