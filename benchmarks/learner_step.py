@@ -37,12 +37,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from sdpo.batching import micro_batch
-from sdpo.batching import pack as packed_updates
+from sdpo.batches.updates import micro_batch
+from sdpo.batches.updates import pack as packed_updates
 from sdpo.config import AlgorithmConfig, BatchConfig, Dtype, GRPOConfig, LearnerConfig, SDPOConfig, TeacherConfig, TeacherKind
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
-from sdpo.models import resolve
+from sdpo.preflight.models import resolve
 from sdpo.types import MicroBatch, Pack, Ranks, Sample, Segment, Update
 
 FORMS = ("packed", "rows", "padded")

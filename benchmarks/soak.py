@@ -37,7 +37,7 @@ from rich.table import Table
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sdpo.logs import processes  # noqa: E402
+from sdpo.run.logs import processes  # noqa: E402
 from tests.tiny import write_tiny_model  # noqa: E402
 
 FAULTS = {

@@ -57,11 +57,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from sdpo.compose import train_config
+from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config, Divergence, Dtype, SDPOConfig, SupportKind
-from sdpo.models import resolve
+from sdpo.config.compose import train_config
 from sdpo.preflight.checks import check_environment, make_environment, model_and_renderer
-from sdpo.task_stream import TaskStream
+from sdpo.preflight.models import resolve
 from sdpo.types import Task
 
 UNMEASURED = ("evaluation.num_tasks=0", "checkpoint.every=1000000", "tracking.quiet=true")

@@ -32,11 +32,11 @@ from rich.table import Table
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from sdpo.actors import machine_cores, start
+from sdpo.cluster.actors import machine_cores, start
 from sdpo.cluster.connection import connected
 from sdpo.config import ClusterConfig, Dtype, RolloutConfig
 from sdpo.config.native import native_dtype
-from sdpo.models import resolve
+from sdpo.preflight.models import resolve
 from sdpo.rollout.engine import VllmEngine
 from sdpo.types import Prompt, Sampling
 from sdpo.weights import PackedWeights, Shipment, packed, shipped

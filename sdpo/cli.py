@@ -17,14 +17,14 @@ from sdpo.errors import MachineError, Stopped, UserError
 from sdpo.forkserver.marks import mark
 from sdpo.forkserver.owner import fork_servers
 from sdpo.forkserver.transformers_index import keep_index
-from sdpo.printable import printable
+from sdpo.terminal.printable import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit code: 2 for an error that is the user's to mend."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("help", "--version") or "-h" in words or "--help" in words:
-        from sdpo.commands_help import answer
+        from sdpo.commands.help import answer
 
         text = answer(words)
         if text is not None:
@@ -75,11 +75,11 @@ def _run(command: str, rest: list[str]) -> int:
 
             return run_sweep([_FLAGS.get(word, word) for word in overrides if word != "-m"])
         case "train", overrides:
-            from sdpo.compose import train_config
+            from sdpo.config.compose import train_config
 
             config = train_config([_FLAGS.get(word, word) for word in overrides])
             mark("config")
-            from sdpo.launch import run_training
+            from sdpo.commands.train import run_training
 
             return run_training(config)
         case "plan", words:
@@ -87,22 +87,22 @@ def _run(command: str, rest: list[str]) -> int:
 
             return run_plan(words)
         case "evaluate", overrides:
-            from sdpo.compose import evaluate_config
+            from sdpo.config.compose import evaluate_config
 
             evaluation = evaluate_config(["quiet=true" if word == "--quiet" else word for word in overrides])
             from sdpo.commands.evaluate import run_evaluation
 
             return run_evaluation(evaluation)
         case "solve", overrides:
-            from sdpo.compose import solve_config
+            from sdpo.config.compose import solve_config
 
             words = [_FLAGS_OF_SEARCHES.get(word, word) for word in overrides]
             solving = solve_config(words)
-            from sdpo.searches.command import run_solve
+            from sdpo.solving.command import run_solve
 
             return run_solve(solving, words)
         case "discovery", overrides:
-            from sdpo.compose import discovery_config
+            from sdpo.config.compose import discovery_config
 
             words = [_FLAGS_OF_SEARCHES.get(word, word) for word in overrides]
             discovery = discovery_config(words)
@@ -110,24 +110,24 @@ def _run(command: str, rest: list[str]) -> int:
 
             return run_discovery(discovery, words)
         case "warmup", overrides:
-            from sdpo.compose import warmup_config
+            from sdpo.config.compose import warmup_config
 
             warmup = warmup_config(["quiet=true" if word == "--quiet" else word for word in overrides])
             from sdpo.warmup.command import run_warmup
 
             return run_warmup(warmup)
         case "export", overrides:
-            from sdpo.compose import export_config
+            from sdpo.config.compose import export_config
 
             export = export_config(overrides)
-            from sdpo.export import run_export
+            from sdpo.commands.export import run_export
 
             return run_export(export)
         case "replay", overrides:
-            from sdpo.compose import replay_config
+            from sdpo.config.compose import replay_config
 
             replay = replay_config(overrides)
-            from sdpo.replay import run_replay
+            from sdpo.commands.replay import run_replay
 
             return run_replay(replay)
         case "launch", ["render", *words]:
@@ -155,7 +155,7 @@ def _run(command: str, rest: list[str]) -> int:
 
             return run_envs(words)
         case "doctor", []:
-            from sdpo.doctor import run_doctor
+            from sdpo.preflight.doctor import run_doctor
 
             return run_doctor()
     raise UserError(f"a command must be one of those that `sdpo --help` lists; got {' '.join([command, *rest])!r}.")

@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sdpo.batching import pack
+from sdpo.batches.samples import lessons
+from sdpo.batches.updates import pack
 from sdpo.config import Config, OnLowLift, SDPOConfig
-from sdpo.constants import best_constants
 from sdpo.errors import UserError
-from sdpo.evaluation import evaluate
+from sdpo.evaluation.constants import best_constants
+from sdpo.evaluation.heldout import evaluate
+from sdpo.evaluation.lift import low_lift, teacher_lift
 from sdpo.guards.fold import Guards
-from sdpo.hindsight import choose_hints, no_reference
-from sdpo.lessons import lessons
-from sdpo.lift import low_lift, teacher_lift
+from sdpo.hindsight.hints import choose_hints, no_reference
+from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
 from sdpo.protocols import Engine, Learner, Renderer, Report, Rollouts, Verifier
-from sdpo.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
 from sdpo.types import Group, Hint, Lift, Sampling, Task
 
 

@@ -9,72 +9,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+ROOT_MODULES = ("cli", "errors", "metrics", "protocols", "train", "types", "weights")
+"""What may lie in ``sdpo/`` itself, beside ``__init__``: the algorithm, its words, and the door."""
 LAYERS = [
-    {"sdpo.cache"},
-    {"sdpo", "sdpo.types", "sdpo.config", "sdpo.errors", "sdpo.logs", "sdpo.weights", "sdpo.printable", "sdpo.forkserver"},
-    {
-        "sdpo.protocols",
-        "sdpo.objectives",
-        "sdpo.metrics",
-        "sdpo.envs",
-        "sdpo.task_stream",
-        "sdpo.grouping",
-        "sdpo.actors",
-        "sdpo.models",
-        "sdpo.packing",
-        "sdpo.shares",
-    },
-    {
-        "sdpo.hindsight",
-        "sdpo.batching",
-        "sdpo.run_folder",
-        "sdpo.lessons",
-        "sdpo.conversation",
-        "sdpo.guards",
-        "sdpo.watchdog",
-        "sdpo.journal",
-    },
-    {"sdpo.trackers"},
-    {
-        "sdpo.rendering",
-        "sdpo.rollout",
-        "sdpo.learner",
-        "sdpo.cluster",
-        "sdpo.tracking",
-        "sdpo.terminal",
-        "sdpo.success_buffer",
-        "sdpo.credit",
-        "sdpo.conclusion",
-    },
-    {
-        "sdpo.constants",
-        "sdpo.evaluation",
-        "sdpo.local",
-        "sdpo.machines",
-        "sdpo.run_report",
-        "sdpo.outcome",
-        "sdpo.preflight",
-        "sdpo.doctor",
-        "sdpo.environments",
-        "sdpo.compose",
-        "sdpo.export",
-        "sdpo.solving",
-    },
-    {"sdpo.lift", "sdpo.foreground", "sdpo.asking", "sdpo.solve", "sdpo.kubernetes", "sdpo.commands_help"},
-    {"sdpo.train", "sdpo.generation", "sdpo.replay", "sdpo.look", "sdpo.report"},
-    {"sdpo.training_run", "sdpo.warmup", "sdpo.searches", "sdpo.planning"},
-    {"sdpo.launch", "sdpo.discovery", "sdpo.sweep"},
+    {"sdpo", "sdpo.errors", "sdpo.types", "sdpo.weights"},
+    {"sdpo.config", "sdpo.envs", "sdpo.metrics"},
+    {"sdpo.protocols", "sdpo.hindsight", "sdpo.objectives", "sdpo.guards"},
+    {"sdpo.batches", "sdpo.run"},
+    {"sdpo.attempts", "sdpo.forkserver", "sdpo.kubernetes", "sdpo.terminal"},
+    {"sdpo.cluster", "sdpo.environments", "sdpo.evaluation", "sdpo.preflight", "sdpo.report", "sdpo.sweep", "sdpo.tracking"},
+    {"sdpo.learner", "sdpo.planning", "sdpo.rollout", "sdpo.train"},
+    {"sdpo.machines"},
+    {"sdpo.solving", "sdpo.warmup"},
+    {"sdpo.discovery"},
+    {"sdpo.commands"},
     {"sdpo.cli"},
 ]
 ROOMS = {
     "vllm": ("sdpo.rollout",),
     "deepspeed": ("sdpo.learner",),
-    "ray": ("sdpo.actors", "sdpo.rollout", "sdpo.learner.group", "sdpo.learner.answers", "sdpo.cluster"),
-    "hydra": ("sdpo.compose", "sdpo.config"),
-    "omegaconf": ("sdpo.compose", "sdpo.config"),
-    "wandb": ("sdpo.trackers",),
-    "mlflow": ("sdpo.trackers",),
-    "tensorboard": ("sdpo.trackers",),
+    "ray": ("sdpo.rollout", "sdpo.learner.group", "sdpo.learner.answers", "sdpo.cluster"),
+    "hydra": ("sdpo.config",),
+    "omegaconf": ("sdpo.config",),
+    "wandb": ("sdpo.tracking",),
+    "mlflow": ("sdpo.tracking",),
+    "tensorboard": ("sdpo.tracking",),
     "starlette": ("sdpo.report",),
     "uvicorn": ("sdpo.report",),
 }
@@ -82,12 +41,12 @@ LIGHT = (
     "sdpo.types",
     "sdpo.config",
     "sdpo.errors",
-    "sdpo.hindsight",
-    "sdpo.success_buffer",
-    "sdpo.grouping",
-    "sdpo.conversation",
-    "sdpo.journal",
-    "sdpo.task_stream",
+    "sdpo.hindsight.hints",
+    "sdpo.hindsight.success_buffer",
+    "sdpo.attempts.groups",
+    "sdpo.attempts.conversation",
+    "sdpo.attempts.task_stream",
+    "sdpo.run.journal",
     "sdpo.envs",
     "sdpo.environments",
     "sdpo.metrics",
@@ -95,8 +54,8 @@ LIGHT = (
     "sdpo.kubernetes",
     "sdpo.report",
     "sdpo.planning",
-    "sdpo.shares",
-    "sdpo.commands_help",
+    "sdpo.cluster.gpu_shares",
+    "sdpo.commands.help",
 )
 """Modules that may not import torch: an environment author and a config check need none."""
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}
@@ -167,6 +126,12 @@ def test_light_modules_import_no_torch() -> None:
         if module.startswith(LIGHT):
             heavy = {"torch", "transformers", "vllm", "ray", "deepspeed"} & {imported.split(".")[0] for imported in imports(file)}
             assert not heavy, f"{module} imports {heavy}"
+
+
+def test_the_root_holds_the_algorithm_and_nothing_else() -> None:
+    """44 modules lay there once, and a newcomer met all of them before the loop."""
+    found = {file.stem for file in (ROOT / "sdpo").glob("*.py")}
+    assert found == {"__init__", *ROOT_MODULES}, "a module belongs into a room: docs/code.md says which there are"
 
 
 def test_every_package_is_shipped() -> None:

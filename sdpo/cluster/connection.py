@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray._private import auto_init_hook
 
-from sdpo.actors import is_alive, node_title
 from sdpo.cluster import authentication
+from sdpo.cluster.actors import is_alive, node_title
 from sdpo.cluster.allocation import of_slurm
 from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.machine import temporary_folder

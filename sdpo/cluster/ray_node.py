@@ -24,7 +24,7 @@ import psutil
 from sdpo.cluster import authentication
 from sdpo.cluster.machine import free_ports
 from sdpo.errors import MachineError
-from sdpo.logs import tail
+from sdpo.run.logs import tail
 
 NUM_STARTS = 3
 START_S = 90.0

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from sdpo.actors import Seat, Seats, is_alive, machine_cores
+from sdpo.cluster.actors import Seat, Seats, is_alive, machine_cores
+from sdpo.cluster.gpu_shares import GpuShares, shares_of
 from sdpo.config import ClusterConfig, Placement, RolloutConfig
 from sdpo.errors import UserError
-from sdpo.shares import GpuShares, shares_of
 
 _A_CORE = 0.01
 """Of a core, reserved so that there is a bundle at all: ranks and engines take turns on the same cores."""

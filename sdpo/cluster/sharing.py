@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sdpo.actors import is_alive, node_title
+from sdpo.cluster.actors import is_alive, node_title
 from sdpo.errors import UserError
 
 LOOK_S = 10.0

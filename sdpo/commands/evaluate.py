@@ -13,9 +13,8 @@ from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.seating import gpu_shares
 from sdpo.config import EvaluateConfig
 from sdpo.envs import registry
-from sdpo.foreground import chatter_into, user_screen
+from sdpo.evaluation.look import look
 from sdpo.learner import checkpoint
-from sdpo.look import look
 from sdpo.metrics import lift_in_words
 from sdpo.preflight.checks import (
     HELDOUT_SEED,
@@ -23,12 +22,13 @@ from sdpo.preflight.checks import (
     model_and_renderer,
     tasks_of,
 )
-from sdpo.printable import printable
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
-from sdpo.run_report import EvaluationLog
+from sdpo.terminal.foreground import chatter_into, user_screen
 from sdpo.terminal.live import Terminal
+from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import Plan
+from sdpo.tracking.run_report import EvaluationLog
 
 
 def run_evaluation(config: EvaluateConfig) -> int:

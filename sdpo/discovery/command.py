@@ -16,18 +16,18 @@ from sdpo.discovery import hard_set
 from sdpo.discovery.report import Found, pictures, record, table
 from sdpo.envs import registry
 from sdpo.envs.base import Environment
-from sdpo.foreground import StopRequest, chatter_into, stopping, user_screen
 from sdpo.run.files import write_whole
-from sdpo.searches.claim import claim, name_of
-from sdpo.searches.command import ENDINGS, slug
-from sdpo.searches.following import Following
-from sdpo.searches.jobs import Job, Jobs
-from sdpo.searches.machines import environment_of, node_for, prepare, started
-from sdpo.searches.tasks import ALL, tasks_named
-from sdpo.searches.workers import run_workers
+from sdpo.solving.claim import claim, name_of
+from sdpo.solving.command import ENDINGS, slug
 from sdpo.solving.folder import SearchFolder
+from sdpo.solving.following import Following
+from sdpo.solving.jobs import Job, Jobs
+from sdpo.solving.machines import environment_of, node_for, prepare, started
 from sdpo.solving.search import Ending, Search
+from sdpo.solving.tasks import ALL, tasks_named
 from sdpo.solving.view import SearchView
+from sdpo.solving.workers import run_workers
+from sdpo.terminal.foreground import StopRequest, chatter_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.types import Task
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from sdpo.attempts.conversation import attempts
+from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
 from sdpo.config import DiscoveryConfig, HardSetConfig
-from sdpo.conversation import attempts
 from sdpo.errors import UserError
-from sdpo.grouping import asked, grouped, refuse_broken_environment
 from sdpo.run.files import write_whole
 from sdpo.solving.parts import Parts
 from sdpo.solving.view import SearchView

@@ -18,7 +18,7 @@ from sdpo.environments.preparing.command import run_prepare
 from sdpo.environments.show import list_environments, show_environment
 from sdpo.environments.words import Words, told_apart
 from sdpo.errors import UserError
-from sdpo.printable import printable
+from sdpo.terminal.printable import printable
 
 CHECK_SETTINGS = ("json", "tasks", "train_split", "heldout_split")
 NUM_SAMPLES = 2

@@ -11,7 +11,7 @@ from sdpo.environments.show import PANEL_WIDTH, beginning, made, panel
 from sdpo.environments.task_rules import described
 from sdpo.environments.words import Words
 from sdpo.envs.base import Environment, HasReference, Verdict
-from sdpo.printable import printable
+from sdpo.terminal.printable import printable
 from sdpo.types import Task
 
 SETTINGS = ("split", "seed")

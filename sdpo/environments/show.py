@@ -14,7 +14,7 @@ from rich.table import Table
 from sdpo.envs import registry
 from sdpo.envs.base import Environment
 from sdpo.errors import UserError
-from sdpo.printable import printable
+from sdpo.terminal.printable import printable
 from sdpo.types import Task
 
 SPLITS = ("train", "heldout")

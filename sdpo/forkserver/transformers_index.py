@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-from sdpo.cache import cache_folder
+from sdpo.run.cache import cache_folder
 
 Structure = dict[frozenset[str], dict[str, set[str]]]
 """Names by module, by the packages that they need."""

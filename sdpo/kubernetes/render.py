@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from sdpo.compose import train_config
 from sdpo.config import ClusterConfig
+from sdpo.config.compose import train_config
 from sdpo.errors import UserError
 from sdpo.kubernetes.manifests import manifest
 from sdpo.kubernetes.names import Kind

@@ -14,9 +14,9 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from sdpo.actors import and_lost_nodes
+from sdpo.cluster.actors import and_lost_nodes
 from sdpo.errors import LearnerLost, MachineError, UserError
-from sdpo.logs import tail
+from sdpo.run.logs import tail
 
 DEATH_IS_KNOWN_S = 60.0
 """Longest that Ray takes to notice a death: at once that of a process, after some failed checks that of a whole machine."""

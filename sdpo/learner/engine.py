@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
+from sdpo.batches.packs import pack_rows
 from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig
 from sdpo.learner import model as models
 from sdpo.learner import shard_files
@@ -30,7 +31,6 @@ from sdpo.learner.stopwatch import Stopwatch, held_bytes
 from sdpo.learner.tally import SUMS, Tally, joined, metrics
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, Logits
-from sdpo.packing import pack_rows
 from sdpo.types import MicroBatch, Pack, TokenCredit, Update
 
 

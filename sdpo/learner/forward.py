@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
+from sdpo.batches.packs import pack_rows
 from sdpo.errors import UserError
 from sdpo.learner.attention import Layout
-from sdpo.packing import pack_rows
 from sdpo.types import Pack, Segment
 
 LEAK = 0.01

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ray
 
-from sdpo.actors import Process, Seats, kill, start, talk_over_the_clusters_network, this_process
+from sdpo.cluster.actors import Process, Seats, kill, start, talk_over_the_clusters_network, this_process
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
 from sdpo.errors import LearnerLost, MachineError
 from sdpo.forkserver.marks import mark
@@ -17,8 +17,8 @@ from sdpo.learner import checkpoint
 from sdpo.learner.answers import answers, dead
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
-from sdpo.logs import redirect_output
-from sdpo.models import hidden_size
+from sdpo.preflight.models import hidden_size
+from sdpo.run.logs import redirect_output
 from sdpo.types import Metrics, Ranks, TokenCredit, Update
 from sdpo.weights import Shipment, shipped
 

@@ -18,7 +18,7 @@ from sdpo.planning.scale import Curve
 from sdpo.planning.shapes import ModelShape
 from sdpo.planning.suggestions import Turn
 from sdpo.planning.terms import GIB, Term, counted, total
-from sdpo.printable import printable
+from sdpo.terminal.printable import printable
 
 MAX_NODES = 16
 """Nodes that are listed; of more, those that look alike are left out anyway."""

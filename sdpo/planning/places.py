@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sdpo.cluster.gpu_shares import GpuShares, shares_of
 from sdpo.config import Config
 from sdpo.errors import UserError
-from sdpo.shares import GpuShares, shares_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from sdpo.compose import train_config
 from sdpo.config import Config
+from sdpo.config.compose import train_config
 from sdpo.errors import UserError
 from sdpo.planning.gpu_plan import Machine
 from sdpo.planning.scale import Network

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from sdpo.cache import cache_folder
 from sdpo.errors import UserError
-from sdpo.models import PREFIX
+from sdpo.preflight.models import PREFIX
+from sdpo.run.cache import cache_folder
 
 
 class QkNorm(Enum):

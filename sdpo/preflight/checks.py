@@ -17,10 +17,10 @@ from sdpo.config import AlgorithmConfig, Config, EnvConfig, HintChoice, ModelCon
 from sdpo.envs import registry
 from sdpo.envs.base import Conversational, Environment, HasReference
 from sdpo.errors import UserError
-from sdpo.hindsight import no_reference
-from sdpo.models import resolve
+from sdpo.hindsight.hints import no_reference
+from sdpo.hindsight.rendering import ChatRenderer
+from sdpo.preflight.models import resolve
 from sdpo.preflight.proofs import Claim
-from sdpo.rendering import ChatRenderer
 from sdpo.types import Hint, Task, Tasks
 
 if TYPE_CHECKING:

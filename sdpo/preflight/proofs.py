@@ -15,7 +15,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from sdpo.cache import cache_folder
+from sdpo.run.cache import cache_folder
 from sdpo.types import Task
 
 _CODE = ("rendering.py", "hindsight.py", "preflight/checks.py")

@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo.errors import UserError
-from sdpo.printable import printable
 from sdpo.report.groups import MAX_KEYS_NAMED, Estimate, grouped
 from sdpo.report.record import RunRecord, run_record
 from sdpo.report.standings import LAST_STEPS, Standing, standings
 from sdpo.report.tables import NOTHING, percent
+from sdpo.terminal.printable import printable
 
 MAX_CHARACTERS = 60
 """Of a config value, or of a name, in a cell."""

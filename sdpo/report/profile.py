@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo.errors import UserError
-from sdpo.printable import printable
 from sdpo.report.advice import Advice, advice
 from sdpo.report.evidence import Evidence, Machine
 from sdpo.report.phases import Phase, StepTimes, step_times, typical
 from sdpo.report.record import RunRecord, run_record
 from sdpo.report.timing import rates
+from sdpo.terminal.printable import printable
 
 BAR = 28
 """Characters of the widest bar."""

@@ -22,7 +22,7 @@ import yaml
 
 from sdpo.errors import UserError
 from sdpo.report.records import Alarm, AttemptRecord, CreditRecord, EvaluationRecord, StepRecord
-from sdpo.run_folder import RunFolder
+from sdpo.run.folder import RunFolder
 
 Record = Mapping[str, Any]
 """A line as JSON has it: any key may be missing, and hold anything."""

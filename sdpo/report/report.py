@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from sdpo.errors import UserError
-from sdpo.printable import printable
 from sdpo.report.document import report_page
 from sdpo.report.groups import grouped
 from sdpo.report.record import run_record
+from sdpo.terminal.printable import printable
 
 DEFAULT = "report.html"
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from sdpo.errors import UserError
-from sdpo.printable import printable
 from sdpo.report.index import RunIndex
 from sdpo.report.reading import Run
 from sdpo.report.server import application, is_loopback
+from sdpo.terminal.printable import printable
 
 HOST, PORT = "127.0.0.1", 8770
 NUM_PORTS = 20

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import ray
 
-from sdpo import actors
+from sdpo.cluster import actors
 from sdpo.config import RolloutConfig
 from sdpo.forkserver.marks import mark
-from sdpo.logs import redirect_output
 from sdpo.rollout.engine import VllmEngine
 from sdpo.rollout.engine_loop import EngineLoop, Load, Order, Pulse, Rest, Served
 from sdpo.rollout.member import Condition, Member
 from sdpo.rollout.supervisor import Supervisor
+from sdpo.run.logs import redirect_output
 from sdpo.types import Completion, Prompt, Sampling
 from sdpo.weights import PackedWeights, Shipment
 

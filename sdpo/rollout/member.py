@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from sdpo import actors
+from sdpo.cluster import actors
 from sdpo.config import RolloutConfig
 from sdpo.rollout.engine_loop import Abort, Load, Order, Pulse, Request, Rest, Sample, Served, WeightsLost
 from sdpo.types import Completion, Sampling

@@ -21,10 +21,10 @@ import ray
 
 from sdpo.config import RolloutConfig
 from sdpo.errors import MachineError, UserError
-from sdpo.logs import tail
 from sdpo.rollout.engine_loop import Load, Request
 from sdpo.rollout.member import Condition, Died, Ended, Health, Loaded, Member, News, NotLoaded, Started
 from sdpo.rollout.questions import Cancelled, Job, Loading, Question, Readiness, Resting
+from sdpo.run.logs import tail
 from sdpo.types import Prompt, Sampling
 
 WAKE_S = 0.02

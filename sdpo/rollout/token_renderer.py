@@ -18,7 +18,7 @@ class TokenRenderer(BaseRenderer[Any]):
     """Hands token ids on."""
 
     def render_messages(self, messages: Any, params: Any) -> Any:
-        raise NotImplementedError("prompts are rendered by sdpo/rendering.py")
+        raise NotImplementedError("prompts are rendered by sdpo/hindsight/rendering.py")
 
 
 def register() -> None:

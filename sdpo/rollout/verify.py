@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from sdpo.actors import Process, kill, start, this_process
+from sdpo.cluster.actors import Process, kill, start, this_process
 from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig, SandboxIsolation
 from sdpo.envs import registry, sandbox
 from sdpo.envs.base import Conversational, Environment
 from sdpo.errors import MachineError, UserError
 from sdpo.forkserver.marks import mark
-from sdpo.logs import redirect_output, tail
+from sdpo.run.logs import redirect_output, tail
 from sdpo.types import Attempt, Completion, Prompt, Reply, SetAside, Task, Verdict
 
 _Answer = tuple[Prompt, Attempt | Reply | SetAside]

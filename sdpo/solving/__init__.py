@@ -1,1 +1,1 @@
-"""The parts of a search at test time: strategies, what they remember, what they spend, and what is kept of them."""
+"""A search at test time: strategies, what they remember and spend, and the command that runs them on several machines."""

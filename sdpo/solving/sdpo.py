@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sdpo.config import HindsightConfig
-from sdpo.hindsight import choose_hints
+from sdpo.hindsight.hints import choose_hints
 from sdpo.solving.memory import FeedbackMemory
 from sdpo.solving.strategy import TellingRenderer
 from sdpo.types import Group, Hint, Task

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from sdpo.config import BudgetConfig, HindsightConfig
+from sdpo.hindsight.success_buffer import SuccessBuffer
 from sdpo.solving.budget import Spent, exhausted
 from sdpo.solving.memory import FeedbackMemory
 from sdpo.solving.once import digest
-from sdpo.success_buffer import SuccessBuffer
 from sdpo.types import Attempt, Completion, Finish, Group, SetAside, Task, Verdict
 
 

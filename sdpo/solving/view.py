@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo.config import BudgetConfig
-from sdpo.printable import printable
 from sdpo.solving.budget import eta_s, share_spent
 from sdpo.solving.search import Search
 from sdpo.terminal.heartbeat import Clock, Heartbeat
+from sdpo.terminal.printable import printable
 from sdpo.terminal.view import at_work, duration
 from sdpo.types import Completion, Prompt
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sdpo.compose import launcher_config, sweep_points, train_config
 from sdpo.config import Config
+from sdpo.config.compose import launcher_config, sweep_points, train_config
 from sdpo.errors import UserError
 from sdpo.sweep import here, slurm
 from sdpo.sweep.names import Point, points

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from sdpo.foreground import asking
 from sdpo.sweep.names import Point
+from sdpo.terminal.foreground import asking
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from sdpo.guards.alarms import Alarm
 from sdpo.metrics import lift_in_words
-from sdpo.printable import printable
 from sdpo.terminal.heartbeat import Clock, Heartbeat
+from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import Part, Plan, Remaining
 from sdpo.terminal.tables import alarm_line
 from sdpo.terminal.view import PHASES, SHOWN, STOPPING, Drawn, Seen, at_work, drawn, eta

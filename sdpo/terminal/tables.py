@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from sdpo.printable import printable
+from sdpo.terminal.printable import printable
 from sdpo.terminal.view import WIDEST
 
 _ROWS = (

@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from sdpo.guards.alarms import Alarm
-from sdpo.printable import printable
+from sdpo.terminal.printable import printable
 
 WIDEST = 100
 """Columns; more would only pull labels and numbers apart."""

@@ -17,16 +17,16 @@ from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.envs import registry
 from sdpo.errors import UserError
-from sdpo.foreground import StopRequest, chatter_into, stopping, user_screen
 from sdpo.learner.group import LearnerGroup
-from sdpo.machines import Models, machines
-from sdpo.models import WARMUP_RECORD
+from sdpo.machines.remote import Models, machines
+from sdpo.preflight.models import WARMUP_RECORD
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
-from sdpo.run_folder import plain
-from sdpo.run_report import EvaluationLog
+from sdpo.run.folder import plain
+from sdpo.terminal.foreground import StopRequest, chatter_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
+from sdpo.tracking.run_report import EvaluationLog
 from sdpo.types import Sampling
 from sdpo.warmup.exploration import Explored, explore
 from sdpo.warmup.measurement import KINDS, Examiner, Measured, in_words, table

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sdpo.attempts.conversation import attempts
+from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
 from sdpo.config import PairsConfig
-from sdpo.conversation import attempts
 from sdpo.envs.base import Environment, HasReference
 from sdpo.errors import UserError
-from sdpo.grouping import asked, grouped, refuse_broken_environment
-from sdpo.hindsight import without_thinking
+from sdpo.hindsight.hints import without_thinking
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
 from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Sampling, Task
 from sdpo.warmup.perturbation import perturbed

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from rich.table import Table
 
 from sdpo.config import EvaluationConfig, HindsightConfig, HintChoice
-from sdpo.evaluation import evaluate
-from sdpo.lift import teacher_lift
+from sdpo.evaluation.heldout import evaluate
+from sdpo.evaluation.lift import teacher_lift
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
 from sdpo.types import Sampling, Task
 

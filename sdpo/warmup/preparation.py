@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sdpo.config import WarmupConfig
 from sdpo.envs.base import Environment
+from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.preflight.checks import (
     HELDOUT_SEED,
     make_environment,
@@ -16,7 +17,6 @@ from sdpo.preflight.checks import (
     refuse_overlap,
     tasks_of,
 )
-from sdpo.rendering import ChatRenderer
 from sdpo.types import Task
 from sdpo.warmup.writing import Writer, writer
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from sdpo.batching import pack
+from sdpo.batches.updates import pack
 from sdpo.config import BatchConfig, WarmupConfig
 from sdpo.errors import UserError
 from sdpo.types import Group, HintSource, Ranks, Sample, Update

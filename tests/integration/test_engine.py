@@ -9,7 +9,7 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from sdpo.actors import start
+from sdpo.cluster.actors import start
 from sdpo.config import Dtype, RolloutConfig
 from sdpo.rollout.engine import VllmEngine
 from sdpo.types import Completion, Prompt, Sampling

@@ -14,7 +14,7 @@ import pytest
 import ray
 from transformers import AutoModelForCausalLM
 
-from sdpo.actors import start
+from sdpo.cluster.actors import start
 from sdpo.config import Dtype, RolloutConfig
 from sdpo.errors import MachineError, UserError
 from sdpo.rollout.engine_loop import WeightsLost

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sdpo.logs import processes
+from sdpo.run.logs import processes
 from tests.integration.conftest import Trainer, comparable
 
 pytestmark = pytest.mark.integration

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from sdpo.config import MlflowConfig, WandbConfig, WandbMode
-from sdpo.trackers.mlflow import Mlflow, as_name
-from sdpo.trackers.sink import About, Record, Sink
-from sdpo.trackers.tensorboard import TensorBoard
-from sdpo.trackers.wandb import Wandb
+from sdpo.tracking.mlflow import Mlflow, as_name
+from sdpo.tracking.sink import About, Record, Sink
+from sdpo.tracking.tensorboard import TensorBoard
+from sdpo.tracking.wandb import Wandb
 
 pytestmark = pytest.mark.integration
 ABOUT = About(

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from sdpo.cluster.machine import temporary_folder
-from sdpo.logs import processes
+from sdpo.run.logs import processes
 from tests.integration.conftest import Trainer, comparable
 from tests.integration.network import Machines, machines, raylet, reason_against
 

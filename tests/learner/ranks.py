@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from sdpo.batches.packs import pack_rows
+from sdpo.commands.replay import run_replay
 from sdpo.config import AlgorithmConfig, Dtype, LearnerConfig, ReplayConfig
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint
@@ -25,8 +27,6 @@ from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.forward import response_hidden
 from sdpo.learner.orders import Recording, Scale
 from sdpo.learner.tally import SUMS
-from sdpo.packing import pack_rows
-from sdpo.replay import run_replay
 from sdpo.types import TokenCredit, Update
 from tests.learner.launch import Seat
 from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE

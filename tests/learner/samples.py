@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sdpo.batching import micro_batch, pack
+from sdpo.batches.updates import micro_batch, pack
 from sdpo.config import AlgorithmConfig, BatchConfig
 from sdpo.types import Ranks, Sample, Update
 from tests.learner import reference

@@ -49,7 +49,7 @@ def sdpo(kind: TeacherKind, **changes: object) -> SDPOConfig:
 
 
 def samples_of(setup: Setup) -> list[list[list[Sample]]]:
-    """Steps of two updates of two tasks each, with the weights that sdpo.lessons gives rows under the algorithm."""
+    """Steps of two updates of two tasks each, with the weights that sdpo.batches.samples gives rows under the algorithm."""
     per_update = NUM_TASKS // 2
     share = setup.algorithm.policy_gradient_share if isinstance(setup.algorithm, SDPOConfig) else 1.0
     return [

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sdpo.commands.export import run_export
 from sdpo.config import (
     Dtype,
     ExportConfig,
@@ -24,7 +25,6 @@ from sdpo.config import (
     TeacherKind,
 )
 from sdpo.errors import UserError
-from sdpo.export import run_export
 from tests.learner.launch import launch
 from tests.learner.ranks import Checkpointed, Setup, write_checkpoint
 from tests.learner.samples import rows, updates_of

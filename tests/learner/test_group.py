@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from sdpo.cluster.connection import connected
+from sdpo.commands.export import run_export
 from sdpo.config import (
     BatchConfig,
     CheckpointConfig,
@@ -33,11 +34,10 @@ from sdpo.config import (
     TeacherKind,
 )
 from sdpo.errors import MachineError
-from sdpo.export import run_export
 from sdpo.learner import update_file
 from sdpo.learner.group import LearnerGroup
 from sdpo.learner.orders import Scale
-from sdpo.run_folder import RunFolder, plain
+from sdpo.run.folder import RunFolder, plain
 from sdpo.types import Update
 from sdpo.weights import Shipment
 from tests.learner.launch import launch

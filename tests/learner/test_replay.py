@@ -29,7 +29,7 @@ from sdpo.config import (
     TeacherKind,
 )
 from sdpo.learner import update_file
-from sdpo.run_folder import RunFolder, plain
+from sdpo.run.folder import RunFolder, plain
 from sdpo.types import Update
 from tests.learner.launch import launch
 from tests.learner.ranks import Leg, Setup, courses, replay, replay_all, without_clock, write_checkpoint

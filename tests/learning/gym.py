@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sdpo.cache import cache_folder
 from sdpo.report.chart import Series, line_chart
+from sdpo.run.cache import cache_folder
 from tests.learning import cases
 from tests.learning.comparison import Comparison, generations_to, spread
 from tests.learning.pool import Pool

@@ -1,14 +1,14 @@
 """Rollouts that are as stale as ``rollout.staleness`` allows: what a fast fleet beside a slow learner amounts to, repeatably.
 
-``sdpo.generation.Ahead`` generates the same batches by a thread, each at most as many steps old; how old depends there on who is
-faster. Here the loop's own thread generates them, as early as they may be.
+``sdpo.attempts.generation.Ahead`` generates the same batches by a thread, each at most as many steps old; how old depends there
+on who is faster. Here the loop's own thread generates them, as early as they may be.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from sdpo.asking import Answers, Questions
+from sdpo.attempts.asking import Answers, Questions
 from sdpo.protocols import StepLog
 from sdpo.types import Group
 

@@ -21,8 +21,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sdpo.hindsight import hindsight_text
-from sdpo.rendering import ChatRenderer
+from sdpo.hindsight.hints import hindsight_text
+from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.types import Hint, Message, Role, Task
 from tests.learning.cipher import NEW, OLD, Level, expected, levels, question
 from tests.tiny import CHAT_TEMPLATE

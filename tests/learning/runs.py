@@ -13,24 +13,24 @@ from typing import Any
 
 from rich.console import Console
 
-from sdpo.asking import Answers, Questions
-from sdpo.compose import train_config
+from sdpo.attempts.asking import Answers, Questions
+from sdpo.attempts.generation import rollouts_of
+from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config
-from sdpo.foreground import StopRequest
-from sdpo.generation import rollouts_of
+from sdpo.config.compose import train_config
 from sdpo.guards.fold import Guards
+from sdpo.hindsight.success_buffer import remembered
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
-from sdpo.local import LocalEngine, LocalLearner, LocalVerifier
+from sdpo.machines.local import LocalEngine, LocalLearner, LocalVerifier
 from sdpo.preflight.checks import check_training
 from sdpo.protocols import Renderer, Rollouts, Verifier
 from sdpo.rollout.engine import VllmEngine
-from sdpo.run_folder import RunFolder
-from sdpo.run_report import RunReport
-from sdpo.success_buffer import remembered
-from sdpo.task_stream import TaskStream
+from sdpo.run.folder import RunFolder
+from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
-from sdpo.tracking import Tracker
+from sdpo.tracking.run_report import RunReport
+from sdpo.tracking.tracker import Tracker
 from sdpo.train import train
 from sdpo.types import Evaluation, Lift
 from tests.learning.late import Late

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sdpo.attempts.generation import rollouts_of
+from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import BatchConfig, Config, EnvConfig, EvaluationConfig, ModelConfig, SDPOConfig
-from sdpo.generation import rollouts_of
 from sdpo.guards.fold import Guards
-from sdpo.hindsight import no_reference
-from sdpo.journal import Journal
-from sdpo.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
-from sdpo.task_stream import TaskStream
+from sdpo.hindsight.hints import no_reference
+from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
+from sdpo.run.journal import Journal
 from sdpo.train import train
 from sdpo.types import Prompt, Ranks, Task
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeReport, FakeVerifier, task

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sdpo.conversation import attempts
+from sdpo.attempts.conversation import attempts
 from sdpo.types import (
     TURN_BREAK,
     Attempt,

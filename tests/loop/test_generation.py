@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sdpo import asking, generation
+from sdpo.attempts import asking, generation
+from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import AlgorithmConfig, EvaluationConfig, LiftSchedule, RolloutConfig
 from sdpo.errors import MachineError, UserError
-from sdpo.task_stream import TaskStream
 from sdpo.types import Attempt, Completion, Finish, Group, Metrics, Prompt, Sampling, SetAside, Task, Update, Verdict
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier
 from tests.loop.run import TASKS, Run, is_heldout

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sdpo import outcome
+from sdpo.attempts.generation import rollouts_of
+from sdpo.attempts.task_stream import TaskStream
+from sdpo.commands import outcome
 from sdpo.config import (
     BatchConfig,
     CheckpointConfig,
@@ -27,16 +29,14 @@ from sdpo.config import (
     TeacherKind,
     TrackingConfig,
 )
-from sdpo.foreground import StopRequest
-from sdpo.generation import rollouts_of
 from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
-from sdpo.run_folder import RunFolder, records
-from sdpo.run_report import RunReport
-from sdpo.task_stream import TaskStream
+from sdpo.run.folder import RunFolder, records
+from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
-from sdpo.tracking import Tracker
+from sdpo.tracking.run_report import RunReport
+from sdpo.tracking.tracker import Tracker
 from sdpo.train import train
 from sdpo.types import Completion, Prompt, Ranks, Sampling
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier, task

@@ -12,11 +12,11 @@ import pytest
 
 from sdpo.config import BatchConfig, BudgetConfig, EnvConfig, ModelConfig, SDPOConfig, SolveConfig, StrategyName
 from sdpo.errors import UserError
-from sdpo.searches.jobs import Job, Jobs
-from sdpo.solve import solve
 from sdpo.solving.folder import SearchFolder
+from sdpo.solving.jobs import Job, Jobs
 from sdpo.solving.parts import Parts
 from sdpo.solving.search import Ending, Search
+from sdpo.solving.solve import solve
 from sdpo.solving.strategies import STRATEGIES
 from sdpo.types import Attempt, Completion, Finish, Message, Prompt, Ranks, Role, Sampling, SetAside, Task, Verdict
 from tests.loop.fakes import FakeLearner, FakeRenderer, task

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import (
     EvaluationConfig,
     GRPOConfig,
@@ -22,10 +23,9 @@ from sdpo.config import (
     TrackingConfig,
 )
 from sdpo.errors import UserError
-from sdpo.run_folder import RunFolder
-from sdpo.success_buffer import remembered
-from sdpo.task_stream import TaskStream
-from sdpo.tracking import Tracker
+from sdpo.hindsight.success_buffer import remembered
+from sdpo.run.folder import RunFolder
+from sdpo.tracking.tracker import Tracker
 from sdpo.types import Attempt, Completion, Prompt, Sampling, SetAside, Task, Verdict
 from tests.loop.fakes import FakeEngine, FakeVerifier, task
 from tests.loop.run import HELDOUT, TASKS, Run

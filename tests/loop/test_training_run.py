@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sdpo.commands.training_run import TrainingRun, standing
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
@@ -23,16 +24,15 @@ from sdpo.config import (
     TrackingConfig,
 )
 from sdpo.errors import LearnerLost, MachineError
-from sdpo.foreground import StopRequest
-from sdpo.hindsight import no_reference
+from sdpo.hindsight.hints import no_reference
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
 from sdpo.preflight.checks import Ready
-from sdpo.run_folder import RunFolder, records
+from sdpo.run.folder import RunFolder, records
+from sdpo.run.watchdog import Progress
+from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
-from sdpo.training_run import TrainingRun, standing
 from sdpo.types import Metrics, Ranks, Update
-from sdpo.watchdog import Progress
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier, task
 
 TASKS = tuple(task(f"task {index}") for index in range(6))

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from sdpo.compose import train_config
 from sdpo.config import Config
+from sdpo.config.compose import train_config
 from sdpo.planning.gpu_plan import GpuPlan, Machine, gpu_plan
 from sdpo.planning.learner_state import Learning
 from sdpo.planning.shapes import PUBLISHED, ModelShape

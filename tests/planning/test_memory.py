@@ -13,9 +13,9 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.olmo3.modeling_olmo3 import Olmo3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
+from sdpo.batches.packs import pack_rows
 from sdpo.learner import attention
 from sdpo.learner.forward import response_hidden
-from sdpo.packing import pack_rows
 from sdpo.planning.engine_memory import engine_memory, kv_token_bytes
 from sdpo.planning.gpu_plan import rank_terms
 from sdpo.planning.learner_pass import layer_bytes, pass_tokens, passing

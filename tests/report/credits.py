@@ -28,7 +28,7 @@ def tokens_of(text: str) -> list[str]:
 def credit_line(
     lesson: Lesson, group: Group, hint: Hint, *, step: int, task_index: int, attempt: int, draw: random.Random
 ) -> Mapping[str, object]:
-    """A line of ``credit/``, as ``sdpo.credit`` writes it."""
+    """A line of ``credit/``, as ``sdpo.tracking.credit`` writes it."""
     said = group.attempts[attempt]
     tokens = [*tokens_of(said.completion.text), "<|im_end|>"]
     right = [*tokens_of(lesson.right), "<|im_end|>"]

@@ -12,12 +12,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from sdpo.compose import train_config
 from sdpo.config import Config, Guard
+from sdpo.config.compose import train_config
 from sdpo.guards.alarms import Alarm
 from sdpo.metrics import of_groups
-from sdpo.run_folder import RunFolder
-from sdpo.tracking import Tracker
+from sdpo.run.folder import RunFolder
+from sdpo.tracking.tracker import Tracker
 from sdpo.types import Attempt, Completion, Evaluation, Finish, Group, Hint, Message, Role, SetAside, Task, Verdict
 from tests.report.credits import credit_line, tokens_of
 from tests.report.lessons import LESSONS, Lesson

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.compose import train_config
+from sdpo.config.compose import train_config
 from sdpo.report.advice import RULES, Advice, advice
 from sdpo.report.evidence import Evidence, Machine
 from sdpo.report.phases import step_times
 from sdpo.report.record import flat
-from sdpo.run_folder import plain
+from sdpo.run.folder import plain
 from sdpo.types import Metrics
 
 CPU = Machine(has_gpu=False, has_bf16=True)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from sdpo.report.reading import Run
 from sdpo.report.records import AttemptRecord, CreditRecord
-from sdpo.run_folder import RunFolder
+from sdpo.run.folder import RunFolder
 from tests.report.browser import ARGUMENTS, CHROMIUM, served
 from tests.report.runs import begun, write_run, write_step
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from sdpo.actors import Process, _kill, _started
+from sdpo.cluster.actors import Process, _kill, _started
 
 
 def test_an_id_that_was_given_out_again_is_left_alone() -> None:

@@ -23,13 +23,13 @@ from transformers import (
     Qwen3Config,
 )
 
+from sdpo.batches.packs import pack_rows
 from sdpo.config import Dtype, LearnerConfig
 from sdpo.errors import UserError
 from sdpo.learner import attention
 from sdpo.learner.attention import Layout, packed_attention
 from sdpo.learner.forward import refuse_leaks, response_hidden, tokens_here
 from sdpo.learner.model import load
-from sdpo.packing import pack_rows
 from sdpo.types import Pack, Segment
 from tests.tiny import write_tiny_model
 from tests.unit.packs import seen_from

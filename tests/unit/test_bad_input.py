@@ -152,8 +152,8 @@ def test_a_corrupt_cached_model_is_refused_and_named(refusal: Refusal, tmp_path:
 def test_a_run_folder_of_another_config_is_refused_with_the_difference(
     refusal: Refusal, words: list[str], tmp_path: Path
 ) -> None:
-    from sdpo.compose import train_config
-    from sdpo.run_folder import RunFolder
+    from sdpo.config.compose import train_config
+    from sdpo.run.folder import RunFolder
 
     folder = RunFolder(tmp_path / "runs" / "run")
     folder.claim(train_config(words[2:]))

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpo.batching import FAIR_ENOUGH, micro_batch, pack
+from sdpo.batches.packs import num_attended_pairs
+from sdpo.batches.updates import FAIR_ENOUGH, micro_batch, pack
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
@@ -33,7 +34,6 @@ from sdpo.learner.tally import SUMS
 from sdpo.objectives.divergence import divergence
 from sdpo.objectives.logits import Logits
 from sdpo.objectives.policy_gradient import policy_gradient_loss
-from sdpo.packing import num_attended_pairs
 from sdpo.types import MicroBatch, Pack, Ranks, Sample, Update
 from tests.unit.packs import context, seen_from
 

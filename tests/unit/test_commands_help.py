@@ -12,9 +12,9 @@ import yaml
 
 from sdpo import __version__
 from sdpo.cli import main
-from sdpo.commands_help import COMMANDS, OVERVIEW, page, words_about
-from sdpo.compose import defaults
+from sdpo.commands.help import COMMANDS, OVERVIEW, page, words_about
 from sdpo.config import Config, EvaluateConfig, LearnerConfig
+from sdpo.config.compose import defaults
 from sdpo.environments import command as envs
 from sdpo.environments import sample
 from sdpo.environments.preparing import command as preparing

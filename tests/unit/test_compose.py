@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from sdpo import config as config_module
-from sdpo.compose import saved_config, train_config
 from sdpo.config import Config, Dtype, GRPOConfig, Normalisation, Offload, Resume, Routing, SDPOConfig
+from sdpo.config.compose import saved_config, train_config
 from sdpo.errors import UserError
-from sdpo.run_folder import _MAY_DIFFER, _MAY_NOT, RunFolder, flat, plain
+from sdpo.run.folder import _MAY_DIFFER, _MAY_NOT, RunFolder, flat, plain
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))

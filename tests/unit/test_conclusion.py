@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sdpo.conclusion import Gain, conclusion, of_training
-from sdpo.run_folder import RunFolder
+from sdpo.commands.conclusion import Gain, conclusion, of_training
+from sdpo.run.folder import RunFolder
 
 Look = dict[str, object]
 

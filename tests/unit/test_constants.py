@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sdpo.constants import best_constants, kind_of
 from sdpo.envs.base import Message, Role, Verdict
-from sdpo.local import LocalVerifier
+from sdpo.evaluation.constants import best_constants, kind_of
+from sdpo.machines.local import LocalVerifier
 from sdpo.types import Attempt, Completion, Finish, Group, Task
 
 RIGHT = {"rings/1-a": "1", "rings/1-b": "1", "rings/1-c": "2", "atoms/6-a": "6", "atoms/6-b": "6", "odd": "seven"}

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdpo import credit
 from sdpo.config import TrackingConfig
-from sdpo.hindsight import CLOSING, HindsightText, hindsight_text, places
+from sdpo.hindsight.hints import CLOSING, HindsightText, hindsight_text, places
+from sdpo.hindsight.rendering import ELISION
 from sdpo.learner.orders import Recording
 from sdpo.learner.recording import joined_credit
-from sdpo.rendering import ELISION
-from sdpo.run_folder import RunFolder
-from sdpo.tracking import Tracker
+from sdpo.run.folder import RunFolder
+from sdpo.tracking import credit
+from sdpo.tracking.tracker import Tracker
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Role, Sample, Task, TokenCredit, TopTokens, Verdict
 from tests.loop.fakes import FakeRenderer
 

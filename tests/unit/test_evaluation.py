@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from sdpo.evaluation import evaluate, heldout_metrics
+from sdpo.evaluation.heldout import evaluate, heldout_metrics
 from sdpo.types import (
     Attempt,
     Completion,

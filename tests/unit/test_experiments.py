@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.compose import discovery_config, evaluate_config, train_config, warmup_config
 from sdpo.config import Config, Divergence, GRPOConfig, HintChoice, LossMean, RatioLevel, SDPOConfig, SupportKind, TeacherKind
+from sdpo.config.compose import discovery_config, evaluate_config, train_config, warmup_config
 from sdpo.environments.preparing.command import recipes
 
 ROOT = Path(__file__).parent.parent.parent

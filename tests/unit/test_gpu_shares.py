@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sdpo.cluster import seating
+from sdpo.cluster.gpu_shares import GpuShares, shares_of
 from sdpo.cluster.seating import gpu_shares
 from sdpo.config import Placement, RolloutConfig
 from sdpo.errors import UserError
-from sdpo.shares import GpuShares, shares_of
 
 
 def shares(

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sdpo.grouping import asked, grouped
+from sdpo.attempts.groups import asked, grouped
 from sdpo.types import Attempt, Completion, Finish, Message, Prompt, Role, SetAside, Task, Verdict
 
 PROMPTS = ((1, 2), (3,), (4, 5, 6))

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sdpo.config import BudgetConfig
-from sdpo.searches import workers
+from sdpo.solving import workers
 from sdpo.solving.view import SearchView
 from sdpo.terminal import heartbeat
 from sdpo.terminal.heartbeat import EVERY_S, Heartbeat

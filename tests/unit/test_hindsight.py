@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from sdpo.config import HindsightConfig, HintChoice
-from sdpo.hindsight import CLOSING, choose_hints, hindsight_text, without_thinking
+from sdpo.hindsight.hints import CLOSING, choose_hints, hindsight_text, without_thinking
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, HintSource, Message, Role, Task, Verdict
 
 

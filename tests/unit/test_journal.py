@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.config import TrackingConfig
-from sdpo.journal import Journal, Page
-from sdpo.run_folder import RunFolder
-from sdpo.tracking import Tracker
+from sdpo.run.folder import RunFolder
+from sdpo.run.journal import Journal, Page
+from sdpo.tracking.tracker import Tracker
 from sdpo.types import TURN_BREAK, Attempt, Completion, Finish, Message, Prompt, Role, SetAside, Verdict
 
 PROMPTS = tuple(

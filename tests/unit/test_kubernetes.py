@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from sdpo.cli import main
-from sdpo.compose import train_config
 from sdpo.config import Config, KubernetesConfig, TolerationConfig, TolerationOperator
+from sdpo.config.compose import train_config
 from sdpo.errors import UserError
 from sdpo.kubernetes import farewell as farewell_module
 from sdpo.kubernetes.farewell import farewell, is_at_work, is_loop

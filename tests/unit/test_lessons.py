@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from sdpo.batching import pack
+from sdpo.batches.samples import lessons, shaped_reward
+from sdpo.batches.updates import pack
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
@@ -18,8 +19,7 @@ from sdpo.config import (
     TeacherConfig,
     TeacherKind,
 )
-from sdpo.hindsight import choose_hints
-from sdpo.lessons import lessons, shaped_reward
+from sdpo.hindsight.hints import choose_hints
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Ranks, Role, Sample, SetAside, Task, Verdict
 
 

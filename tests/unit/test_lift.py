@@ -11,9 +11,9 @@ import pytest
 
 from sdpo.config import EvaluateConfig, HindsightConfig, HintChoice
 from sdpo.errors import UserError
-from sdpo.hindsight import choose_hints
-from sdpo.lift import cross_fitted_hints, lift_metrics, low_lift, teacher_lift
-from sdpo.look import look
+from sdpo.evaluation.lift import cross_fitted_hints, lift_metrics, low_lift, teacher_lift
+from sdpo.evaluation.look import look
+from sdpo.hindsight.hints import choose_hints
 from sdpo.metrics import METRICS, lift_in_words
 from sdpo.types import (
     Attempt,

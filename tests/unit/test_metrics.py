@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sdpo.evaluation import heldout_metrics
+from sdpo.evaluation.heldout import heldout_metrics
 from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS, Reduction, distinct_share, of_groups, of_versions, reduce
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Role, SetAside, Task, Verdict
 

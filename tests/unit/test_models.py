@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sdpo import models
 from sdpo.errors import UserError
-from sdpo.models import is_fetched, resolve
+from sdpo.preflight import models
+from sdpo.preflight.models import is_fetched, resolve
 
 MODEL = "package:smollm2_135m"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.compose import evaluate_config, train_config, warmup_config
+from sdpo.config.compose import evaluate_config, train_config, warmup_config
 from sdpo.config.native import native_dtype
 
 

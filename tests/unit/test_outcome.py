@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sdpo.commands.outcome import show
 from sdpo.learner.checkpoint import Counters, begin, commit
-from sdpo.outcome import show
-from sdpo.run_folder import RunFolder
+from sdpo.run.folder import RunFolder
 
 
 def shown(path: Path, successes: dict[int, float]) -> str:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdpo.packing import MIN_SHARED, num_attended_pairs, pack_rows
+from sdpo.batches.packs import MIN_SHARED, num_attended_pairs, pack_rows
 from sdpo.types import Pack, Segment
 from tests.unit.packs import context, everything, places_of_rows, seen_from
 

@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import constants
 
 from sdpo.cli import main
-from sdpo.compose import train_config
+from sdpo.config.compose import train_config
 from sdpo.environments.preparing.command import recipes
 from sdpo.envs import registry
 from sdpo.envs.base import Environment

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from sdpo.errors import UserError
-from sdpo.hindsight import CLOSING
-from sdpo.rendering import ELISION, ChatRenderer
+from sdpo.hindsight.hints import CLOSING
+from sdpo.hindsight.rendering import ELISION, ChatRenderer
 from sdpo.types import Hint, Message, Role, Task
 
 CHATML = (

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sdpo.compose import discovery_config, solve_config
 from sdpo.config import HindsightConfig, StrategyName
+from sdpo.config.compose import discovery_config, solve_config
 from sdpo.errors import MachineError, UserError
 from sdpo.run.files import write_whole
-from sdpo.run_folder import flat, plain
-from sdpo.searches.claim import _MAY_DIFFER, claim, name_of
-from sdpo.searches.command import slug
-from sdpo.searches.following import Following
-from sdpo.searches.jobs import Job
-from sdpo.searches.tasks import tasks_named, the_task
-from sdpo.searches.workers import run_workers
+from sdpo.run.folder import flat, plain
+from sdpo.solving.claim import _MAY_DIFFER, claim, name_of
+from sdpo.solving.command import slug
 from sdpo.solving.folder import SearchFolder
+from sdpo.solving.following import Following
+from sdpo.solving.jobs import Job
 from sdpo.solving.search import Ending, Search, Step, Tried, absorbed
+from sdpo.solving.tasks import tasks_named, the_task
+from sdpo.solving.workers import run_workers
 from sdpo.types import Message, Role, Task, Verdict
 
 IDS = ["words/a,b", "words/it's [1]", "words/c=d", "words/plain"]
@@ -181,7 +181,7 @@ def test_a_worker_that_fails_is_named_with_its_last_words(tmp_path: Path) -> Non
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from rich.console import Console; from sdpo.searches.workers import run_workers;"
+        "from pathlib import Path; from rich.console import Console; from sdpo.solving.workers import run_workers;"
         f"run_workers('solve', ['task=no-such-task'], 'a', 2, Path({str(tmp_path)!r}), Console(), lambda: 'they work')"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True)

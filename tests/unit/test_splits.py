@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sdpo.attempts.task_stream import TaskStream
 from sdpo.envs import registry
 from sdpo.preflight.checks import HELDOUT_SEED
-from sdpo.task_stream import TaskStream
 
 
 @pytest.mark.parametrize("name", ["code", "chemistry"])

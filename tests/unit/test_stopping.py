@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from sdpo.foreground import StopRequest, stopping
+from sdpo.terminal.foreground import StopRequest, stopping
 from sdpo.terminal.live import Terminal
 
 

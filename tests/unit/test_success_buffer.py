@@ -9,9 +9,9 @@ import pytest
 
 from sdpo.config import HindsightConfig, SDPOConfig, TrackingConfig
 from sdpo.errors import UserError
-from sdpo.run_folder import RunFolder
-from sdpo.success_buffer import NOTHING_REMEMBERED, SuccessBuffer, remembered
-from sdpo.tracking import Tracker
+from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer, remembered
+from sdpo.run.folder import RunFolder
+from sdpo.tracking.tracker import Tracker
 from sdpo.types import TURN_BREAK, Attempt, Completion, Finish, Group, Message, Role, SetAside, Task, Verdict
 
 KEEPS_TWO = SDPOConfig(hindsight=HindsightConfig(success_buffer=2))

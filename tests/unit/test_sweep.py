@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sdpo.cli import main
-from sdpo.compose import launcher_config, sweep_points, train_config
 from sdpo.config import SlurmLauncherConfig
+from sdpo.config.compose import launcher_config, sweep_points, train_config
 from sdpo.errors import UserError
 from sdpo.sweep import here, slurm
 from sdpo.sweep.names import Point, points

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from sdpo.task_stream import TaskStream
+from sdpo.attempts.task_stream import TaskStream
 from sdpo.types import Message, Role, Task
 
 

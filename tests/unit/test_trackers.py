@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from sdpo import tracking
 from sdpo.config import Config, EnvConfig, MlflowConfig, ModelConfig, SDPOConfig, TrackingConfig, WandbConfig, WandbMode
 from sdpo.errors import UserError
-from sdpo.run_folder import RunFolder
-from sdpo.trackers import packages, shelter
-from sdpo.trackers.identity import Identity
-from sdpo.trackers.mlflow import as_name
-from sdpo.trackers.shelter import Sheltered, closed
-from sdpo.trackers.sink import Record, Sink
+from sdpo.run.folder import RunFolder
+from sdpo.tracking import packages, shelter, tracker
+from sdpo.tracking.identity import Identity
+from sdpo.tracking.mlflow import as_name
+from sdpo.tracking.shelter import Sheltered, closed
+from sdpo.tracking.sink import Record, Sink
 
 PATIENCE_S = 20.0
 
@@ -155,7 +154,7 @@ def test_a_tracker_gets_at_the_start_what_was_recorded_without_it(tmp_path: Path
         def record(self, record: Record) -> None:
             took.append(record)
 
-    monkeypatch.setattr(tracking, "Wandb", lambda *about: Listening())
+    monkeypatch.setattr(tracker, "Wandb", lambda *about: Listening())
     folder = RunFolder(tmp_path)
     folder.metrics.write_text('{"step": 1, "loss": 1.5}\n{"step": 2, "loss": NaN}\n{"step": 3, "lo')
     folder.evaluations.write_text('{"step": 0, "k": 4, "lift": 0.5, "attempts": [{"reward": 1.0}]}\n{"step": 1, "lift": 0.25}\n')
@@ -166,7 +165,7 @@ def test_a_tracker_gets_at_the_start_what_was_recorded_without_it(tmp_path: Path
         env=EnvConfig(name="fake"),
         tracking=TrackingConfig(tensorboard=False, wandb=WandbConfig(mode=WandbMode.offline)),
     )
-    closed(tracking.trackers_of(config, folder, lambda sentence: None))
+    closed(tracker.trackers_of(config, folder, lambda sentence: None))
     assert [(record.step, record.is_evaluation) for record in took] == [(0, True), (1, False), (1, True), (2, False)]
     assert [record.metrics for record in took[:3]] == [{"lift": 0.5}, {"loss": 1.5}, {"lift": 0.25}]
     assert math.isnan(took[3].metrics["loss"])

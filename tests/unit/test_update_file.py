@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdpo.batching import pack
+from sdpo.batches.updates import pack
 from sdpo.config import BatchConfig, SDPOConfig
 from sdpo.errors import UserError
 from sdpo.learner import update_file

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from sdpo.compose import warmup_config
 from sdpo.config import PairsConfig, WarmupConfig
+from sdpo.config.compose import warmup_config
 from sdpo.envs.base import Environment
 from sdpo.errors import UserError
-from sdpo.rendering import ChatRenderer
+from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.types import (
     Attempt,
     Completion,

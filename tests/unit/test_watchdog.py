@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 import sdpo
-from sdpo.logs import PROCESSES, ask_for_stacks, processes
+from sdpo.run.logs import PROCESSES, ask_for_stacks, processes
+from sdpo.run.watchdog import Progress, Watchdog, WatchedVerifier
 from sdpo.types import Completion, Finish, Prompt, SetAside
-from sdpo.watchdog import Progress, Watchdog, WatchedVerifier
 from tests.loop.fakes import FakeVerifier, task
 
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from sdpo.logs import redirect_output
+from sdpo.run.logs import redirect_output
 def waits_for_nothing():
     print("ready", file=sys.__stdout__, flush=True)
     while True:

@@ -19,7 +19,7 @@ from sdpo.environments.preparing.rows import HELDOUT, TRAIN, Kept, Passed, Publi
 from sdpo.environments.words import told_apart
 from sdpo.envs import registry
 from sdpo.errors import UserError
-from sdpo.printable import printable
+from sdpo.terminal.printable import printable
 
 SETTINGS = ("to", "from", "level", "broken")
 WHOLE = "train_all_tests"

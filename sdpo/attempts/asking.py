@@ -1,0 +1,113 @@
+"""What does a step ask, and what is it answered?
+
+Shapes: P tasks a step, G attempts a task.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+from sdpo.attempts.conversation import attempts
+from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
+from sdpo.attempts.task_stream import TaskStream
+from sdpo.config import Config
+from sdpo.errors import MachineError
+from sdpo.protocols import Engine, Renderer, Verifier
+from sdpo.run.journal import Journal
+from sdpo.types import Attempt, Completion, Group, Prompt, Sampling, SetAside, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a step asks."""
+
+    step: int
+    """Steps finished before it."""
+    tasks_P: tuple[Task, ...]
+    prompts_P: tuple[tuple[int, ...], ...]
+    prompts: tuple[Prompt, ...]
+    """[P·G]"""
+
+
+class Questions:
+    """What a step asks: a pure function of the seed and the step."""
+
+    def __init__(self, run: Config, tasks: TaskStream, renderer: Renderer) -> None:
+        self._run, self._tasks, self._renderer = run, tasks, renderer
+
+    def of(self, step: int) -> Asked:
+        tasks_P = self._tasks.batch(step, self._run.batch.num_tasks)
+        prompts_P = tuple(self._renderer.prompt(task) for task in tasks_P)
+        prompts = asked(prompts_P, self._run.batch.group_size, f"{self._run.seed}/{step}")
+        return Asked(step=step, tasks_P=tasks_P, prompts_P=prompts_P, prompts=prompts)
+
+
+class Listener(Protocol):
+    """Hears of answers while they come: a StepLog, or who passes it on to one."""
+
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]: ...
+
+    def taken_over(self, completions: Sequence[Completion], total: int) -> None: ...
+
+    def judging(self, seconds: float) -> None: ...
+
+
+class Answers:
+    """G attempts at each of a step's tasks, each verified as it ends, less those that a killed run already had."""
+
+    def __init__(self, run: Config, engine: Engine, verifier: Verifier, renderer: Renderer, journal: Journal | None) -> None:
+        self._run, self._engine, self._verifier, self._renderer, self._journal = run, engine, verifier, renderer, journal
+        self._sampling = Sampling(
+            temperature=run.sampling.temperature,
+            top_p=1.0,
+            max_response_tokens=run.sampling.max_response_tokens,
+            max_turns=run.sampling.max_turns,
+        )
+
+    def to(self, what: Asked, listener: Listener) -> tuple[Group, ...]:
+        """[P] Raises UserError where too much verification broke, MachineError where weights sampled that are too old."""
+        if self._journal is None:
+            verified = self._attempts(what, what.prompts, listener)
+        else:
+            oldest_version = what.step - self._run.rollout.staleness
+            page = self._journal.page(what.step + 1, what.prompts, oldest_version=oldest_version)
+            if page.taken:
+                listener.taken_over([attempt.completion for _, attempt in page.taken], len(what.prompts))
+            verified = chain(page.taken, page.written(self._attempts(what, page.missing, listener)))
+        groups_P = grouped(what.tasks_P, what.prompts_P, verified)
+        refuse_broken_environment(groups_P, self._run.rollout.max_set_aside_share)
+        _refuse_stale(groups_P, what.step, self._run.rollout.staleness)
+        return groups_P
+
+    def _attempts(
+        self, what: Asked, prompts: Sequence[Prompt], listener: Listener
+    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+        if not prompts:
+            return
+        last_came = time.monotonic()
+
+        def watch(completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+            nonlocal last_came
+            for answer in listener.watch(completions, total):
+                last_came = time.monotonic()
+                yield answer
+
+        yield from attempts(what.tasks_P, prompts, self._engine, self._verifier, self._renderer, self._sampling, watch)
+        listener.judging(time.monotonic() - last_came)
+
+
+def _refuse_stale(groups_P: Sequence[Group], step: int, staleness: int) -> None:
+    """``step``: steps finished before the one that learns from the groups."""
+    for group in groups_P:
+        for attempt in group.attempts:
+            version = attempt.completion.weights_version
+            if version < step - staleness:
+                raise MachineError(
+                    f"what step {step + 1} learns from must be sampled by weights at most rollout.staleness={staleness} steps "
+                    f"old, of version {step - staleness} or later; an attempt at task {group.task.id!r} has version {version}. "
+                    "An engine has not taken the weights that it was sent; its log may say why."
+                )

@@ -1,0 +1,1 @@
+"""How do groups become samples, updates and packed rows?"""

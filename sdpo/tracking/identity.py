@@ -1,0 +1,49 @@
+"""Which of a tracker's runs is this run, and what does it have already?
+
+Kept in the run's folder, so that a run that is continued, by whatever process, is one run to its tracker, and so that nothing is
+counted twice there: neither W&B nor MLflow can take a number back, so of steps that are repeated after a kill or a lost learner
+the first record stands. (They come out the same, but for what the clock says: ``docs/reliability.md``.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from sdpo.tracking.sink import Record
+
+
+class Identity:
+    """One run in one place of one tracker."""
+
+    def __init__(self, file: Path, where: str) -> None:
+        """``where``: which project or experiment; a run that is told of elsewhere is a new one there."""
+        self._file, self._where = file, where
+        self.run: str | None = None
+        """The tracker's id of it; None: it has none yet."""
+        self._last_row = -1
+        try:
+            kept = json.loads(file.read_text())
+            if kept["where"] == where:
+                self.run, self._last_row = str(kept["run"]), int(kept["last_row"])
+        except (OSError, ValueError, KeyError, TypeError):
+            """Nothing was kept, or nothing that can be read."""
+
+    def begins(self, run: str) -> None:
+        self.run, self._last_row = run, -1
+        self._write()
+
+    def lacks(self, record: Record) -> bool:
+        """Whether the tracker has not been given it yet."""
+        return record.row > self._last_row
+
+    def has(self, record: Record) -> None:
+        """It has been given it now."""
+        self._last_row = record.row
+        self._write()
+
+    def _write(self) -> None:
+        scratch = self._file.with_name(f".{self._file.name}.partial")
+        scratch.write_text(json.dumps({"where": self._where, "run": self.run, "last_row": self._last_row}) + "\n")
+        os.replace(scratch, self._file)
