@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,12 +26,25 @@ LONGEST = (
     "tests/envs/test_attacks.py",
     "tests/envs/test_attacks_on_verdicts.py",
     "tests/envs/test_sandbox.py",
-    "tests/unit/test_batching.py",
-    "tests/unit/test_bad_input.py",
-    "tests/unit/test_searches.py",
-    "tests/unit/test_compose.py",
+    "tests/batches/test_updates.py",
+    "tests/commands/test_bad_input.py",
+    "tests/solving/test_searches.py",
+    "tests/config/test_compose.py",
 )
 """Files that take half a minute and more, the longest first."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One thread, but for what learns: so little work takes longer to hand to a second thread, on a busy machine, than to do."""
+    torch = sys.modules.get("torch")  # what does not use it need not wait for it
+    if torch is None or request.module.__name__.startswith("tests.learning"):
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.hookimpl(tryfirst=True)

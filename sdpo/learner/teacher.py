@@ -2,7 +2,7 @@
 model's.
 
 The average is kept in fp32, laid out as the optimizer's own shards, and follows the optimizer's fp32 master weights: in bf16 a
-step of 1e-6 is lost in rounding (tests/unit/test_average.py: after 400 such steps an in-place bf16 average has lost the
+step of 1e-6 is lost in rounding (tests/learner/test_average.py: after 400 such steps an in-place bf16 average has lost the
 direction of the true movement). For the forward it is cast into a copy of the model in the compute type; with LoRA into a
 second set of adapters, and the base without adapters is the frozen teacher.
 """

@@ -67,7 +67,7 @@ RESPONSE = (
 def test_a_run_that_collapses_is_noticed_before_its_success_has_halved_and_the_response_saves_it(pool: Pool) -> None:
     """A live teacher, a rate at which success halves in four steps, and feedback that insists on what is wrong.
 
-    What raises the alarm and what the response does, by itself: tests/unit/test_guards.py and tests/loop/test_guards.py.
+    What raises the alarm and what the response does, by itself: tests/guards/test_guards.py and tests/loop/test_guards.py.
     """
     lost, saved = runs(pool, lost=COLLAPSE, saved=(*COLLAPSE, *RESPONSE))
     alarms, looks = rows(pool, "lost", "alarms.jsonl"), rows(pool, "lost", "evaluations.jsonl")

@@ -35,7 +35,7 @@ from sdpo.objectives.divergence import divergence
 from sdpo.objectives.logits import Logits
 from sdpo.objectives.policy_gradient import policy_gradient_loss
 from sdpo.types import MicroBatch, Pack, Ranks, Sample, Update
-from tests.unit.packs import context, seen_from
+from tests.batches.packs import context, seen_from
 
 VOCABULARY = 11
 NUM_TASKS, GROUP_SIZE = 4, 3

@@ -30,7 +30,7 @@ from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.kubernetes.names import Kind, object_name
 from sdpo.kubernetes.pods import head_template
 from sdpo.kubernetes.render import rendered, words_of_the_job
-from tests.unit.kuberay import SCHEMAS
+from tests.kubernetes.kuberay import SCHEMAS
 
 ROOT = Path(__file__).parent.parent.parent
 NODES = ("cluster=kubernetes", "cluster.image=registry.example/sdpo:gpu", "cluster.nodes=2", "cluster.gpus_per_node=4")

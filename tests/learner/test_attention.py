@@ -31,8 +31,8 @@ from sdpo.learner.attention import Layout, packed_attention
 from sdpo.learner.forward import refuse_leaks, response_hidden, tokens_here
 from sdpo.learner.model import load
 from sdpo.types import Pack, Segment
+from tests.batches.packs import seen_from
 from tests.tiny import write_tiny_model
-from tests.unit.packs import seen_from
 
 VOCABULARY, WINDOW = 61, 6
 SIZES = {

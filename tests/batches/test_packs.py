@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sdpo.batches.packs import MIN_SHARED, num_attended_pairs, pack_rows
 from sdpo.types import Pack, Segment
-from tests.unit.packs import context, everything, places_of_rows, seen_from
+from tests.batches.packs import context, everything, places_of_rows, seen_from
 
 Row = tuple[int, ...]
 ids = st.integers(1, 3)
