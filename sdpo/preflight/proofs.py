@@ -18,7 +18,7 @@ from pathlib import Path
 from sdpo.run.cache import cache_folder
 from sdpo.types import Task
 
-_CODE = ("rendering.py", "hindsight.py", "preflight/checks.py")
+_CODE = ("hindsight/rendering.py", "hindsight/hints.py", "preflight/checks.py")
 """What renders and checks, within this package."""
 _KEPT_S = 30 * 86400.0
 
