@@ -10,7 +10,7 @@ success less that of the common start, with the standard error over seeds; ``cha
 ``over_grpo``, the difference to GRPO's of the same seed, with the standard errors over seeds and over tasks. ``while_training``
 has every step's success, on tasks that the run has not met before, as long as there are any.
 
-    python benchmarks/main_job.py [--seeds 5] [--dtypes float32 bfloat16] [--arms sdpo grpo blend no_hints] [--looks 10]
+    python benchmarks/main_job.py [--seeds 5] [--dtypes float32 bfloat16] [--arms sdpo grpo blend no_hints] [--evaluate-at 10]
     python benchmarks/main_job.py --arms grpo fast="algorithm=sdpo learner.lr=1e-4" --seeds 2
 
 An arm is one of the known names, or NAME="KEY=VALUE …" in the words of ``sdpo train``.
@@ -60,14 +60,14 @@ START = "start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Evaluation:
     """One evaluation: held-out success of each task, and the command's own figures."""
 
     rate_of: dict[str, float]
     figures: dict[str, float]
 
     @classmethod
-    def of(cls, output: str) -> Look:
+    def of(cls, output: str) -> Evaluation:
         lines = re.findall(r"^(\d+)/(\d+)  (\S+)$", output, flags=re.MULTILINE)
         return cls(
             rate_of={task: int(solved) / int(attempts) for solved, attempts, task in lines},
@@ -89,7 +89,7 @@ class Study:
     num_seeds: int
     first_seed: int
     num_steps: int
-    looks: tuple[int, ...]
+    evaluations: tuple[int, ...]
     """Steps after which held-out tasks are asked."""
     num_tasks: int
     num_attempts: int
@@ -105,7 +105,7 @@ class Study:
 
     @property
     def save_every(self) -> int:
-        return math.gcd(*self.looks)
+        return math.gcd(*self.evaluations)
 
     def name(self, dtype: str, arm: str, seed: int) -> str:
         return f"{dtype}-{arm}-s{seed}"
@@ -207,7 +207,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
-def paired(ours: Look, theirs: Look) -> tuple[float, float]:
+def paired(ours: Evaluation, theirs: Evaluation) -> tuple[float, float]:
     """Mean difference of the tasks' success, and its standard error over tasks."""
     return mean_and_error([rate - theirs.rate_of[task] for task, rate in ours.rate_of.items()])
 
@@ -216,12 +216,12 @@ def paired(ours: Look, theirs: Look) -> tuple[float, float]:
 class Found:
     """The runs of one dtype, after the same number of steps."""
 
-    start: Look
-    of_arms: dict[str, list[Look]]
+    start: Evaluation
+    of_arms: dict[str, list[Evaluation]]
     """One a seed."""
 
     def change(self, arm: str) -> tuple[float, float]:
-        return mean_and_error([look.success - self.start.success for look in self.of_arms[arm]])
+        return mean_and_error([evaluation.success - self.start.success for evaluation in self.of_arms[arm]])
 
     def over_grpo(self, arm: str) -> tuple[float, float, float] | None:
         """Mean difference, its standard error over seeds, and over tasks."""
@@ -235,45 +235,47 @@ class Found:
         return *mean_and_error(of_seeds), mean_and_error(of_tasks)[1]
 
     def record(self, arm: str) -> dict[str, object]:
-        looks, ahead = self.of_arms[arm], self.over_grpo(arm)
-        changes = [paired(look, self.start) for look in looks]
+        evaluations, ahead = self.of_arms[arm], self.over_grpo(arm)
+        changes = [paired(evaluation, self.start) for evaluation in evaluations]
         return {
-            "success": [round(look.success, 4) for look in looks],
+            "success": [round(evaluation.success, 4) for evaluation in evaluations],
             "change": [round(value, 4) for value in self.change(arm)],
             "change_of_seeds": [[round(value, 4) for value in change] for change in changes],
-            "pass_at_k": [round(look.figures["heldout/pass_at_k"], 4) for look in looks],
-            "distinct": [round(look.figures["heldout/distinct"], 4) for look in looks],
+            "pass_at_k": [round(evaluation.figures["heldout/pass_at_k"], 4) for evaluation in evaluations],
+            "distinct": [round(evaluation.figures["heldout/distinct"], 4) for evaluation in evaluations],
             **({"over_grpo": [round(value, 4) for value in ahead]} if ahead else {}),
         }
 
 
 def studied(study: Study, dtype: str, cores: Cores) -> dict[int, Found]:
-    """Held-out success at every look."""
+    """Held-out success at every evaluation."""
     if study.model is None:
         cores.sdpo(None, study.warmup(dtype), f"warm-{dtype}")
-    starts: list[Look] = []
-    found: dict[tuple[str, int, int], Look] = {}
+    starts: list[Evaluation] = []
+    found: dict[tuple[str, int, int], Evaluation] = {}
 
     def start(core: int) -> None:
         name = f"{dtype}-{START}"
-        starts.append(Look.of(cores.sdpo(core, study.evaluation(dtype, [f"model.path={study.start(dtype)}"], name), name)))
+        starts.append(Evaluation.of(cores.sdpo(core, study.evaluation(dtype, [f"model.path={study.start(dtype)}"], name), name)))
 
     def one(arm: str, seed: int) -> Callable[[int], None]:
         def job(core: int) -> None:
             run, checkpoints = study.name(dtype, arm, seed), study.checkpoints(dtype, arm, seed)
             cores.sdpo(core, study.training(dtype, arm, seed), run)
-            for look in study.looks:
-                name = f"{run}-step{look}"
-                words = study.evaluation(dtype, [f"checkpoint={checkpoints / f'step_{look:06d}'}"], name)
-                found[arm, seed, look] = Look.of(cores.sdpo(core, words, name))
+            for evaluation in study.evaluations:
+                name = f"{run}-step{evaluation}"
+                words = study.evaluation(dtype, [f"checkpoint={checkpoints / f'step_{evaluation:06d}'}"], name)
+                found[arm, seed, evaluation] = Evaluation.of(cores.sdpo(core, words, name))
             shutil.rmtree(checkpoints, ignore_errors=True)
 
         return job
 
     cores.run([start, *(one(arm, seed) for seed in study.seeds for arm in study.arms)])
     return {
-        look: Found(start=starts[0], of_arms={arm: [found[arm, seed, look] for seed in study.seeds] for arm in study.arms})
-        for look in study.looks
+        evaluation: Found(
+            start=starts[0], of_arms={arm: [found[arm, seed, evaluation] for seed in study.seeds] for arm in study.arms}
+        )
+        for evaluation in study.evaluations
     }
 
 
@@ -292,7 +294,7 @@ def training_curves(study: Study, dtype: str, metric: str) -> dict[str, list[lis
 
 
 def table(study: Study, dtype: str, found: dict[int, Found], curves: dict[str, list[list[float]]]) -> Table:
-    num_tasks = len(found[study.looks[0]].start.rate_of)
+    num_tasks = len(found[study.evaluations[0]].start.rate_of)
     shown = Table(title=f"{study.experiment}, {dtype}: success on {num_tasks} held-out tasks, {study.num_seeds} seeds")
     heads = (
         "",
@@ -308,19 +310,19 @@ def table(study: Study, dtype: str, found: dict[int, Found], curves: dict[str, l
     )
     for index, head in enumerate(heads):
         shown.add_column(head, justify="left" if index == 0 else "right")
-    for look, of_look in found.items():
-        start = of_look.start
-        for name, looks in of_look.of_arms.items():
-            change, error = of_look.change(name)
-            worst = min(paired(one, start) for one in looks)
-            ahead = of_look.over_grpo(name)
-            training = mean_and_error([mean_and_error(one[:look])[0] for one in curves[name]])
+    for evaluation, of_step in found.items():
+        start = of_step.start
+        for name, evaluations in of_step.of_arms.items():
+            change, error = of_step.change(name)
+            worst = min(paired(one, start) for one in evaluations)
+            ahead = of_step.over_grpo(name)
+            training = mean_and_error([mean_and_error(one[:evaluation])[0] for one in curves[name]])
             pass_at_k, distinct = (
-                f"{start.figures[key]:.0%} -> {mean_and_error([one.figures[key] for one in looks])[0]:.0%}"
+                f"{start.figures[key]:.0%} -> {mean_and_error([one.figures[key] for one in evaluations])[0]:.0%}"
                 for key in ("heldout/pass_at_k", "heldout/distinct")
             )
             shown.add_row(
-                name, str(look), f"{training[0]:.1%} ± {training[1]:.1%}", f"{start.success:.1%}",
+                name, str(evaluation), f"{training[0]:.1%} ± {training[1]:.1%}", f"{start.success:.1%}",
                 f"{start.success + change:.1%}", f"{change:+.1%} ± {error:.1%}",
                 f"{worst[0]:+.1%} ± {worst[1]:.1%}", pass_at_k, distinct,
                 f"{ahead[0]:+.1%} ± {ahead[1]:.1%}; {ahead[2]:.1%}" if ahead else "",
@@ -348,7 +350,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0, help="a search uses other seeds than the result")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--looks", type=int, nargs="+", default=None, help="steps after which held-out tasks are asked; the last")
+    parser.add_argument(
+        "--evaluate-at", type=int, nargs="+", default=None, help="steps after which held-out tasks are asked; the last"
+    )
     parser.add_argument("--tasks", type=int, default=96, help="held-out tasks, or all there are")
     parser.add_argument("--attempts", type=int, default=4, help="at each of them")
     parser.add_argument("--env", nargs="*", default=[], help="env.options.… for every command")
@@ -358,17 +362,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/main_job"))
     parser.add_argument("--json", type=Path, default=None, help="write the line of JSON here too")
     arguments = parser.parse_args(words)
-    looks = arguments.looks or [arguments.steps]
-    if not all(0 < look <= arguments.steps for look in looks):
-        parser.error(f"--looks must be steps of the run, 1 to {arguments.steps}; got {looks}")
+    evaluations = arguments.evaluate_at or [arguments.steps]
+    if not all(0 < evaluation <= arguments.steps for evaluation in evaluations):
+        parser.error(f"--evaluate-at must be steps of the run, 1 to {arguments.steps}; got {evaluations}")
     try:
         arms = arms_of(arguments.arms)
     except ValueError as error:
         parser.error(f"--arms: {error}")
     study = Study(
         folder=arguments.folder.absolute(), experiment=arguments.experiment, arms=arms, num_seeds=arguments.seeds,
-        first_seed=arguments.first_seed, num_steps=arguments.steps, looks=tuple(sorted(looks)), num_tasks=arguments.tasks,
-        num_attempts=arguments.attempts, env_words=tuple(arguments.env), warmup_words=tuple(arguments.warmup),
+        first_seed=arguments.first_seed, num_steps=arguments.steps, evaluations=tuple(sorted(evaluations)),
+        num_tasks=arguments.tasks, num_attempts=arguments.attempts,
+        env_words=tuple(arguments.env), warmup_words=tuple(arguments.warmup),
         model=arguments.model and arguments.model.absolute(),
     )  # fmt: skip
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -381,7 +386,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for dtype in arguments.dtypes:
         found = studied(study, dtype, cores)
         curves = training_curves(study, dtype, "success")
-        start = found[study.looks[0]].start
+        start = found[study.evaluations[0]].start
         results[dtype] = {
             "heldout_tasks": len(start.rate_of),
             "start": {"success": round(start.success, 4), **{key: round(value, 4) for key, value in start.figures.items()}},

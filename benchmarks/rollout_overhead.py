@@ -41,7 +41,7 @@ from sdpo.attempts.groups import asked
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.cluster.actors import machine_cores
 from sdpo.cluster.connection import connected
-from sdpo.cluster.seating import gpu_shares
+from sdpo.cluster.placement import gpu_shares
 from sdpo.config import Config
 from sdpo.config.compose import train_config
 from sdpo.preflight.checks import check_environment, model_and_renderer

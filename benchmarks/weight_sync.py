@@ -39,7 +39,7 @@ from sdpo.config.native import native_dtype
 from sdpo.preflight.models import resolve
 from sdpo.rollout.engine import VllmEngine
 from sdpo.types import Prompt, Sampling
-from sdpo.weights import PackedWeights, Shipment, packed, shipped
+from sdpo.weights import PackedWeights, WeightPayload, packed, weight_payload
 
 BUCKET_BYTES = RolloutConfig().bucket_mib * 2**20
 DTYPE = Dtype(native_dtype(None))
@@ -55,8 +55,8 @@ class Host:
     def ready(self) -> bool:
         return True
 
-    def load(self, shipment: Shipment) -> str:
-        self._engine.load([ray.get(bucket) for bucket in shipment.buckets], version=0)
+    def load(self, payload: WeightPayload) -> str:
+        self._engine.load([ray.get(bucket) for bucket in payload.buckets], version=0)
         return self._engine.checksum
 
     def begin(self) -> None:
@@ -93,8 +93,8 @@ class Learner:
             for tensor in self._model.parameters():
                 tensor.mul_(1.0 + torch.rand((), dtype=torch.float32).item() * 0.02)
 
-    def ship(self) -> Shipment:
-        return shipped(self._model.named_parameters(), bucket_bytes=BUCKET_BYTES, put=ray.put)
+    def ship(self) -> WeightPayload:
+        return weight_payload(self._model.named_parameters(), bucket_bytes=BUCKET_BYTES, put=ray.put)
 
     def names(self) -> list[str]:
         return [name for name, _ in self._model.named_parameters()]
@@ -106,10 +106,10 @@ class Learner:
 
 def in_buckets(learner: object, host: object) -> float:
     began = time.perf_counter()
-    shipment = ray.get(learner.ship.remote())  # type: ignore[attr-defined]
-    checksum = ray.get(host.load.remote(shipment))  # type: ignore[attr-defined]
+    payload = ray.get(learner.ship.remote())  # type: ignore[attr-defined]
+    checksum = ray.get(host.load.remote(payload))  # type: ignore[attr-defined]
     seconds = time.perf_counter() - began
-    assert checksum == shipment.checksum
+    assert checksum == payload.checksum
     return seconds
 
 

@@ -80,7 +80,7 @@ METRICS: Mapping[str, Metric] = {
     "grad_norm": Metric(unit="1", reduction=Reduction.mean, meaning="norm of the gradient before clipping"),
     "lr": Metric(unit="1", meaning="learning rate of the last update"),
     "updates": Metric(unit="updates", reduction=Reduction.sum, meaning="optimizer steps taken"),
-    "updates_without_lesson": Metric(
+    "updates_without_samples": Metric(
         unit="updates", reduction=Reduction.sum, meaning="updates skipped because nothing carried a gradient"
     ),
     "updates_skipped": Metric(

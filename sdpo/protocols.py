@@ -103,7 +103,7 @@ class Learner(Protocol):
         """The teacher as it is now; None where it has the policy's own weights, and where no one model samples as it does."""
         ...
 
-    def anchor(self, updates: Sequence[Update]) -> None:
+    def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
         """Keep what the policy says before the step's first update: the π_old of the importance ratios."""
         ...
 
@@ -187,7 +187,7 @@ class Report(Protocol):
 
     def step(self, step: int) -> AbstractContextManager[StepLog]: ...
 
-    def looking(self, step: int) -> AbstractContextManager[StepLog]:
+    def evaluating(self, step: int) -> AbstractContextManager[StepLog]:
         """Around an evaluation after ``step`` steps."""
         ...
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sdpo.batches.samples import lessons
+from sdpo.batches.samples import training_samples
 from sdpo.batches.updates import pack
 from sdpo.config import Config, OnLowLift, SDPOConfig
 from sdpo.errors import UserError
@@ -51,21 +51,21 @@ def train(
             log.phase("generate")
             groups_P = rollouts.of(step, log)
 
-            # 2. Hindsight: what would have helped? No solved sibling and no feedback means no lesson.
+            # 2. Hindsight: what would have helped? No solved sibling and no feedback means no sample.
             log.phase("hindsight")
             hints_P_G = [_hints(group, run, step, references, successes) for group in groups_P]
             successes.remember(groups_P)
             log.groups(groups_P, hints_P_G)
             algorithm = guards.algorithm  # the run's; an alarm may have raised its share of policy gradient
-            samples = lessons(groups_P, hints_P_G, renderer, algorithm, run.sampling.max_response_tokens)
+            samples = training_samples(groups_P, hints_P_G, renderer, algorithm, run.sampling.max_response_tokens)
             updates = pack(samples, run.batch, learner.ranks, algorithm)
 
             # 3. Learn. The loss is a sum over tokens divided by one global count, so neither the size of a micro-batch
             #    nor the number of ranks changes the gradient.
             log.phase("learn")
-            learner.anchor(updates)
+            learner.keep_old_logprobs(updates)
             for update in updates:
-                log.update(learner.update(update, algorithm))  # no lesson: a counted no-op, not a step of momentum
+                log.update(learner.update(update, algorithm))  # no sample: a counted no-op, not a step of momentum
             log.phase("record")
             log.credit(samples, learner.credit())  # which tokens of some attempts hindsight would have changed
 
@@ -118,7 +118,7 @@ def _look(
         max_response_tokens=run.sampling.max_response_tokens,
         max_turns=run.sampling.max_turns,
     )
-    with report.looking(step) as log:
+    with report.evaluating(step) as log:
         evaluation = evaluate(
             engine,
             verifier,

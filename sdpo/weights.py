@@ -71,7 +71,7 @@ class Checksum:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shipment:
+class WeightPayload:
     """A whole model's parameters, as an engine gets them."""
 
     buckets: tuple[object, ...]
@@ -80,7 +80,7 @@ class Shipment:
     num_bytes: int
 
     def in_memory(self) -> Iterator[PackedWeights]:
-        """The buckets of a shipment that never left this process."""
+        """The buckets of a payload that never left this process."""
         for bucket in self.buckets:
             assert isinstance(bucket, PackedWeights)
             yield bucket
@@ -123,9 +123,9 @@ def buckets(parameters: Iterable[tuple[str, Tensor]], bucket_bytes: int) -> Iter
         yield packed(waiting)
 
 
-def shipped(
+def weight_payload(
     parameters: Iterable[tuple[str, Tensor]], *, bucket_bytes: int = 2**28, put: Callable[[PackedWeights], object] | None = None
-) -> Shipment:
+) -> WeightPayload:
     """All of them. ``put`` takes each bucket somewhere as soon as it is full, and returns where; None: they stay here."""
     checksum, num_bytes = Checksum(), 0
     places: list[object] = []
@@ -133,7 +133,7 @@ def shipped(
         checksum.add(bucket)
         num_bytes += len(bucket.buffer)
         places.append(bucket if put is None else put(bucket))
-    return Shipment(buckets=tuple(places), checksum=str(checksum), num_bytes=num_bytes)
+    return WeightPayload(buckets=tuple(places), checksum=str(checksum), num_bytes=num_bytes)
 
 
 def _aligned(num_bytes: int) -> int:

@@ -110,11 +110,11 @@ def test_updates_are_reduced_as_declared():
 
 
 def test_a_mean_is_over_the_updates_that_have_the_number():
-    """An update without a lesson has no loss; it must not count as a loss of zero."""
-    assert reduce([{"loss": 1.0, "updates": 1.0}, {"updates_without_lesson": 1.0}]) == {
+    """An update without samples has no loss; it must not count as a loss of zero."""
+    assert reduce([{"loss": 1.0, "updates": 1.0}, {"updates_without_samples": 1.0}]) == {
         "loss": 1.0,
         "updates": 1.0,
-        "updates_without_lesson": 1.0,
+        "updates_without_samples": 1.0,
     }
 
 

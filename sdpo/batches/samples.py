@@ -12,7 +12,7 @@ from sdpo.protocols import Renderer
 from sdpo.types import Attempt, Group, Hint, Sample
 
 
-def lessons(
+def training_samples(
     groups_P: Sequence[Group],
     hints_P_G: Sequence[Sequence[Hint | None]],
     renderer: Renderer,

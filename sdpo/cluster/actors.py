@@ -53,7 +53,7 @@ def _started(pid: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
+class ActorPlacement:
     """A place that is kept for an actor on one of several machines: a bundle of a placement group."""
 
     group: PlacementGroup
@@ -61,10 +61,10 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seats:
+class Placements:
     """Where the processes of one kind live."""
 
-    seats: tuple[Seat | None, ...]
+    placements: tuple[ActorPlacement | None, ...]
     """One each; None: anywhere."""
     num_threads: int
     """CPU threads for each: of a machine's cores, shared out among those that live there."""
@@ -72,14 +72,16 @@ class Seats:
     """Longest wait for a machine that comes back."""
 
     @classmethod
-    def anywhere(cls, num: int, cores: int | None = None) -> Seats:
+    def anywhere(cls, num: int, cores: int | None = None) -> Placements:
         """All on a machine of so many ``cores``, or of as many as this process may use."""
-        return cls(seats=(None,) * num, num_threads=max(1, (cores or machine_cores()) // max(1, num)))
+        return cls(placements=(None,) * num, num_threads=max(1, (cores or machine_cores()) // max(1, num)))
 
     def wait_for_room(self) -> None:
-        """Returns once every seat is on a machine that is there; those of a lost one are moved, if there is room. Raises NodeLost
-        where there is none."""
-        groups = {seat.group.id: seat.group for seat in self.seats if seat is not None}
+        """Return once every placement is on a machine that is there; those of a lost one are moved, if there is room.
+
+        Raises NodeLost where there is none.
+        """
+        groups = {placement.group.id: placement.group for placement in self.placements if placement is not None}
         if not all(group.wait(math.ceil(self.limit_s)) for group in groups.values()):
             raise NodeLost(
                 f"the machines that are left have no room for all ranks of the learner, and none came back within "
@@ -116,18 +118,19 @@ def start(
     num_gpus: float = 0.0,
     num_threads: int = 1,
     max_concurrency: int = 1,
-    seat: Seat | None = None,
+    placement: ActorPlacement | None = None,
     kind: str | None = None,
 ) -> Any:
-    """A handle on ``actor_class(*arguments)`` in a process of its own, in ``seat`` if it has one; returns at once. ``kind`` says
-    which fork server has its imports behind it, where there is one; None: it imports them itself.
+    """A handle on ``actor_class(*arguments)`` in a process of its own, at ``placement`` if it has one; returns at once.
+
+    ``kind`` says which fork server has its imports behind it, where there is one; None: it imports them itself.
 
     ``num_threads`` are its CPU threads; Ray, which would else give it one, does not count them as its resource: engine and
     learner take turns on the same cores. ``max_concurrency``: calls that may run at the same time, each in a thread.
     """
     strategy: str | PlacementGroupSchedulingStrategy = "DEFAULT"
-    if seat is not None:
-        strategy = PlacementGroupSchedulingStrategy(seat.group, placement_group_bundle_index=seat.bundle)
+    if placement is not None:
+        strategy = PlacementGroupSchedulingStrategy(placement.group, placement_group_bundle_index=placement.bundle)
     return (
         ray.remote(actor_class)
         .options(

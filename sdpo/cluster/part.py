@@ -71,15 +71,15 @@ def lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, logs: 
 
 
 def _lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, log: Path, say: Callable[[str], None]) -> None:
-    heard, heard_at = None, time.monotonic()
+    known, known_since = None, time.monotonic()
     node: RayNode | None = None
     num_joins = 0
     try:
         while True:
             driver = meeting.read()
-            if driver is not None and driver != heard:
-                heard, heard_at = driver, time.monotonic()
-            _refuse_silence(config, allocation, meeting, heard, time.monotonic() - heard_at)
+            if driver is not None and driver != known:
+                known, known_since = driver, time.monotonic()
+            _refuse_silence(config, allocation, meeting, known, time.monotonic() - known_since)
             if driver is not None and driver.ended is not None:
                 say(f"node {allocation.name}: the run on {driver.node} is over ({driver.ended})")
                 return
@@ -118,11 +118,11 @@ def _wait(number: int, frame: FrameType | None) -> None:
 
 
 def _refuse_silence(
-    config: ClusterConfig, allocation: Allocation, meeting: Meeting, heard: Driver | None, silent_s: float
+    config: ClusterConfig, allocation: Allocation, meeting: Meeting, known: Driver | None, silent_s: float
 ) -> None:
     if silent_s <= config.start_timeout_s:
         return
-    what = "has not begun" if heard is None else "is gone"
+    what = "has not begun" if known is None else "is gone"
     raise MachineError(
         f"the driver on node {allocation.first} {what}: node {allocation.name} has heard nothing of it in {meeting.folder} for "
         f"cluster.start_timeout_s={config.start_timeout_s:g} s. Look at what it printed; runs_dir must be on a file system that "

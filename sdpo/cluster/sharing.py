@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sdpo.cluster.actors import is_alive, node_title
 from sdpo.errors import UserError
 
-LOOK_S = 10.0
+WAIT_S = 10.0
 """A shared file system may show a new file late."""
 ANSWER_S = 120.0
 
@@ -51,7 +51,7 @@ def _answer(ref: ray.ObjectRef[bool]) -> bool:
 
 
 def _sees(token: Path, text: str) -> bool:
-    until = time.monotonic() + LOOK_S
+    until = time.monotonic() + WAIT_S
     while True:
         try:
             if token.read_text() == text:

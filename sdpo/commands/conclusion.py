@@ -80,7 +80,7 @@ def of_warmup(folder: RunFolder) -> str | None:
         model = Path(str((_config(folder) or {})["model.path"]))
         told = json.loads((model / WARMUP_RECORD).read_text(encoding="utf-8"))
         before, after = told["before"], told["after"]
-        old, new = (f"{look['plain']:.1%} ± {look['plain/se']:.1%}" for look in (before, after))
+        old, new = (f"{evaluation['plain']:.1%} ± {evaluation['plain/se']:.1%}" for evaluation in (before, after))
         lifts = [
             f"of {word} from {before[f'{kind}/lift']:+.1%} to {after[f'{kind}/lift']:+.1%}"
             for kind, word in (("demonstration", "demonstrations"), ("feedback", "feedback"))

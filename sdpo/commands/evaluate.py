@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
-from sdpo.cluster.seating import gpu_shares
+from sdpo.cluster.placement import gpu_shares
 from sdpo.config import EvaluateConfig
 from sdpo.envs import registry
 from sdpo.evaluation.look import look
@@ -24,7 +24,7 @@ from sdpo.preflight.checks import (
 )
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
-from sdpo.terminal.foreground import chatter_into, user_screen
+from sdpo.terminal.foreground import process_output_into, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import Plan
@@ -54,7 +54,7 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
     logs = Path(config.logs_dir).absolute()
     plan = Plan(num_steps=0, evaluations=(0,), lifts=(0,) if config.lift else ())
     terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 0, plan=plan, quiet=config.quiet)
-    with chatter_into(logs / "driver.log", screen), connected(config.cluster, node=node), terminal, ExitStack() as at_end:
+    with process_output_into(logs / "driver.log", screen), connected(config.cluster, node=node), terminal, ExitStack() as at_end:
         engine = EngineFleet(
             model_path,
             max_model_tokens=max(config.sampling.max_prompt_tokens, config.hindsight_tokens)
@@ -63,7 +63,7 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
             seed=config.seed,
             num_gpus=gpu_shares(0, config.rollout, config.cluster.placement).engine,
             logs=logs,
-            tell=terminal.say,
+            on_event=terminal.say,
         )
         at_end.callback(engine.close)
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)

@@ -17,7 +17,7 @@ from sdpo.errors import UserError
 from sdpo.learner import checkpoint, update_file
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
-from sdpo.learner.tally import SUMS
+from sdpo.learner.statistics import SUMS
 from sdpo.preflight.models import resolve
 from sdpo.run.folder import RunFolder
 
@@ -38,8 +38,10 @@ def run_replay(config: ReplayConfig) -> int:
             counters = checkpoint.counters_of(weights)
             learner.restore(weights, step=counters.step, num_updates=counters.num_updates)
         screen.print(f"{path.name} on {'the model as it is' if weights is None else weights.name}", highlight=False)
-        learner.anchor([update])  # of a step's later updates the policy before the first is not known: it is taken as it is
-        screen.print(_table(learner.look(update, settings.algorithm)))
+        learner.keep_old_logprobs(
+            [update]
+        )  # of a step's later updates the policy before the first is not known: it is taken as it is
+        screen.print(_table(learner.loss_statistics(update, settings.algorithm)))
         metrics = learner.update(update, settings.algorithm)
     screen.print(json.dumps(metrics), highlight=False, markup=False, soft_wrap=True)
     return 1 if metrics["updates_skipped"] else 0

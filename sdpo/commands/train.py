@@ -31,7 +31,7 @@ from sdpo.preflight.checks import (
 from sdpo.preflight.models import is_fetched
 from sdpo.run.folder import RunFolder, plain
 from sdpo.run.watchdog import Progress, Watchdog, WatchedVerifier
-from sdpo.terminal.foreground import StopRequest, chatter_into, stopping, user_screen
+from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import plan_of
@@ -78,7 +78,7 @@ def _prepare_and_train(config: Config, folder: RunFolder, screen: Console, node:
         screen.print(f"{folder.path} has all its {config.num_steps} steps; raise num_steps to go on, or choose another name=.")
         outcome.show(screen, folder)
         return 0
-    with chatter_into(folder.logs / "driver.log", screen):
+    with process_output_into(folder.logs / "driver.log", screen):
         stopped_by = _train(config, folder, ready, screen, node)
     outcome.show(screen, folder)
     if outcome.ended_by_alarm(screen, folder, config):

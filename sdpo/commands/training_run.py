@@ -26,8 +26,8 @@ from sdpo.run.journal import Journal
 from sdpo.run.watchdog import Progress
 from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
+from sdpo.tracking.background import closed
 from sdpo.tracking.run_report import RunReport
-from sdpo.tracking.shelter import closed
 from sdpo.tracking.tracker import Tracker, trackers_of
 from sdpo.train import train
 

@@ -19,7 +19,7 @@ class Guard(Enum):
     """The policy has become sure of its tokens, and success has not risen."""
     variety = "variety"
     """Attempts at a task have become alike, whatever success does."""
-    no_lesson = "no_lesson"
+    no_samples = "no_samples"
     """Nothing to learn from, several steps in a row."""
     no_hint = "no_hint"
     """SDPO without a hint for anybody, several steps in a row."""
@@ -80,7 +80,7 @@ class GuardsConfig:
     window: int = 8
     """Steps of a window of success, and of ``credit``."""
     patience: int = 3
-    """Steps in a row without a lesson, or without a hint."""
+    """Steps in a row without training samples, or without a hint."""
     num_se: float = 2.0
     """Standard errors that a number must lie on the wrong side by (``credit``, ``lift``)."""
     num_heldout_se: float = 2.5

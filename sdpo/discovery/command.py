@@ -27,7 +27,7 @@ from sdpo.solving.search import Ending, Search
 from sdpo.solving.tasks import ALL, tasks_named
 from sdpo.solving.view import SearchView
 from sdpo.solving.workers import run_workers
-from sdpo.terminal.foreground import StopRequest, chatter_into, stopping, user_screen
+from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.types import Task
 
@@ -137,7 +137,7 @@ def _search(study: Study, screen: Console, node: LocalNode | None) -> None:
         view.say(f"{job.title}: {ENDINGS[ending]} after {search.spent.attempts} attempts")
 
     with (
-        chatter_into(logs / f"driver-{os.getpid()}.log", screen),
+        process_output_into(logs / f"driver-{os.getpid()}.log", screen),
         stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)),
         view,
         started(config, ready, logs, view.say, view.waits_for, node) as parts,

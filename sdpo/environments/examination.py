@@ -62,10 +62,10 @@ def examine(request: Request, send: Send) -> None:
         _listed(environment, splits, request.num_tasks, send)
         return
     listed = _listed(environment, splits, request.num_tasks, send)
-    twin = _made(request, send, is_first=False)
-    if twin is not None:
+    second = _made(request, send, is_first=False)
+    if second is not None:
         send(Began(where="tasks, of several seeds", limit_s=MAKE_LIMIT_S))
-        _send_all(send, _finds_in_tasks(environment, twin, listed, splits))
+        _send_all(send, _finds_in_tasks(environment, second, listed, splits))
     sampled = _distinct({split: _spread(tasks, request.num_tasks) for split, tasks in listed.items()})
     _examine_verdicts(environment, sampled, request, send)
     send(Imported(libraries=tuple(library for library in HEAVY if library in sys.modules)))
@@ -128,7 +128,7 @@ def _distinct(sampled: Mapping[str, tuple[Task, ...]]) -> dict[str, tuple[Task, 
 
 
 def _finds_in_tasks(
-    environment: Environment, twin: Environment, listed: Mapping[str, tuple[Task, ...]], splits: tuple[str, str]
+    environment: Environment, second: Environment, listed: Mapping[str, tuple[Task, ...]], splits: tuple[str, str]
 ) -> Iterator[Finding]:
     name: object = environment.name
     if not isinstance(name, str) or not name.strip():
@@ -137,7 +137,7 @@ def _finds_in_tasks(
     for split, tasks in listed.items():
         where = f"tasks({split!r}, 0)"
         yield from finds_in_split(name, where, tasks)
-        for other, circumstance in ((environment, "with the same arguments"), (twin, "on a second object of the class")):
+        for other, circumstance in ((environment, "with the same arguments"), (second, "on a second object of the class")):
             again = tasks_of(other, split, 0)
             yield from (again,) if isinstance(again, Finding) else finds_in_repetition(where, tasks, again, circumstance)
         by_seed[split] = {0: tasks}

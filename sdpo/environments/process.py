@@ -20,7 +20,7 @@ from sdpo.environments.findings import Finding, error
 from sdpo.environments.records import Began, Ended, Imported, Judged, Listed, Refused, Request, Ruling
 
 START_LIMIT_S = 120.0
-LOOKS_PER_S = 5.0
+POLLS_PER_S = 5.0
 
 
 @dataclass(slots=True)
@@ -54,11 +54,11 @@ class Examination:
 def conduct(request: Request, *, hash_seed: int) -> Examination:
     """Examine in a new process, whose hashes of text are salted with ``hash_seed``; wait for its end, or end it."""
     receiving, sending = Pipe(duplex=False)
-    with receiving, sending, tempfile.TemporaryFile() as chatter:
+    with receiving, sending, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "sdpo.environments.examination", str(sending.fileno())],
             stdin=subprocess.PIPE,
-            stdout=chatter,
+            stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=(sending.fileno(),),
             env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
@@ -70,7 +70,7 @@ def conduct(request: Request, *, hash_seed: int) -> Examination:
             assert process.stdin is not None
             with suppress(BrokenPipeError), process.stdin as stdin:  # one that is dead already is noticed below
                 stdin.write(pickle.dumps(request))
-            for record in _records(receiving, process, chatter):
+            for record in _records(receiving, process, output):
                 examination.note(record)
         finally:
             with suppress(ProcessLookupError):
@@ -79,15 +79,15 @@ def conduct(request: Request, *, hash_seed: int) -> Examination:
     return examination
 
 
-def _records(receiving: Connection, process: subprocess.Popen[bytes], chatter: IO[bytes]) -> Iterator[object]:
+def _records(receiving: Connection, process: subprocess.Popen[bytes], output: IO[bytes]) -> Iterator[object]:
     """Everything that arrives, and a finding where it ends before its time."""
     began = Began(where="the start of the process", limit_s=START_LIMIT_S)
     until = time.monotonic() + began.limit_s
     while True:
         is_over = process.poll() is not None
-        if not receiving.poll(0.0 if is_over else 1 / LOOKS_PER_S):
+        if not receiving.poll(0.0 if is_over else 1 / POLLS_PER_S):
             if is_over:
-                yield _death(began, process.wait(), chatter)
+                yield _death(began, process.wait(), output)
                 return
             if time.monotonic() > until:
                 what = f"did not end within {began.limit_s:.0f} s"
@@ -98,7 +98,7 @@ def _records(receiving: Connection, process: subprocess.Popen[bytes], chatter: I
         try:
             record: object = receiving.recv()
         except (EOFError, OSError):  # it closed its end, or died in the middle of a record
-            yield _death(began, process.wait(), chatter)
+            yield _death(began, process.wait(), output)
             return
         if isinstance(record, Ended):
             return
@@ -107,9 +107,9 @@ def _records(receiving: Connection, process: subprocess.Popen[bytes], chatter: I
         yield record
 
 
-def _death(began: Began, exit_code: int, chatter: IO[bytes]) -> Finding:
-    chatter.seek(0)
-    lines = chatter.read().decode(errors="replace").strip().splitlines()
+def _death(began: Began, exit_code: int, output: IO[bytes]) -> Finding:
+    output.seek(0)
+    lines = output.read().decode(errors="replace").strip().splitlines()
     how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
     last = f", and last said {lines[-1][:200]!r}" if lines else ""
     remedy = "Neither the constructor nor a verdict may end the process. The rest was not checked."

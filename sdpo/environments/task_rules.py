@@ -14,7 +14,7 @@ from sdpo.types import Message, Role, Task
 SEEDS = (0, 1, 20_260_102)
 UNKNOWN_SPLIT = "no-such-split"
 MOST_TASKS = 5_000
-LOOKING_S = 30.0
+SEARCH_S = 30.0
 """Of a procedural split that is longer, or slow to make, only the first tasks are looked at."""
 
 
@@ -24,7 +24,7 @@ def tasks_of(environment: Environment, split: str, seed: int) -> tuple[Task, ...
     try:
         sequence = environment.tasks(split, seed)
         num_tasks = len(sequence)
-        until = time.monotonic() + LOOKING_S
+        until = time.monotonic() + SEARCH_S
         tasks = []
         for index in range(min(num_tasks, MOST_TASKS)):
             tasks.append(sequence[index])

@@ -13,7 +13,7 @@ from typing import Protocol
 from sdpo.config import AlgorithmConfig, Guard, GuardsConfig, HintChoice, SDPOConfig
 from sdpo.guards.drift import Divergence, Entropy, Length, Variety
 from sdpo.guards.progress import Heldout, Success
-from sdpo.guards.setup import Credit, Lift, Mismatch, NoHint, NoLesson
+from sdpo.guards.setup import Credit, Lift, Mismatch, NoHint, NoSamples
 from sdpo.types import Metrics
 
 
@@ -30,7 +30,7 @@ class Alarm:
 class Rule(Protocol):
     """Looks at one set of metrics after the other."""
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         """The alarm's sentence, where there is one."""
         ...
 
@@ -41,7 +41,7 @@ def step_rules(config: GuardsConfig, algorithm: AlgorithmConfig) -> Mapping[Guar
         Guard.length: Length(config),
         Guard.entropy: Entropy(config),
         Guard.variety: Variety(config),
-        Guard.no_lesson: NoLesson(config),
+        Guard.no_samples: NoSamples(config),
         Guard.credit: Credit(config),
         Guard.divergence: Divergence(config),
         Guard.success: Success(config),

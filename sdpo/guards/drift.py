@@ -15,7 +15,7 @@ from sdpo.types import Metrics
 
 MASTERED = 0.9
 """Success from which on a policy may be as sure of its tokens as it likes."""
-_LOOK = "Look at the kept updates with `sdpo replay`; lower learner.lr."
+_REPLAY = "Look at the kept updates with `sdpo replay`; lower learner.lr."
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class _AgainstTheStart:
 class Length(_AgainstTheStart):
     """A policy that collapses often ends at once, or never."""
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         if not self.add(metrics.get("response_tokens"), metrics["success"]) or self.is_excused:
             return None
         early, recent = self.value.early, self.value.median
@@ -107,7 +107,7 @@ class Length(_AgainstTheStart):
 class Entropy(_AgainstTheStart):
     """Without entropy all attempts at a task are alike, and nothing is found out any more."""
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         if not self.add(metrics.get("entropy"), metrics["success"]):
             return None
         early, recent = self.value.early, self.value.median
@@ -127,7 +127,7 @@ class Variety(_AgainstTheStart):
     """Attempts that are all alike find out nothing, and rising success while training is no excuse: held-out success may be
     falling meanwhile, as answers that were right are said by heart."""
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         if not self.add(metrics.get("answers/distinct"), metrics["success"]) or self.has_mastered:
             return None
         early, recent = self.value.early, self.value.median
@@ -150,14 +150,14 @@ class Divergence:
     def __post_init__(self) -> None:
         self._course = _Course(self.config.early, self.config.recent)
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         broken = [name for name in ("loss", "divergence", "entropy", "mismatch") if not math.isfinite(metrics.get(name, 0.0))]
         if broken:
             return (
-                f"numbers should be finite; {', '.join(broken)} of this step {'is' if len(broken) == 1 else 'are'} not. {_LOOK}"
+                f"numbers should be finite; {', '.join(broken)} of this step {'is' if len(broken) == 1 else 'are'} not. {_REPLAY}"
             )
         if metrics.get("updates_skipped", 0.0) > 0.0 and metrics.get("updates", 0.0) == 0.0:
-            return f"gradients should be finite; none of this step's was, and its updates were skipped. {_LOOK}"
+            return f"gradients should be finite; none of this step's was, and its updates were skipped. {_REPLAY}"
         self._course.add(metrics.get("divergence"))
         if not self._course.is_known:
             return None

@@ -36,14 +36,14 @@ class Guards:
 
     def step(self, step: int, metrics: Metrics) -> tuple[Alarm, ...]:
         """The alarms that a step's numbers raise."""
-        alarms = self._look(step, self._of_steps, metrics)
+        alarms = self._check(step, self._of_steps, metrics)
         if self._gain is not None and self._gain.step(metrics) and self.teacher_follows:
             self._refresh(step)
         return alarms
 
     def evaluation(self, step: int, metrics: Metrics) -> tuple[Alarm, ...]:
         """The alarms that an evaluation after ``step`` steps raises."""
-        alarms = self._look(step, self._of_evaluations, metrics)
+        alarms = self._check(step, self._of_evaluations, metrics)
         if self._gain is not None and self._gain.evaluation(metrics) and self.teacher_follows:
             self._refresh(step)
         return alarms
@@ -63,10 +63,10 @@ class Guards:
             found["teacher_refreshes"] = float(self.num_refreshes)
         return found
 
-    def _look(self, step: int, rules: Mapping[Guard, Rule], metrics: Metrics) -> tuple[Alarm, ...]:
+    def _check(self, step: int, rules: Mapping[Guard, Rule], metrics: Metrics) -> tuple[Alarm, ...]:
         raised = []
         for guard, rule in rules.items():
-            sentence = rule.look(metrics)
+            sentence = rule.check(metrics)
             before = self._raised.get(guard)
             if sentence is not None and (before is None or step >= before + self._config.repeat_after):
                 self._raised[guard] = step
@@ -106,8 +106,8 @@ def folded(config: Config, rows: Iterable[Mapping[str, object]], evaluations: It
     guards = Guards(config)
     of_steps = [(_numbers(row), guards.step) for row in rows]
     of_evaluations = [(_numbers(record), guards.evaluation) for record in evaluations]
-    for numbers, look in sorted([*of_steps, *of_evaluations], key=lambda pair: pair[0]["step"]):  # stable: first the step
-        look(int(numbers["step"]), numbers)
+    for numbers, check in sorted([*of_steps, *of_evaluations], key=lambda pair: pair[0]["step"]):  # stable: first the step
+        check(int(numbers["step"]), numbers)
     return guards
 
 

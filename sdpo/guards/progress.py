@@ -21,7 +21,7 @@ class Success:
     """Sum over all pairs of neighbouring steps of their squared difference."""
     _num_pairs: int = 0
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         config, success = self.config, metrics["success"]
         if self._window:
             self._squares += (success - self._window[-1]) ** 2
@@ -52,7 +52,7 @@ class Heldout:
     _best: float = -1.0
     _best_se: float = 0.0
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         if "heldout/success" not in metrics:
             return None
         success, noise = metrics["heldout/success"], metrics["heldout/success_se"]

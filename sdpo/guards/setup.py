@@ -11,21 +11,22 @@ from sdpo.types import Metrics
 
 
 @dataclass(slots=True)
-class NoLesson:
+class NoSamples:
     """The mask of the loss is empty: time passes, and the policy stays as it is."""
 
     config: GuardsConfig
     _num: int = 0
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         is_empty = metrics.get("updates", 0.0) == 0.0 and metrics.get("updates_skipped", 0.0) == 0.0
         self._num = self._num + 1 if is_empty else 0
         if self._num < self.config.patience:
             return None
         return (
-            f"at most {self.config.patience - 1} steps in a row may pass without a lesson; it were {self._num}, with success at "
-            f"{metrics['success']:.0%} and hints for {metrics.get('hindsight', 0.0):.0%} of the attempts. Where all fail, take "
-            "easier tasks, more attempts (batch.group_size) or an environment with feedback; where all succeed, harder tasks."
+            f"at most {self.config.patience - 1} steps in a row may pass without training samples; there were {self._num}, with "
+            f"success at {metrics['success']:.0%} and hints for {metrics.get('hindsight', 0.0):.0%} of the attempts. Where all "
+            "fail, take easier tasks, more attempts (batch.group_size) or an environment with feedback; where all succeed, harder "
+            "tasks."
         )
 
 
@@ -36,7 +37,7 @@ class NoHint:
     config: GuardsConfig
     _num: int = 0
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         self._num = self._num + 1 if metrics.get("hindsight", 0.0) == 0.0 else 0
         if self._num < self.config.patience:
             return None
@@ -54,7 +55,7 @@ class Credit:
     config: GuardsConfig
     _gaps: list[float] = field(default_factory=list)
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         if not metrics.keys() >= {"credit/solved", "credit/failed"}:
             return None
         gap = metrics["credit/solved"] - metrics["credit/failed"]
@@ -79,7 +80,7 @@ class Lift:
 
     config: GuardsConfig
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         lift, noise = metrics.get("lift"), metrics.get("lift/se")  # of a few tasks there is no error: it says nothing
         if lift is None or noise is None or not lift + self.config.num_se * noise < self.config.min_lift:
             return None
@@ -98,7 +99,7 @@ class Mismatch:
     _highest: list[float] = field(default_factory=list)
     """99th percentiles over tokens."""
 
-    def look(self, metrics: Metrics) -> str | None:
+    def check(self, metrics: Metrics) -> str | None:
         mean = self._recent(self._means, metrics.get("mismatch"))
         highest = self._recent(self._highest, metrics.get("mismatch/p99"))
         if mean is not None and mean > self.config.max_mismatch:

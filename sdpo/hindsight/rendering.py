@@ -93,7 +93,7 @@ class ChatRenderer:
             )
         return token_ids if text.demonstration or text.feedback else None
 
-    def telling(self, task: Task, feedbacks: Sequence[str]) -> Task:
+    def with_feedback(self, task: Task, feedbacks: Sequence[str]) -> Task:
         """The task with its question followed by those of ``feedbacks`` that fit into ``max_prompt_tokens``; the oldest, which
         come first, are left out first, and the latest loses its middle where it alone is too long."""
         quoted = [self._quoted(feedback) for feedback in feedbacks]

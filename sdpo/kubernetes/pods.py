@@ -14,7 +14,7 @@ Manifest = dict[str, object]
 
 GPU = "nvidia.com/gpu"
 SHM = "/dev/shm"
-FAREWELL = ("python", "-m", "sdpo.kubernetes.farewell")
+PRE_STOP = ("python", "-m", "sdpo.kubernetes.pre_stop")
 
 
 def head_template(config: KubernetesConfig) -> Manifest:
@@ -62,7 +62,7 @@ def _container(config: KubernetesConfig, name: str, resources: Manifest) -> Mani
         **({"envFrom": secrets} if secrets else {}),
         "resources": resources,
         "volumeMounts": [{"name": "shared", "mountPath": config.mount}, {"name": "shm", "mountPath": SHM}],
-        "lifecycle": {"preStop": {"exec": {"command": list(FAREWELL)}}},
+        "lifecycle": {"preStop": {"exec": {"command": list(PRE_STOP)}}},
     }
 
 

@@ -22,13 +22,13 @@ from sdpo.learner import model as models
 from sdpo.learner import shard_files
 from sdpo.learner.forward import response_hidden, tokens_here
 from sdpo.learner.importing import import_deepspeed
-from sdpo.learner.loss import Anchors, micro_batch_loss
+from sdpo.learner.loss import OldLogprobs, micro_batch_loss
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
 from sdpo.learner.policy import Head, Policy
 from sdpo.learner.recording import Recorder
+from sdpo.learner.statistics import SUMS, LossStatistics, joined, metrics
 from sdpo.learner.stopwatch import Stopwatch, held_bytes
-from sdpo.learner.tally import SUMS, Tally, joined, metrics
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.types import MicroBatch, Pack, TokenCredit, Update
@@ -55,7 +55,7 @@ class DeepSpeedLearner:
         self._config, self._scale, self.place = config, scale, place
         self.step = 0
         self.num_updates = 0
-        self._anchors: dict[int, list[Anchors]] = {}
+        self._old_logprobs: dict[int, list[OldLogprobs]] = {}
         self._recording, self._credit = recording, list[TokenCredit]()
         self._device, self._team = _meet(place, config)
         self._stopwatch = Stopwatch(self._device)
@@ -71,19 +71,19 @@ class DeepSpeedLearner:
         return models.parameters(self._policy.model, wanted=wanted)
 
     def teacher_parameters(self, *, wanted: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """The teacher's likewise, of one that speaks with a single voice."""
-        (voice,) = self._teacher.voices
-        return models.parameters(voice.model, adapter=voice.adapter, wanted=wanted)
+        """The teacher's likewise, of one that is a single model."""
+        (teacher_model,) = self._teacher.models
+        return models.parameters(teacher_model.model, adapter=teacher_model.adapter, wanted=wanted)
 
     @torch.no_grad()
-    def anchor(self, updates: Sequence[Update]) -> None:
+    def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
         """Keep what the policy says before the step's first update. With a single update that is what it says in it: free."""
         is_first_of_many = len(updates) > 1
         if not is_first_of_many and self._reference is None:
-            self._anchors = {}
+            self._old_logprobs = {}
             return
-        self._anchors = {
-            update.index: [self._anchored(batch, is_first_of_many) for batch in self._mine(update)] for update in updates
+        self._old_logprobs = {
+            update.index: [self._scored_before(batch, is_first_of_many) for batch in self._mine(update)] for update in updates
         }
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> dict[str, float]:
@@ -92,53 +92,53 @@ class DeepSpeedLearner:
         A loss or gradient that is not finite changes nothing: the update is skipped and says so.
         """
         if not self._mine(update):
-            return {"updates": 0.0, "updates_without_lesson": 1.0, "updates_skipped": 0.0}
+            return {"updates": 0.0, "updates_without_samples": 1.0, "updates_skipped": 0.0}
         recorder = self._recorder(update)
-        tally = self.backward(update, algorithm, recorder)
+        statistics = self.backward(update, algorithm, recorder)
         rate = self._rate()
         with self._stopwatch.timing("optimizer"):
             norm = self._policy.step(rate)
         seconds = self._stopwatch.take()
         if not math.isfinite(norm):
-            return {"updates": 0.0, "updates_without_lesson": 0.0, "updates_skipped": 1.0}
+            return {"updates": 0.0, "updates_without_samples": 0.0, "updates_skipped": 1.0}
         self.num_updates += 1
         self._credit += recorder.kept if recorder is not None else []
-        return metrics(update, tally, rate=rate, norm=norm, seconds=seconds, memory_bytes=held_bytes(self._device))
+        return metrics(update, statistics, rate=rate, norm=norm, seconds=seconds, memory_bytes=held_bytes(self._device))
 
     def credit(self) -> list[TokenCredit]:
         """What was kept of single tokens since it was last asked for, as far as this rank has scored them."""
         kept, self._credit = self._credit, []
         return kept
 
-    def backward(self, update: Update, algorithm: AlgorithmConfig, recorder: Recorder | None = None) -> Tally:
-        """Accumulate the update's gradient, summed over ranks, without a step. The tally is of all ranks."""
+    def backward(self, update: Update, algorithm: AlgorithmConfig, recorder: Recorder | None = None) -> LossStatistics:
+        """Accumulate the update's gradient, summed over ranks, without a step. The statistics are of all ranks."""
         batches = self._mine(update)
-        anchors = self._anchors_of(update, len(batches))
-        tallies: list[Tally] = []
-        for position, (batch, anchor) in enumerate(zip(batches, anchors, strict=True)):
+        before = self._old_logprobs_of(update, len(batches))
+        parts: list[LossStatistics] = []
+        for position, (batch, old) in enumerate(zip(batches, before, strict=True)):
             with self._stopwatch.timing("teacher"):
-                heard = self._heard(batch.teacher)
-            compute = partial(self._share_of_loss, batch, heard, anchor, update, algorithm, tallies, recorder)
+                teacher_hidden = self._teacher_hidden(batch.teacher)
+            compute = partial(self._share_of_loss, batch, teacher_hidden, old, update, algorithm, parts, recorder)
             with self._stopwatch.timing("student"):
                 self._policy.backward(compute, num_ranks=self.place.num_ranks, is_last=position == len(batches) - 1)
-        tally = joined(tallies, torch.device("cpu"))
-        return Tally(sums=self._total(tally.sums), mismatch_n=self._gathered(tally.mismatch_n))
+        statistics = joined(parts, torch.device("cpu"))
+        return LossStatistics(sums=self._total(statistics.sums), mismatch_n=self._gathered(statistics.mismatch_n))
 
     @torch.no_grad()
-    def look(self, update: Update, algorithm: AlgorithmConfig) -> list[dict[str, float]]:
+    def loss_statistics(self, update: Update, algorithm: AlgorithmConfig) -> list[dict[str, float]]:
         """``SUMS`` of each of this rank's micro-batches, by name, without learning from them."""
         found = []
         batches = self._mine(update)
-        for batch, anchor in zip(batches, self._anchors_of(update, len(batches)), strict=True):
-            tallies: list[Tally] = []
-            heard = self._heard(batch.teacher)
-            self._policy.run(partial(self._share_of_loss, batch, heard, anchor, update, algorithm, tallies, None))
-            found += [dict(zip(SUMS, tally.sums.tolist(), strict=True)) for tally in tallies]
+        for batch, old_logprobs in zip(batches, self._old_logprobs_of(update, len(batches)), strict=True):
+            parts: list[LossStatistics] = []
+            teacher_hidden = self._teacher_hidden(batch.teacher)
+            self._policy.run(partial(self._share_of_loss, batch, teacher_hidden, old_logprobs, update, algorithm, parts, None))
+            found += [dict(zip(SUMS, statistics.sums.tolist(), strict=True)) for statistics in parts]
         return found
 
     def finish_step(self, *, follow: bool = True) -> None:
         """The teacher follows the policy, unless it shall not; the step counts as done."""
-        self._anchors = {}
+        self._old_logprobs = {}
         self._credit = []
         if follow:
             self._teacher.follow()
@@ -164,7 +164,7 @@ class DeepSpeedLearner:
         return Recorder(recording=self._recording, step=self.step, update_index=update.index, stopwatch=self._stopwatch, kept=[])
 
     @torch.no_grad()
-    def _anchored(self, batch: MicroBatch, is_first_of_many: bool) -> Anchors:
+    def _scored_before(self, batch: MicroBatch, is_first_of_many: bool) -> OldLogprobs:
         def logprobs(model: PreTrainedModel, head: Head) -> Tensor:
             hidden_nH, mine_n = response_hidden(model, batch.student, self._team)
             logprobs_n: Tensor = head(hidden_nH, partial(self._logprobs, batch, mine_n))
@@ -179,65 +179,67 @@ class DeepSpeedLearner:
                 reference_n = self._logprobs(
                     batch, mine_n, hidden_NH[mine_n.to(hidden_NH.device)], models.head(self._reference.model)
                 )
-        return Anchors(old_n=old_n, reference_n=reference_n)
+        return OldLogprobs(old_n=old_n, reference_n=reference_n)
 
     def _logprobs(self, batch: MicroBatch, mine_n: Tensor, hidden_nH: Tensor, head_VH: Tensor) -> Tensor:
         ids_n = batch.response_ids_N[mine_n].to(self._device)
         budget = Budget(temperature=self._scale.temperature, chunk_mib=self._config.logits_chunk_mib)
         return score_tokens(hidden_nH, head_VH, ids_n, budget=budget).student_N
 
-    def _heard(self, pack: Pack) -> list[Tensor]:
-        """What each of the teacher's voices says of the pack; nothing where there is nothing to be said."""
+    def _teacher_hidden(self, pack: Pack) -> list[Tensor]:
+        """What each of the teacher's models says of the pack; nothing where there is nothing to be said."""
         if not len(pack.ids_T):
             if self._config.zero_stage < 3:
                 return []
             pack = pack_rows([[0]], [[]])  # parameters come by collectives, in which every rank takes part
-        return [voice.hidden(pack, self._team) for voice in self._teacher.voices]
+        return [teacher_model.hidden(pack, self._team) for teacher_model in self._teacher.models]
 
     def _share_of_loss(
         self,
         batch: MicroBatch,
-        heard: Sequence[Tensor],
-        anchors: Anchors,
+        teacher_hidden: Sequence[Tensor],
+        old_logprobs: OldLogprobs,
         update: Update,
         algorithm: AlgorithmConfig,
-        tallies: list[Tally],
+        parts: list[LossStatistics],
         recorder: Recorder | None,
         model: PreTrainedModel,
         head: Head,
     ) -> Tensor:
-        """The micro-batch's loss; what else it says is added to ``tallies``."""
+        """The micro-batch's loss; what else it says is added to ``parts``."""
         hidden_nH, mine_n = response_hidden(model, batch.student, self._team)
 
         def score(hidden_nH: Tensor, head_VH: Tensor) -> Tensor:
-            heads = [models.head(voice.model) for voice in self._teacher.voices]
-            others = [weight for weight in heads if weight is not head.weight] if heard else []
+            heads = [models.head(teacher_model.model) for teacher_model in self._teacher.models]
+            others = [weight for weight in heads if weight is not head.weight] if teacher_hidden else []
             with models.gathered(others):
                 teacher = [
-                    Logits(hidden_NH=hidden_MH, head_VH=weight.detach(), weight=voice.weight)
-                    for voice, weight, hidden_MH in zip(self._teacher.voices, heads, heard, strict=bool(heard))
+                    Logits(hidden_NH=hidden_MH, head_VH=weight.detach(), weight=teacher_model.weight)
+                    for teacher_model, weight, hidden_MH in zip(
+                        self._teacher.models, heads, teacher_hidden, strict=bool(teacher_hidden)
+                    )
                 ]
-                loss, tally = micro_batch_loss(
+                loss, statistics = micro_batch_loss(
                     hidden_nH,
                     head_VH,
                     teacher,
                     batch,
                     mine_n,
-                    anchors,
+                    old_logprobs,
                     update,
                     algorithm,
                     self._scale,
                     self._config.logits_chunk_mib,
                     recorder,
                 )
-            tallies.append(tally)
+            parts.append(statistics)
             return loss
 
         loss: Tensor = head(hidden_nH, score)
         return loss
 
-    def _anchors_of(self, update: Update, num_batches: int) -> list[Anchors]:
-        return self._anchors.get(update.index, [Anchors(old_n=None, reference_n=None)] * num_batches)
+    def _old_logprobs_of(self, update: Update, num_batches: int) -> list[OldLogprobs]:
+        return self._old_logprobs.get(update.index, [OldLogprobs(old_n=None, reference_n=None)] * num_batches)
 
     def _mine(self, update: Update) -> tuple[MicroBatch, ...]:
         """An update that was cut to this rank's part holds nobody else's."""

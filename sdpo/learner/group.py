@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ray
 
-from sdpo.cluster.actors import Process, Seats, kill, start, talk_over_the_clusters_network, this_process
+from sdpo.cluster.actors import Placements, Process, kill, start, talk_over_the_clusters_network, this_process
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
 from sdpo.errors import LearnerLost, MachineError
 from sdpo.forkserver.marks import mark
@@ -20,7 +20,7 @@ from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
 from sdpo.preflight.models import hidden_size
 from sdpo.run.logs import redirect_output
 from sdpo.types import Metrics, Ranks, TokenCredit, Update
-from sdpo.weights import Shipment, shipped
+from sdpo.weights import WeightPayload, weight_payload
 
 
 class LearnerActor:
@@ -58,13 +58,13 @@ class LearnerActor:
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place, recording)
         mark("learner")
 
-    def weights(self, *, of_teacher: bool, bucket_bytes: int) -> Shipment:
+    def weights(self, *, of_teacher: bool, bucket_bytes: int) -> WeightPayload:
         """In the object store, so that the driver passes on references and never holds them; from rank 0, while others help."""
         read = self._learner.teacher_parameters if of_teacher else self._learner.parameters
-        return shipped(read(wanted=self._is_first), bucket_bytes=bucket_bytes, put=ray.put)
+        return weight_payload(read(wanted=self._is_first), bucket_bytes=bucket_bytes, put=ray.put)
 
-    def anchor(self, updates: Sequence[Update]) -> None:
-        self._learner.anchor(updates)
+    def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
+        self._learner.keep_old_logprobs(updates)
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
         return self._learner.update(update, algorithm)
@@ -129,11 +129,14 @@ class LearnerGroup:
         skipped: Path,
         bucket_bytes: int,
         recording: Recording | None = None,
-        seats: Seats | None = None,
+        placements: Placements | None = None,
     ) -> None:
-        """Starts the ranks without waiting for them, in ``seats`` where there are several machines; ``num_gpus`` is each one's
-        share. ``teacher_path`` is where an external teacher was found, ``skipped`` the folder for updates that could not be
-        taken, ``bucket_bytes`` the size of the pieces that weights travel in, ``recording`` what is kept of single tokens."""
+        """Start the ranks without waiting for them, at ``placements`` where there are several machines.
+
+        ``num_gpus`` is each one's share. ``teacher_path`` is where an external teacher was found, ``skipped`` the folder for
+        updates that could not be taken, ``bucket_bytes`` the size of the pieces that weights travel in, and ``recording`` what is
+        kept of single tokens.
+        """
         self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(model_path))
         self.step = 0
         self._model_path, self._teacher_path, self._num_gpus = model_path, teacher_path, num_gpus
@@ -142,17 +145,25 @@ class LearnerGroup:
         self._skipped, self._num_skipped = skipped, 0
         self._bucket_bytes, self._recording = bucket_bytes, recording
         self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
-        self._anchors_always = algorithm.reference_kl != 0.0
+        self._has_reference = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
-        self._seats = seats or Seats.anywhere(config.num_ranks)
+        self._placements = placements or Placements.anywhere(config.num_ranks)
         self._start()
 
     def _start(self) -> None:
-        self._seats.wait_for_room()
-        threads = self._config.num_threads or self._seats.num_threads
+        self._placements.wait_for_room()
+        threads = self._config.num_threads or self._placements.num_threads
         self._actors = [
-            start(LearnerActor, log, self._model_path, num_gpus=self._num_gpus, num_threads=threads, seat=seat, kind="learner")
-            for log, seat in zip(self._logs, self._seats.seats, strict=True)
+            start(
+                LearnerActor,
+                log,
+                self._model_path,
+                num_gpus=self._num_gpus,
+                num_threads=threads,
+                placement=placement,
+                kind="learner",
+            )
+            for log, placement in zip(self._logs, self._placements.placements, strict=True)
         ]
         self._processes = self._answers([actor.process.remote() for actor in self._actors], at_least_s=START_TIMEOUT_S)
         address = self._answers([self._actors[0].free_address.remote()])[0]
@@ -193,7 +204,7 @@ class LearnerGroup:
         self.step = counters.step
 
     def weights(self) -> object:
-        """A Shipment of references to the object store."""
+        """A WeightPayload of references to the object store."""
         return self._weights(of_teacher=False)
 
     def teacher_weights(self) -> object | None:
@@ -205,10 +216,13 @@ class LearnerGroup:
         asked = self._actors if self._config.zero_stage == 3 else self._actors[:1]  # whole parameters take everybody's part
         return self._answers([actor.weights.remote(of_teacher=of_teacher, bucket_bytes=self._bucket_bytes) for actor in asked])[0]
 
-    def anchor(self, updates: Sequence[Update]) -> None:
-        if len(updates) > 1 or self._anchors_always:
+    def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
+        if len(updates) > 1 or self._has_reference:
             self._answers(
-                [actor.anchor.remote([update.of_rank(rank) for update in updates]) for rank, actor in self._by_data_rank()]
+                [
+                    actor.keep_old_logprobs.remote([update.of_rank(rank) for update in updates])
+                    for rank, actor in self._by_data_rank()
+                ]
             )
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:

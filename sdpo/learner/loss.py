@@ -11,7 +11,7 @@ from torch import Tensor
 from sdpo.config import AlgorithmConfig, RatioLevel, SDPOConfig
 from sdpo.learner.orders import Scale
 from sdpo.learner.recording import Recorder
-from sdpo.learner.tally import Tally, joined
+from sdpo.learner.statistics import LossStatistics, joined
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.fused import fused_loss
@@ -25,7 +25,7 @@ LARGEST_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Anchors:
+class OldLogprobs:
     """[n] log-probabilities of the response tokens, as models that are not being trained now see them."""
 
     old_n: Tensor | None
@@ -40,13 +40,13 @@ def micro_batch_loss(
     teacher: Sequence[Logits],
     batch: MicroBatch,
     mine_n: Tensor,
-    anchors: Anchors,
+    old_logprobs: OldLogprobs,
     update: Update,
     algorithm: AlgorithmConfig,
     scale: Scale,
     chunk_mib: float,
     recorder: Recorder | None = None,
-) -> tuple[Tensor, Tally]:
+) -> tuple[Tensor, LossStatistics]:
     """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and what else they
     say, on the CPU.
 
@@ -54,11 +54,11 @@ def micro_batch_loss(
     ``recorder`` keeps what is said of single tokens.
     """
     device = hidden_nH.device
-    tokens = _tokens(batch, mine_n, anchors, update, algorithm, scale, device)
+    tokens = _tokens(batch, mine_n, old_logprobs, update, algorithm, scale, device)
     budget = Budget(temperature=scale.temperature, chunk_mib=chunk_mib)
     # Every parameter is in every rank's backward, also where there is no token to learn from: ranks reduce in step.
     loss = (hidden_nH.float().sum() + head_VH[:1].float().sum()) * 0.0
-    tallies: list[Tally] = []
+    parts: list[LossStatistics] = []
     distilled_n = batch.distilled_N[mine_n].to(device)
     plain_n = tokens.mask_n & ~distilled_n
     if isinstance(algorithm, SDPOConfig) and bool(distilled_n.any()):
@@ -73,16 +73,16 @@ def micro_batch_loss(
             jsd_beta=algorithm.jsd_beta,
             pointwise_clip=algorithm.pointwise_clip,
         )
-        part, tally, scores = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
-        loss, tallies = loss + part, [tally]
+        part, statistics, scores = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
+        loss, parts = loss + part, [statistics]
         if recorder is not None:
             hidden_mH = hidden_nH.detach()[distilled_n]
             recorder.keep(batch, mine_n[distilled_n.cpu()], scores, hidden_mH, head_VH, comparison, budget)
     if bool(plain_n.any()):
-        part, tally, _ = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget)
-        loss, tallies = loss + part, [*tallies, tally]
-    tally = joined(tallies, device)
-    return loss, Tally(sums=tally.sums.cpu(), mismatch_n=tally.mismatch_n.cpu())
+        part, statistics, _ = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget)
+        loss, parts = loss + part, [*parts, statistics]
+    statistics = joined(parts, device)
+    return loss, LossStatistics(sums=statistics.sums.cpu(), mismatch_n=statistics.mismatch_n.cpu())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ class _Tokens:
 def _tokens(
     batch: MicroBatch,
     mine_n: Tensor,
-    anchors: Anchors,
+    old_logprobs: OldLogprobs,
     update: Update,
     algorithm: AlgorithmConfig,
     scale: Scale,
@@ -156,8 +156,8 @@ def _tokens(
         rows_n=mine(batch.rows_N),
         mask_n=mine(batch.loss_mask_N),
         solved_n=mine(batch.solved_N),
-        old_n=anchors.old_n,
-        reference_n=anchors.reference_n,
+        old_n=old_logprobs.old_n,
+        reference_n=old_logprobs.reference_n,
         sampled_n=mine(batch.sampled_logprobs_N),
         advantages_n=mine(batch.advantages_N),
         distillation_n=mine(batch.distillation_weights_N) / max(update.num_distilled_tokens, 1),
@@ -169,7 +169,7 @@ def _tokens(
 
 def _learn(
     hidden_nH: Tensor, head_VH: Tensor, tokens: _Tokens, algorithm: AlgorithmConfig, comparison: Comparison | None, budget: Budget
-) -> tuple[Tensor, Tally, TokenScores]:
+) -> tuple[Tensor, LossStatistics, TokenScores]:
     """The loss of ``tokens``, and what else they say, in sum and one by one."""
     objective = _Objective(tokens, algorithm, is_distilled=comparison is not None)
     loss, scores = fused_loss(
@@ -196,7 +196,7 @@ def _learn(
         tokens.solved_n.sum() if is_distilled else 0,
     )
     stacked = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=hidden_nH.device) for value in sums])
-    return loss, Tally(sums=stacked, mismatch_n=mismatch_n.float()), scores
+    return loss, LossStatistics(sums=stacked, mismatch_n=mismatch_n.float()), scores
 
 
 class _Objective:

@@ -11,7 +11,7 @@ from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig, TeacherKind
 from sdpo.learner import model as models
 from sdpo.learner.importing import import_deepspeed
 from sdpo.learner.policy import Computes, Policy, deepspeed_config
-from sdpo.learner.teacher import Average, Run, Teacher, Voice
+from sdpo.learner.teacher import Average, Run, Teacher, TeacherModel
 
 
 def make_teacher(
@@ -34,39 +34,39 @@ def make_teacher(
             return Teacher([_other(teacher_path, config, policy.device)])
         case TeacherKind.ema | TeacherKind.on_gain:
             if config.lora.rank:
-                twin = [teacher for _, teacher in models.teacher_adapters(policy.model)]
-                mood = partial(models.speaking_as, policy.model, models.TEACHER)
-                voice = Voice(policy.model, adapter=models.TEACHER, mood=mood, run=_asking(policy))
+                ema_copy = [teacher for _, teacher in models.teacher_adapters(policy.model)]
+                mode = partial(models.using_adapter, policy.model, models.TEACHER)
+                teacher_model = TeacherModel(policy.model, adapter=models.TEACHER, mode=mode, run=_asking(policy))
             else:
-                voice = _other(model_path, config, policy.device)
-                twin = list(voice.model.parameters())
+                teacher_model = _other(model_path, config, policy.device)
+                ema_copy = list(teacher_model.model.parameters())
             rate = algorithm.teacher.ema_rate if kind is TeacherKind.ema else 0.0
-            return Teacher([voice], Average(policy.shards, twin, rate, on_host=algorithm.teacher.offload))
+            return Teacher([teacher_model], Average(policy.shards, ema_copy, rate, on_host=algorithm.teacher.offload))
 
 
-def frozen(policy: Policy, config: LearnerConfig, model_path: str, *, weight: float = 1.0) -> Voice:
+def frozen(policy: Policy, config: LearnerConfig, model_path: str, *, weight: float = 1.0) -> TeacherModel:
     """The policy before its first update: with adapters its base, for free, else a model of its own."""
     if config.lora.rank:
-        mood = partial(models.speaking_as, policy.model, None)
-        return Voice(policy.model, weight=weight, mood=mood, run=_asking(policy))
+        mode = partial(models.using_adapter, policy.model, None)
+        return TeacherModel(policy.model, weight=weight, mode=mode, run=_asking(policy))
     return _other(model_path, config, policy.device, weight=weight)
 
 
-def _live(policy: Policy, *, weight: float = 1.0) -> Voice:
-    return Voice(policy.model, weight=weight, adapter=models.STUDENT, run=_asking(policy))
+def _live(policy: Policy, *, weight: float = 1.0) -> TeacherModel:
+    return TeacherModel(policy.model, weight=weight, adapter=models.STUDENT, run=_asking(policy))
 
 
 def _asking(policy: Policy) -> Run:
     return lambda compute: policy.run(lambda model, head: compute(model))
 
 
-def _other(path: str, config: LearnerConfig, device: torch.device, *, weight: float = 1.0) -> Voice:
+def _other(path: str, config: LearnerConfig, device: torch.device, *, weight: float = 1.0) -> TeacherModel:
     """A model of its own, which is never trained."""
     model = models.load(path, config, deepspeed_config(config))
     model.eval()
     model.requires_grad_(False)
     if config.zero_stage < 3:
         nn.Module.to(model, device)
-        return Voice(model, weight=weight)
+        return TeacherModel(model, weight=weight)
     engine, *_ = import_deepspeed().initialize(model=Computes(model), config=deepspeed_config(config), dist_init_required=False)
-    return Voice(model, weight=weight, run=lambda compute: engine(lambda inner, head: compute(inner)))
+    return TeacherModel(model, weight=weight, run=lambda compute: engine(lambda inner, head: compute(inner)))

@@ -68,7 +68,7 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, *, of_teacher: bool
         with torch.no_grad():
             for student, teacher in teacher_adapters(model):
                 teacher.copy_(student)
-    with speaking_as(model, STUDENT):
+    with using_adapter(model, STUDENT):
         pass
 
 
@@ -83,7 +83,7 @@ def teacher_adapters(model: PreTrainedModel) -> list[tuple[nn.Parameter, nn.Para
 
 
 @contextmanager
-def speaking_as(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
+def using_adapter(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
     """The model with that adapter, or as its bare base; afterwards the student's speaks again.
 
     peft's own ``set_adapter`` also decides what is trained, which here is settled.

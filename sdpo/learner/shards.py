@@ -65,8 +65,8 @@ class Shards(Protocol):
         """Set the parameters, in the compute type and on all ranks, to the master weights."""
         ...
 
-    def publish_to(self, twin: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
-        """Set ``twin``, a parameter for each trained one in their order, to ``flats``, laid out as the master weights."""
+    def publish_to(self, ema_copy: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
+        """Set ``ema_copy``, a parameter for each trained one in their order, to ``flats``, laid out as the master weights."""
         ...
 
 
@@ -120,8 +120,8 @@ class _WholeShards:
         """They are the parameters."""
 
     @torch.no_grad()
-    def publish_to(self, twin: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
-        for parameter, flat in zip(twin, flats, strict=True):
+    def publish_to(self, ema_copy: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
+        for parameter, flat in zip(ema_copy, flats, strict=True):
             parameter.copy_(flat.view_as(parameter))
 
 
@@ -170,13 +170,13 @@ class _FlatShards:
             _share(whole, parts[_rank()])
 
     @torch.no_grad()
-    def publish_to(self, twin: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
+    def publish_to(self, ema_copy: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
         for group, (whole, flat) in enumerate(zip(self._wholes, flats, strict=True)):
             gathered = torch.empty_like(whole)
             part = gathered.narrow(0, _rank() * flat.numel(), flat.numel())
             part.copy_(flat)
             _share(gathered, part)
-            for parameter, (of_group, place) in zip(twin, self._places, strict=True):
+            for parameter, (of_group, place) in zip(ema_copy, self._places, strict=True):
                 if of_group == group:
                     parameter.copy_(gathered.narrow(0, place, parameter.numel()).view_as(parameter))
 
@@ -217,8 +217,8 @@ class _PartitionedShards:
             parts.copy_(master)
 
     @torch.no_grad()
-    def publish_to(self, twin: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
-        of_name = dict(zip(self._trained, twin, strict=True))
+    def publish_to(self, ema_copy: Sequence[nn.Parameter], flats: Sequence[Tensor]) -> None:
+        of_name = dict(zip(self._trained, ema_copy, strict=True))
         for piece in self.pieces:
             part: Tensor = of_name[piece.name].ds_tensor  # type: ignore[attr-defined]
             part.data.narrow(0, 0, piece.numel).copy_(flats[piece.flat].narrow(0, piece.offset, piece.numel))

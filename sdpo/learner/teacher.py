@@ -28,7 +28,7 @@ class Run(Protocol):
     def __call__(self, compute: Callable[[PreTrainedModel], Tensor]) -> Tensor: ...
 
 
-class Voice:
+class TeacherModel:
     """A model that scores and is not trained."""
 
     def __init__(
@@ -37,13 +37,13 @@ class Voice:
         *,
         weight: float = 1.0,
         adapter: str | None = None,
-        mood: Callable[[], AbstractContextManager[None]] = nullcontext,
+        mode: Callable[[], AbstractContextManager[None]] = nullcontext,
         run: Run | None = None,
     ) -> None:
-        """``weight`` of its logits in the teacher's; ``mood`` is what it is asked in, and ``adapter`` the one it then speaks with
+        """``weight`` of its logits in the teacher's; ``mode`` is what it is asked in, and ``adapter`` the one it then speaks with
         where the model has adapters, if any."""
         self.model, self.weight, self.adapter = model, weight, adapter
-        self._mood, self.run = mood, run
+        self._mode, self.run = mode, run
 
     @torch.no_grad()
     def hidden(self, pack: Pack, team: distributed.ProcessGroup | None) -> Tensor:
@@ -58,16 +58,16 @@ class Voice:
             distributed.all_reduce(hidden_MH, group=team)
             return hidden_MH
 
-        with self._mood():
+        with self._mode():
             return compute(self.model) if self.run is None else self.run(compute)
 
 
 class Average:
     """average ← (1 - rate)·average + rate·policy, once a step, in fp32 shards."""
 
-    def __init__(self, shards: Shards, twin: Sequence[nn.Parameter], rate: float, *, on_host: bool) -> None:
-        """``twin`` are the parameters that speak for the average, in the order of the trained ones."""
-        self._shards, self._twin, self._rate = shards, twin, rate
+    def __init__(self, shards: Shards, ema_copy: Sequence[nn.Parameter], rate: float, *, on_host: bool) -> None:
+        """``ema_copy`` are the parameters that speak for the average, in the order of the trained ones."""
+        self._shards, self._ema_copy, self._rate = shards, ema_copy, rate
         self.flats = [flat.detach().to("cpu" if on_host else flat.device, copy=True) for flat in shards.flats]
 
     @torch.no_grad()
@@ -87,15 +87,15 @@ class Average:
         self.publish()
 
     def publish(self) -> None:
-        """Let the twin speak for the average as it is."""
-        self._shards.publish_to(self._twin, self.flats)
+        """Let the ema_copy speak for the average as it is."""
+        self._shards.publish_to(self._ema_copy, self.flats)
 
 
 class Teacher:
-    """What the student is compared with: the weighted sum of its voices' logits."""
+    """What the student is compared with: the weighted sum of its models' logits."""
 
-    def __init__(self, voices: Sequence[Voice], average: Average | None = None) -> None:
-        self.voices, self.average = tuple(voices), average
+    def __init__(self, models: Sequence[TeacherModel], average: Average | None = None) -> None:
+        self.models, self.average = tuple(models), average
 
     def follow(self) -> None:
         """After a step of the policy."""

@@ -21,7 +21,7 @@ from sdpo.learner.recording import joined_credit
 from sdpo.rollout.engine import VllmEngine
 from sdpo.rollout.verify import judge, reply
 from sdpo.types import Attempt, Completion, Metrics, Prompt, Ranks, Reply, Sampling, SetAside, Task, TokenCredit, Update
-from sdpo.weights import Shipment, shipped
+from sdpo.weights import WeightPayload, weight_payload
 
 
 class LocalEngine:
@@ -31,7 +31,7 @@ class LocalEngine:
         self._engine = engine
 
     def load(self, weights: object, *, version: int) -> None:
-        assert isinstance(weights, Shipment)
+        assert isinstance(weights, WeightPayload)
         self._engine.load(weights.in_memory(), version=version)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
@@ -74,14 +74,14 @@ class LocalLearner:
     def step(self) -> int:
         return self._learner.step
 
-    def weights(self) -> Shipment:
-        return shipped(self._learner.parameters())
+    def weights(self) -> WeightPayload:
+        return weight_payload(self._learner.parameters())
 
-    def teacher_weights(self) -> Shipment | None:
-        return shipped(self._learner.teacher_parameters()) if self._teacher_differs and self.step > 0 else None
+    def teacher_weights(self) -> WeightPayload | None:
+        return weight_payload(self._learner.teacher_parameters()) if self._teacher_differs and self.step > 0 else None
 
-    def anchor(self, updates: Sequence[Update]) -> None:
-        self._learner.anchor(updates)
+    def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
+        self._learner.keep_old_logprobs(updates)
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
         """Raises MachineError after too many in a row whose loss or gradient was not finite."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sdpo.cluster.seating import gpu_shares, seating
+from sdpo.cluster.placement import gpu_shares, placed
 from sdpo.config import (
     AlgorithmConfig,
     CheckpointConfig,
@@ -70,7 +70,7 @@ def machines(
     config: MachinesConfig,
     models: Models,
     logs: Path,
-    tell: Callable[[str], None],
+    on_event: Callable[[str], None],
     waits_for: Callable[[str], None],
     *,
     seed: int,
@@ -79,11 +79,11 @@ def machines(
     recording: Recording | None = None,
     when_idle: Callable[[], object] = lambda: None,
 ) -> Iterator[Machines]:
-    """For the length of the block, within ``connected``. ``tell`` hears which engines are lost and back, ``waits_for`` who is not
-    there yet; updates that are skipped are written to ``skipped``; ``checkpoints`` says how many the learner keeps.
+    """For the length of the block, within ``connected``. ``on_event`` hears which engines are lost and back, ``waits_for`` who is
+    not there yet; updates that are skipped are written to ``skipped``; ``checkpoints`` says how many the learner keeps.
     ``when_idle`` is called when the learner or the engines are up, from any thread, maybe twice: a core is free then."""
     shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
-    seats = seating(config.cluster, config.learner.num_ranks, config.rollout, shares)
+    placements = placed(config.cluster, config.learner.num_ranks, config.rollout, shares)
     engine = EngineFleet(
         models.policy,
         max_model_tokens=models.max_tokens,
@@ -92,8 +92,8 @@ def machines(
         num_gpus=shares.engine,
         is_colocated=shares.are_colocated,
         logs=logs,
-        tell=tell,
-        seats=seats.engines,
+        on_event=on_event,
+        placements=placements.engines,
     )
     try:
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, logs)
@@ -112,7 +112,7 @@ def machines(
             skipped=skipped or logs / "skipped",
             bucket_bytes=config.rollout.bucket_mib * 2**20,
             recording=recording,
-            seats=seats.ranks,
+            placements=placements.ranks,
         )
         waits_for("the learner")
         engine.when_ready(when_idle)

@@ -10,7 +10,7 @@ def group_advantages(rewards_G: Sequence[float], *, divide_by_std: bool) -> tupl
 
     Dividing by the deviation weighs groups with rare successes (or rare failures) up; Dr.GRPO (arXiv 2503.20783) leaves it out.
     """
-    if len(set(rewards_G)) <= 1:  # exactly 0: a rounded mean would leave 1e-17 and so a step without a lesson
+    if len(set(rewards_G)) <= 1:  # exactly 0: a rounded mean would leave 1e-17 and so an update without a signal
         return (0.0,) * len(rewards_G)
     mean = sum(rewards_G) / len(rewards_G)
     centred = [reward - mean for reward in rewards_G]

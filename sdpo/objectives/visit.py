@@ -56,7 +56,7 @@ class Visit:
 
     def scores(self) -> TokenScores:
         """Of all tokens, without gradient."""
-        self.seen = _joined([self._look(tokens).scores for tokens in self._chunks()], self._rows.student_CV)
+        self.seen = _joined([self._visit(tokens).scores for tokens in self._chunks()], self._rows.student_CV)
         return self.seen
 
     def learn(self, loss: TokenLoss, gradients: Gradient) -> Tensor:
@@ -69,16 +69,16 @@ class Visit:
                 self._comparison = None  # the second walk can do without the teacher
                 self._rows = self._buffers(None) if isinstance(self._rows, FullRows) else self._rows
             for tokens in self._chunks():
-                self._descend(self._look(tokens), slopes.part(tokens), tokens, gradients)
+                self._descend(self._visit(tokens), slopes.part(tokens), tokens, gradients)
             return total
         total = torch.zeros((), dtype=self._rows.student_CV.dtype, device=self._ids_N.device)
         seen: list[TokenScores] = []
         for tokens in self._chunks():
-            look = self._look(tokens)
-            part, slopes = slopes_of(look.scores, tokens, loss)
-            self._descend(look, slopes, tokens, gradients)
+            visited = self._visit(tokens)
+            part, slopes = slopes_of(visited.scores, tokens, loss)
+            self._descend(visited, slopes, tokens, gradients)
             total += part
-            seen.append(look.scores)
+            seen.append(visited.scores)
         self.seen = _joined(seen, self._rows.student_CV)
         return total
 
@@ -86,11 +86,11 @@ class Visit:
         num = len(self._ids_N)
         return (slice(first, min(first + self._chunk, num)) for first in range(0, num, self._chunk))
 
-    def _look(self, tokens: slice) -> _Look:
+    def _visit(self, tokens: slice) -> _Visited:
         """Make the chunk's logits and read off all that objectives ask for."""
         ids_n1, rows = self._ids_N[tokens, None], self._rows
         if isinstance(rows, FullRows):
-            return self._look_at_all(tokens, rows)
+            return self._visit_all(tokens, rows)
         if self._comparison is None:
             student = rows.read(self._make_student(tokens), ids_n1, ids_n1[:, :0], keep=True)
             zeros_n = torch.zeros_like(student.sampled_n)
@@ -101,10 +101,10 @@ class Visit:
                 teacher_entropy_N=zeros_n,
                 divergence_N=zeros_n,
             )
-            return _Look(scores=scores, compared=None, full=None)
-        return self._look_at_support(tokens, self._comparison, rows)
+            return _Visited(scores=scores, compared=None, full=None)
+        return self._visit_support(tokens, self._comparison, rows)
 
-    def _look_at_support(self, tokens: slice, comparison: Comparison, rows: Rows) -> _Look:
+    def _visit_support(self, tokens: slice, comparison: Comparison, rows: Rows) -> _Visited:
         ids_n1, kind = self._ids_N[tokens, None], comparison.support.kind
         if kind is SupportKind.teacher:  # who chooses the support is looked at first
             teacher_nV = self._make_teacher(comparison, tokens)
@@ -129,29 +129,29 @@ class Visit:
             teacher_entropy_N=entropy(taught_nK),
             divergence_N=divergence_n.detach(),
         )
-        return _Look(
+        return _Visited(
             scores=scores,
             compared=_Compared(support_nK=support_nK, student=student.buckets, buckets_nK=buckets_nK, divergence_n=divergence_n),
             full=None,
         )
 
-    def _look_at_all(self, tokens: slice, rows: FullRows) -> _Look:
+    def _visit_all(self, tokens: slice, rows: FullRows) -> _Visited:
         """The support is the vocabulary. The student last: its softmax stays where the teacher's was."""
         assert self._comparison is not None
         entropy_n = rows.entropy(self._make_teacher(self._comparison, tokens))
         self._make_student(tokens)
         full = rows.read(self._ids_N[tokens, None], entropy_n)
-        return _Look(scores=full.scores, compared=None, full=full)
+        return _Visited(scores=full.scores, compared=None, full=full)
 
-    def _descend(self, look: _Look, slopes: Slopes, tokens: slice, gradients: Gradient) -> None:
+    def _descend(self, visited: _Visited, slopes: Slopes, tokens: slice, gradients: Gradient) -> None:
         """Multiply the chunk's gradient by the logits into ``gradients``; uses up the buffers."""
         hidden_nH = self._student.hidden_NH[tokens]
         ids_n1 = self._ids_N[tokens, None]
         if isinstance(self._rows, FullRows):
-            assert look.full is not None
-            by_logits_nV = self._rows.gradient(look.full, slopes, ids_n1)
+            assert visited.full is not None
+            by_logits_nV = self._rows.gradient(visited.full, slopes, ids_n1)
         else:
-            by_logits_nV = self._rows.gradient(_row_gradient(look, slopes, ids_n1))
+            by_logits_nV = self._rows.gradient(_row_gradient(visited, slopes, ids_n1))
         gradients.add(by_logits_nV, hidden_nH, tokens)
 
     def _make_student(self, tokens: slice) -> Tensor:
@@ -186,7 +186,7 @@ class _Compared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _Visited:
     """What one chunk says."""
 
     scores: TokenScores
@@ -194,18 +194,18 @@ class _Look:
     full: FullReading | None
 
 
-def _row_gradient(look: _Look, slopes: Slopes, ids_n1: Tensor) -> RowGradient:
+def _row_gradient(visited: _Visited, slopes: Slopes, ids_n1: Tensor) -> RowGradient:
     """The gradient by the logits, from the derivatives by the scores; the formula is in ``fused``."""
     by_sampled_n1, by_entropy_n1 = slopes.student_n[:, None], slopes.entropy_n[:, None]
-    entropy_n1 = look.scores.entropy_N[:, None]
+    entropy_n1 = visited.scores.entropy_N[:, None]
     zeros_n1 = torch.zeros_like(entropy_n1)
-    if look.compared is None:  # everything is outside
+    if visited.compared is None:  # everything is outside
         by_tail_n1, log_tail_n1, everything_n1 = zeros_n1, zeros_n1, by_sampled_n1
         support_nK, by_support_nK = ids_n1[:, :0], zeros_n1[:, :0]
     else:
-        student, support_nK = look.compared.student, look.compared.support_nK
+        student, support_nK = visited.compared.student, visited.compared.support_nK
         assert student.tail_lse_N is not None
-        by_buckets_nK = torch.autograd.grad(look.compared.divergence_n, look.compared.buckets_nK, slopes.divergence_n)[0]
+        by_buckets_nK = torch.autograd.grad(visited.compared.divergence_n, visited.compared.buckets_nK, slopes.divergence_n)[0]
         num_ids = support_nK.shape[1]
         inside_nK, log_tail_n1 = student.inside_NK - student.lse_N[:, None], (student.tail_lse_N - student.lse_N)[:, None]
         if by_buckets_nK.shape[1] > num_ids:

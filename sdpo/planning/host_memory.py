@@ -37,7 +37,7 @@ def nodes(where: Places) -> tuple[Node, ...]:
     )
 
 
-def shipment_bytes(shape: ModelShape, config: Config) -> float:
+def payload_bytes(shape: ModelShape, config: Config) -> float:
     """b·P of the learner's compute type: what travels to the engines."""
     return float(item_bytes(config.learner.dtype) * shape.num_parameters)
 
@@ -45,7 +45,7 @@ def shipment_bytes(shape: ModelShape, config: Config) -> float:
 def object_store_bytes(shape: ModelShape, config: Config) -> float:
     """2·b·P: the weights that engines serve, kept for one that is restarted, and those on their way; in whole buckets, of which a
     tensor that is larger has its own."""
-    return 2.0 * shipment_bytes(shape, config)
+    return 2.0 * payload_bytes(shape, config)
 
 
 def host_terms(node: Node, where: Places, shape: ModelShape, config: Config, rank: tuple[Term, ...]) -> tuple[Term, ...]:

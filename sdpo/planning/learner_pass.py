@@ -74,9 +74,12 @@ def _activations(learning: Learning, config: Config, tokens: PassTokens) -> Iter
     else:
         kept = tokens.student * shape.num_layers * each
         told = product((tokens.student, "tokens"), (shape.num_layers, "layers"), (each, "B"))
-    heard = tokens.teacher * b * (4 * shape.hidden + 3 * shape.intermediate)
-    if heard > kept:
-        kept, told = heard, f"teacher's forward: {counted(tokens.teacher)} tokens x {counted(heard / tokens.teacher)} B"
+    teacher_bytes = tokens.teacher * b * (4 * shape.hidden + 3 * shape.intermediate)
+    if teacher_bytes > kept:
+        kept, told = (
+            teacher_bytes,
+            f"teacher's forward: {counted(tokens.teacher)} tokens x {counted(teacher_bytes / tokens.teacher)} B",
+        )
     yield Term(name="activations", num_bytes=kept, arithmetic=told, is_passing=True)
 
 

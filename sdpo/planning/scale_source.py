@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 
 from sdpo.errors import UserError
-from sdpo.planning.host_memory import shipment_bytes
+from sdpo.planning.host_memory import payload_bytes
 from sdpo.planning.learner_state import Learning
 from sdpo.planning.request import PlanRequest
 from sdpo.planning.scale import Workload
@@ -70,7 +70,7 @@ def workload(request: PlanRequest, shape: ModelShape) -> Workload:
         passes=max(1, ceil(passes)),
         zero_stage=config.learner.zero_stage,
         gradient_bytes=4.0 * learning.num_trained,
-        weight_bytes=shipment_bytes(shape, config),
+        weight_bytes=payload_bytes(shape, config),
         overlaps=config.rollout.staleness > 0,
     )
 

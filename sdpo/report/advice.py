@@ -118,9 +118,9 @@ RULES: tuple[Rule, ...] = (
         " to false, which starts more slowly and then launches fewer kernels.",
     ),
     Rule(
-        name="lessons",
+        name="samples",
         limit=0.40,
-        share=on.without_lesson,
+        share=on.without_samples,
         sentence="{found} of a step (over {limit}) goes into attempts that nothing is learned from: choose tasks that "
         "are neither always nor never solved with [env.options], or have more attempts get a hint with "
         "[algorithm.hindsight.choice].",
@@ -213,7 +213,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="evaluations",
         limit=0.20,
-        share=on.looking,
+        share=on.evaluating,
         sentence="Evaluations take {found} of the run (over {limit}): raise [evaluation.every], or lower [evaluation.num_tasks].",
     ),
 )

@@ -15,7 +15,7 @@ LABELLED = 0.07
 class Part:
     """A piece of a bar."""
 
-    look: str
+    style: str
     """Its class in the page's style sheet, which has the colour."""
     size: float
 
@@ -33,17 +33,17 @@ class Bar:
 
 
 def stacked_bars(bars: Sequence[Bar], names: Mapping[str, str], *, unit: str) -> Markup:
-    """All on the scale of the longest. ``names``: of the looks, in the order of the legend, which shows those that there are."""
+    """All on the scale of the longest. ``names``: of the styles, in the order of the legend, which shows those that there are."""
     longest = max((bar.size for bar in bars), default=0.0) or 1.0
-    used = {part.look for bar in bars for part in bar.parts}
-    legend = [element("li", swatch(look), name) for look, name in names.items() if look in used]
+    used = {part.style for bar in bars for part in bar.parts}
+    legend = [element("li", swatch(style), name) for style, name in names.items() if style in used]
     drawn = [element("div", _heading(bar, unit), _drawn(bar, names, longest, unit), class_="bar") for bar in bars]
     return element("div", element("ul", legend, class_="legend"), drawn, class_="bars")
 
 
-def swatch(look: str) -> Markup:
+def swatch(style: str) -> Markup:
     """A legend's square."""
-    square = f'<rect class="{as_text(look)}" width="14" height="14" rx="3"></rect>'
+    square = f'<rect class="{as_text(style)}" width="14" height="14" rx="3"></rect>'
     return Markup(f'<svg width="14" height="14" aria-hidden="true">{square}</svg>')
 
 
@@ -56,12 +56,12 @@ def _drawn(bar: Bar, names: Mapping[str, str], longest: float, unit: str) -> Mar
     for part in bar.parts:
         share = part.size / longest
         of_bar = part.size / (bar.size or 1.0)
-        said = f"{names[part.look]}: {part.size:.3g} {unit}, {of_bar:.1%}"
+        said = f"{names[part.style]}: {part.size:.3g} {unit}, {of_bar:.1%}"
         place = f'x="{at:.3%}" width="{share:.3%}" height="100%"'
-        pieces.append(f'<rect class="{as_text(part.look)}" {place}><title>{as_text(said)}</title></rect>')
+        pieces.append(f'<rect class="{as_text(part.style)}" {place}><title>{as_text(said)}</title></rect>')
         if share >= LABELLED:
             pieces.append(f'<text x="{at + share / 2:.3%}" y="50%">{of_bar:.0%}</text>')
         at += share
-    words = ", ".join(f"{names[part.look]} {part.size:.3g} {unit}" for part in bar.parts)
+    words = ", ".join(f"{names[part.style]} {part.size:.3g} {unit}" for part in bar.parts)
     label = as_text(f"{bar.label}: {words}")
     return together(Markup(f'<svg width="100%" height="30" role="img" aria-label="{label}">{"".join(pieces)}</svg>'))

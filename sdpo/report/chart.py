@@ -35,7 +35,7 @@ class Series:
 
     @staticmethod
     def of_runs(label: str, runs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Series:
-        """Mean and standard error over runs, each the xs and ys it has looked at. A run that ended early stays at its last y."""
+        """Mean and standard error over runs, each the xs and ys it was looked at. A run that ended early stays at its last y."""
         return _averaged(label, runs, sorted({x for run_xs, _ in runs for x in run_xs}))
 
     @staticmethod
@@ -138,14 +138,14 @@ class _Axes:
 _STYLE = "<style>text{fill:#444}.grid{stroke:#8884}@media(prefers-color-scheme:dark){text{fill:#ccc}}</style>"
 
 
-def _look(index: int) -> tuple[str, str]:
+def _style(index: int) -> tuple[str, str]:
     """A curve's colour and dashes, as attributes."""
     dash = DASHES[index % len(DASHES)]
     return COLOURS[index % len(COLOURS)], f' stroke-dasharray="{dash}"' if dash else ""
 
 
 def _curve(one: Series, index: int, axes: _Axes) -> list[str]:
-    colour, dash = _look(index)
+    colour, dash = _style(index)
     named = f'class="curve{index % len(COLOURS)}"'
     parts = []
     for xs, ys in one.runs:
@@ -163,7 +163,7 @@ def _points_of(one: Series, index: int, axes: _Axes, x_label: str, y_text: Calla
     """A dot with its numbers, where they do not hide the curve."""
     if len(one.xs) > MAX_POINTS:
         return []
-    colour, _ = _look(index)
+    colour, _ = _style(index)
     parts = []
     for x, y, error in zip(one.xs, one.ys, one.errors, strict=True):
         across, down = axes.place(x, y)
@@ -176,7 +176,7 @@ def _points_of(one: Series, index: int, axes: _Axes, x_label: str, y_text: Calla
 
 
 def _legend(one: Series, index: int, frame: Frame) -> list[str]:
-    colour, dash = _look(index)
+    colour, dash = _style(index)
     at, x = frame.top + 7 + 18 * index, frame.width - frame.right + 8
     return [
         f'<line x1="{x}" x2="{x + 18}" y1="{at}" y2="{at}" stroke="{colour}" stroke-width="3"{dash}/>',

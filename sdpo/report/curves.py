@@ -64,7 +64,13 @@ def training_curve(run: RunRecord, metric: str, axis: Axis) -> Curve:
 def heldout_curve(run: RunRecord, metric: str, axis: Axis) -> Curve:
     """Of the evaluations after steps whose cost is known, and of the one before training."""
     until = {0.0: 0.0, **{step["step"]: x for x, step in zip(spent(run.steps, axis), run.steps, strict=False)}}
-    return _thinned([(until[look["step"]], look[metric]) for look in run.looks if metric in look and look["step"] in until])
+    return _thinned(
+        [
+            (until[evaluation["step"]], evaluation[metric])
+            for evaluation in run.evaluations
+            if metric in evaluation and evaluation["step"] in until
+        ]
+    )
 
 
 def series(groups: Sequence[RunGroup], metric: str, axis: Axis, size: float, *, is_heldout: bool) -> list[Series]:

@@ -17,7 +17,15 @@ from sdpo.report.groups import RunGroup, after, before, estimate, last_common_st
 from sdpo.report.markup import Markup, cut, element, together
 from sdpo.report.record import RunRecord
 from sdpo.report.samples import samples
-from sdpo.report.tables import alarms_table, at_look, differences_tables, heldout_change, heldout_table, missing_list, percent
+from sdpo.report.tables import (
+    alarms_table,
+    at_evaluation,
+    differences_tables,
+    heldout_change,
+    heldout_table,
+    missing_list,
+    percent,
+)
 from sdpo.report.timing import timing
 
 STYLE = Path(__file__).with_name("report.css")
@@ -81,7 +89,7 @@ def _body(groups: Sequence[RunGroup], title: str) -> Markup:
 
 
 _HELDOUT = (
-    "avg@k, pass@k and the teacher's lift before training and at the last step after which all seeds were looked at. ± is one "
+    "avg@k, pass@k and the teacher's lift before training and at the last step after which all seeds were evaluated at. ± is one "
     "standard error: over seeds where there are several, else over tasks."
 )
 _BANDS = (
@@ -115,7 +123,7 @@ def _tiles(groups: Sequence[RunGroup]) -> Markup:
     tiles = []
     for index, group in enumerate(groups):
         change = heldout_change(group)
-        old, new = (percent(at_look(group, look, "heldout/success")) for look in (before, after(group)))
+        old, new = (percent(at_evaluation(group, evaluation, "heldout/success")) for evaluation in (before, after(group)))
         step = last_common_step(group)
         tiles.append(
             element(
@@ -197,6 +205,6 @@ def _with_seeds(group: RunGroup) -> str:
 def _sample_line(index: int) -> Markup:
     """A piece of a group's curve."""
     place, dash = index % len(COLOURS), DASHES[index % len(DASHES)]
-    look = f'class="curve{place}" stroke="{COLOURS[place]}" stroke-width="3"' + (f' stroke-dasharray="{dash}"' if dash else "")
-    line = f'<polyline {look} points="1,6 29,6" fill="none"></polyline>'
+    style = f'class="curve{place}" stroke="{COLOURS[place]}" stroke-width="3"' + (f' stroke-dasharray="{dash}"' if dash else "")
+    line = f'<polyline {style} points="1,6 29,6" fill="none"></polyline>'
     return Markup(f'<svg width="30" height="12" aria-hidden="true">{line}</svg>')

@@ -38,7 +38,7 @@ class Evidence:
 
     times: StepTimes
     rows: Sequence[Metrics]
-    looks: Sequence[Metrics]
+    evaluations: Sequence[Metrics]
     """Evaluations."""
     config: Mapping[str, object]
     """Flat; keys may be missing in an older run."""
@@ -110,7 +110,7 @@ def is_offloaded(evidence: Evidence) -> bool:
     return evidence.is_set("learner.offload", "optimizer", "all")
 
 
-def without_lesson(evidence: Evidence) -> float | None:
+def without_samples(evidence: Evidence) -> float | None:
     """Share of the step spent on sampling attempts that nothing was learned from."""
     attempts, learned = typical(evidence.rows, "attempts"), typical(evidence.rows, "learned_rows")
     if not attempts or learned is None:
@@ -125,11 +125,11 @@ def saving(evidence: Evidence) -> float | None:
     return saved / (saved + stepped) if saved + stepped > 0.0 else None
 
 
-def looking(evidence: Evidence) -> float | None:
+def evaluating(evidence: Evidence) -> float | None:
     """Of all the time of steps and evaluations, where there are evaluations beside the first and the last."""
-    looked = sum(look.get("time/evaluate_s", 0.0) for look in evidence.looks)
+    evaluated = sum(evaluation.get("time/evaluate_s", 0.0) for evaluation in evidence.evaluations)
     stepped = sum(row.get("time/step_s", 0.0) for row in evidence.rows)
-    return looked / (looked + stepped) if looked + stepped > 0.0 and len(evidence.looks) > 2 else None
+    return evaluated / (evaluated + stepped) if evaluated + stepped > 0.0 and len(evidence.evaluations) > 2 else None
 
 
 def slow_bf16(key: str, *phases: Phase) -> Share:

@@ -90,13 +90,17 @@ def estimate(
 
 def before(run: RunRecord) -> Metrics | None:
     """The evaluation before training."""
-    return look_at(run, 0.0)
+    return evaluation_after(run, 0.0)
 
 
 def common_steps(group: RunGroup) -> tuple[float, ...]:
-    """The steps after which all runs were looked at that ever were, in order."""
-    looked = [steps for run in group.runs if (steps := {look["step"] for look in run.looks if look["step"] > 0.0})]
-    return tuple(sorted(set.intersection(*looked))) if looked else ()
+    """The steps after which all runs were evaluated at that ever were, in order."""
+    evaluated = [
+        steps
+        for run in group.runs
+        if (steps := {evaluation["step"] for evaluation in run.evaluations if evaluation["step"] > 0.0})
+    ]
+    return tuple(sorted(set.intersection(*evaluated))) if evaluated else ()
 
 
 def last_common_step(group: RunGroup) -> float | None:
@@ -107,12 +111,12 @@ def last_common_step(group: RunGroup) -> float | None:
 def after(group: RunGroup) -> Callable[[RunRecord], Metrics | None]:
     """The evaluation of a run at that step, so that seeds are compared where they had learned equally long."""
     step = last_common_step(group)
-    return lambda run: None if step is None else look_at(run, step)
+    return lambda run: None if step is None else evaluation_after(run, step)
 
 
-def look_at(run: RunRecord, step: float) -> Metrics | None:
+def evaluation_after(run: RunRecord, step: float) -> Metrics | None:
     """The evaluation after ``step`` steps."""
-    return next((look for look in run.looks if look["step"] == step), None)
+    return next((evaluation for evaluation in run.evaluations if evaluation["step"] == step), None)
 
 
 def _identity(run: RunRecord) -> object:

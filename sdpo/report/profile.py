@@ -32,7 +32,7 @@ def run_profile(words: Sequence[str]) -> int:
         raise UserError(
             f"a profile is made of the times that finished steps recorded (time/… in metrics.jsonl); {words[0]} has none yet."
         )
-    given = advice(Evidence(times=times, rows=run.steps, looks=run.looks, config=run.config, machine=Machine.here()))
+    given = advice(Evidence(times=times, rows=run.steps, evaluations=run.evaluations, config=run.config, machine=Machine.here()))
     screen = Console(highlight=False)
     screen.print(_table(run, times))
     for line in (*_rates(run), *_beside(run)):
@@ -85,7 +85,10 @@ def _rates(run: RunRecord) -> list[str]:
 
 def _beside(run: RunRecord) -> list[str]:
     """Times that are no part of a step."""
-    ahead, evaluate = typical(run.steps, "time/ahead_s"), [look.get("time/evaluate_s", 0.0) for look in run.looks]
+    ahead, evaluate = (
+        typical(run.steps, "time/ahead_s"),
+        [evaluation.get("time/evaluate_s", 0.0) for evaluation in run.evaluations],
+    )
     saved = sum(step.get("time/save_s", 0.0) for step in run.steps)
     return [
         *([f"generated ahead, beside earlier steps: {ahead:.2f} s a step"] if ahead else []),

@@ -30,7 +30,7 @@ class RunRecord:
     """Flat: ``learner.lr`` to its value; empty where it cannot be read."""
     steps: tuple[Metrics, ...]
     """One a step, ``step`` among the numbers, in order."""
-    looks: tuple[Metrics, ...]
+    evaluations: tuple[Metrics, ...]
     """Evaluations, likewise."""
     alarms: tuple[Alarm, ...]
     attempts: tuple[AttemptRecord, ...]
@@ -45,14 +45,16 @@ def run_record(path: Path) -> RunRecord:
     """Raises UserError where no run has been."""
     run, missing = Run(path), _Missing()
     steps = _by_step([(line.step, line.values) for line in _read(run, run.files.metrics, StepRecord.of, missing)])
-    looks = _by_step([(line.step, line.values) for line in _read(run, run.files.evaluations, EvaluationRecord.of, missing)])
+    evaluations = _by_step([(line.step, line.values) for line in _read(run, run.files.evaluations, EvaluationRecord.of, missing)])
     config = flat(run.config())
     missing.where(not config, "config.yaml cannot be read")
     missing.where(not steps, "no finished step in metrics.jsonl")
     if steps and len(steps) != steps[-1]["step"]:
         missing.where(True, f"metrics.jsonl has {len(steps)} of {steps[-1]['step']:.0f} steps, and totals count from those")
-    missing.where(not looks, "no evaluation")
-    missing.where(bool(looks) and looks[-1]["step"] == 0.0, "no evaluation after a step, so no change of held-out success")
+    missing.where(not evaluations, "no evaluation")
+    missing.where(
+        bool(evaluations) and evaluations[-1]["step"] == 0.0, "no evaluation after a step, so no change of held-out success"
+    )
     missing.where(not any(run.files.checkpoints.glob("step_*")), "no checkpoint")
     attempts = _last(run, run.rollout_files(), lambda records: list(placed(records)), missing)
     missing.where(not attempts, "no rollouts, so no attempts to show")
@@ -64,7 +66,7 @@ def run_record(path: Path) -> RunRecord:
         name=run.name,
         config=config,
         steps=steps,
-        looks=looks,
+        evaluations=evaluations,
         alarms=tuple(_read(run, run.files.alarms, Alarm.of, missing)),
         attempts=tuple(attempts),
         credited=max(credited, key=strength, default=None),

@@ -78,8 +78,8 @@ def _token(text: str, credit: float | None) -> Markup:
     if credit is None:
         return element("span", shown, class_="others")
     level = sum(abs(credit) >= bound for bound in LEVELS)
-    look = f"{'more' if credit > 0.0 else 'less'}{level}" if level else None
-    return element("span", shown, class_=look, title=f"{credit:+.2f} nats")
+    style = f"{'more' if credit > 0.0 else 'less'}{level}" if level else None
+    return element("span", shown, class_=style, title=f"{credit:+.2f} nats")
 
 
 def _head(title: str, task: str, chips: Sequence[str]) -> Markup:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sdpo.report.curves import Axis, spent
-from sdpo.report.groups import Estimate, RunGroup, after, before, common_steps, differences, estimate, look_at
+from sdpo.report.groups import Estimate, RunGroup, after, before, common_steps, differences, estimate, evaluation_after
 from sdpo.report.record import RunRecord
-from sdpo.report.tables import at_look
+from sdpo.report.tables import at_evaluation
 from sdpo.report.timing import rates
 from sdpo.types import Metrics
 
@@ -35,7 +35,7 @@ class Standing:
     first: Estimate | None
     """Held-out success before training."""
     best: Estimate | None
-    """Its highest mean over seeds, among the steps after which all were looked at, the start aside."""
+    """Its highest mean over seeds, among the steps after which all were evaluated at, the start aside."""
     best_step: float | None
     last: Estimate | None
     """At the last of those steps."""
@@ -77,14 +77,14 @@ def _standing(group: RunGroup, differs: tuple[tuple[str, object], ...]) -> Stand
         steps=(min(finished), max(finished)),
         asked_steps=max(asked, default=None),
         generations=_over_seeds(group, lambda run: _spent(run, Axis.generations)),
-        first=at_look(group, before, SUCCESS, ERROR),
+        first=at_evaluation(group, before, SUCCESS, ERROR),
         best=best,
         best_step=best_step,
-        last=at_look(group, after(group), SUCCESS, ERROR),
+        last=at_evaluation(group, after(group), SUCCESS, ERROR),
         last_step=max(common_steps(group), default=None),
         training=_over_seeds(group, _training_success),
-        lift_first=at_look(group, before, "lift", "lift/se"),
-        lift_last=at_look(group, after(group), "lift", "lift/se"),
+        lift_first=at_evaluation(group, before, "lift", "lift/se"),
+        lift_last=at_evaluation(group, after(group), "lift", "lift/se"),
         tokens_per_s=_over_seeds(group, lambda run: rates(run)[0]),
         hours=_over_seeds(group, _hours),
         num_alarms=sum(len(run.alarms) for run in group.runs),
@@ -95,9 +95,11 @@ def _best(group: RunGroup) -> tuple[Estimate | None, float | None]:
     """At one step for all seeds: the mean of each seed's own best would be above what any step had."""
 
     def at(step: float) -> Callable[[RunRecord], Metrics | None]:
-        return lambda run: look_at(run, step)
+        return lambda run: evaluation_after(run, step)
 
-    found = [(number, step) for step in common_steps(group) if (number := at_look(group, at(step), SUCCESS, ERROR)) is not None]
+    found = [
+        (number, step) for step in common_steps(group) if (number := at_evaluation(group, at(step), SUCCESS, ERROR)) is not None
+    ]
     return max(found, key=lambda pair: pair[0].mean, default=(None, None))
 
 

@@ -40,7 +40,7 @@ def heldout_table(groups: Sequence[RunGroup]) -> Markup:
 
 
 def heldout_change(group: RunGroup) -> Estimate | None:
-    """Of success, over the runs that were looked at before and after; a lone run's error is not known."""
+    """Of success, over the runs that were evaluated at before and after; a lone run's error is not known."""
     later = after(group)
 
     def change(run: RunRecord) -> float | None:
@@ -50,9 +50,13 @@ def heldout_change(group: RunGroup) -> Estimate | None:
     return estimate(group, change, lambda run: None)
 
 
-def at_look(group: RunGroup, look: Callable[[RunRecord], Metrics | None], name: str, error: str = "") -> Estimate | None:
+def at_evaluation(
+    group: RunGroup, evaluation_of_run: Callable[[RunRecord], Metrics | None], name: str, error: str = ""
+) -> Estimate | None:
     """A number of one of the runs' evaluations. ``error``: the name of the one that a lone run recorded."""
-    return estimate(group, lambda run: (look(run) or {}).get(name), lambda run: (look(run) or {}).get(error))
+    return estimate(
+        group, lambda run: (evaluation_of_run(run) or {}).get(name), lambda run: (evaluation_of_run(run) or {}).get(error)
+    )
 
 
 def percent(number: Estimate | None, *, is_signed: bool = False) -> str:
@@ -108,8 +112,8 @@ def missing_list(groups: Sequence[RunGroup]) -> Markup | None:
 
 def _missing(run: RunRecord, group: RunGroup) -> list[str]:
     others = [other for other in group.runs if other is not run]
-    twins = [other.name for other in others if other.config.get("seed") == run.config.get("seed")]
-    shared = [f"it has the seed of {', '.join(twins)}, so their difference is no spread over seeds"] if twins else []
+    same_seed = [other.name for other in others if other.config.get("seed") == run.config.get("seed")]
+    shared = [f"it has the seed of {', '.join(same_seed)}, so their difference is no spread over seeds"] if same_seed else []
     most = max((len(other.steps) for other in others), default=0)
     short = [f"{len(run.steps)} of the {most} steps that another seed took; means end there"] if 0 < len(run.steps) < most else []
     return [*run.missing, *shared, *short]
@@ -117,11 +121,11 @@ def _missing(run: RunRecord, group: RunGroup) -> list[str]:
 
 def _heldout_cells(group: RunGroup) -> list[str]:
     """Success apart, the rest as ``before → after``."""
-    looks, step = (before, after(group)), last_common_step(group)
-    success = [at_look(group, look, "heldout/success", "heldout/success_se") for look in looks]
-    solved = [at_look(group, look, "heldout/pass_at_k") for look in looks]
-    lift = [at_look(group, look, "lift", "lift/se") for look in looks]
-    tokens = [at_look(group, look, "heldout/response_tokens") for look in looks]
+    evaluations, step = (before, after(group)), last_common_step(group)
+    success = [at_evaluation(group, evaluation, "heldout/success", "heldout/success_se") for evaluation in evaluations]
+    solved = [at_evaluation(group, evaluation, "heldout/pass_at_k") for evaluation in evaluations]
+    lift = [at_evaluation(group, evaluation, "lift", "lift/se") for evaluation in evaluations]
+    tokens = [at_evaluation(group, evaluation, "heldout/response_tokens") for evaluation in evaluations]
     return [
         NOTHING if step is None else f"{step:.0f}",
         *map(percent, success),

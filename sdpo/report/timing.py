@@ -25,7 +25,7 @@ def timing(groups: Sequence[RunGroup]) -> Markup:
         return element("p", "No run recorded the times of its steps.")
     bars = [Bar(label=label, parts=_parts(times)) for label, _, times in timed]
     return together(
-        stacked_bars(bars, {_look(phase): phase.value for phase in Phase}, unit="s"),
+        stacked_bars(bars, {_style(phase): phase.value for phase in Phase}, unit="s"),
         _numbers(timed),
         _rates_and_memory(named),
     )
@@ -46,10 +46,10 @@ def _label(group: RunGroup, run: RunRecord) -> str:
 
 
 def _parts(times: StepTimes) -> tuple[Part, ...]:
-    return tuple(Part(look=_look(phase), size=seconds) for phase, seconds in times.seconds.items() if seconds > 0.0)
+    return tuple(Part(style=_style(phase), size=seconds) for phase, seconds in times.seconds.items() if seconds > 0.0)
 
 
-def _look(phase: Phase) -> str:
+def _style(phase: Phase) -> str:
     return f"phase-{phase.name}"
 
 

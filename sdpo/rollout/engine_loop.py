@@ -16,7 +16,7 @@ from typing import Protocol
 from sdpo.errors import LearnerLost
 from sdpo.forkserver.marks import mark
 from sdpo.types import Completion, Prompt, Sampling
-from sdpo.weights import PackedWeights, Shipment
+from sdpo.weights import PackedWeights, WeightPayload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Sample:
 class Load:
     """Serve these weights."""
 
-    shipment: Shipment
+    payload: WeightPayload
     version: int
 
 
@@ -77,7 +77,7 @@ class Pulse:
 
 
 class WeightsLost(LearnerLost):
-    """A piece of a shipment could not be fetched, so nothing was changed: whoever made it is gone."""
+    """A piece of a payload could not be fetched, so nothing was changed: whoever made it is gone."""
 
 
 class Stepped(Protocol):
@@ -104,7 +104,7 @@ class EngineLoop:
     """Every method may be called from any thread, and raises what ended the loop's own."""
 
     def __init__(self, make: Callable[[], Stepped], *, fetch: Callable[[object], PackedWeights], partial: bool) -> None:
-        """``make`` is called on the loop's thread, which is the only one that touches the engine. ``fetch`` turns a shipment's
+        """``make`` is called on the loop's thread, which is the only one that touches the engine. ``fetch`` turns a payload's
         bucket into weights."""
         self._make, self._fetch, self._partial = make, fetch, partial
         self._news = threading.Condition()
@@ -196,16 +196,16 @@ class EngineLoop:
                 for request in order.requests:
                     engine.add(request.id, request.prompt, order.sampling)
             case Load():
-                engine.load(self._fetched(order.shipment), version=order.version)
+                engine.load(self._fetched(order.payload), version=order.version)
             case Abort():
                 engine.abort(order.ids)
             case Rest():
                 engine.rest()
 
-    def _fetched(self, shipment: Shipment) -> list[PackedWeights]:
+    def _fetched(self, payload: WeightPayload) -> list[PackedWeights]:
         """All of them before anything is changed: an engine never has parts of two models because somebody else died. They are
-        views on shared memory, which holds the whole shipment anyway."""
+        views on shared memory, which holds the whole payload anyway."""
         try:
-            return [self._fetch(bucket) for bucket in shipment.buckets]
+            return [self._fetch(bucket) for bucket in payload.buckets]
         except Exception as error:
             raise WeightsLost(f"the learner died, so its weights are not there any more ({type(error).__name__})") from error

@@ -18,7 +18,7 @@ from sdpo.rollout.member import Condition, Member
 from sdpo.rollout.supervisor import Supervisor
 from sdpo.run.logs import redirect_output
 from sdpo.types import Completion, Prompt, Sampling
-from sdpo.weights import PackedWeights, Shipment
+from sdpo.weights import PackedWeights, WeightPayload
 
 NUM_CALLS = 16
 """Questions that an engine's process can have open at once: a pulse, the start, and orders that wait for their turn."""
@@ -80,26 +80,30 @@ class EngineFleet:
         num_gpus: float,
         logs: Path,
         is_colocated: bool = False,
-        tell: Callable[[str], None] = _silent,
-        seats: actors.Seats | None = None,
+        on_event: Callable[[str], None] = _silent,
+        placements: actors.Placements | None = None,
     ) -> None:
-        """Starts the actors without waiting; ``num_gpus`` is each one's share. ``is_colocated``: on a GPU that is
-        somebody else's too, whom it is left to between samples. ``tell`` hears which engines are lost and back. ``seats``: where
-        they live, of several machines."""
+        """Start the actors without waiting. ``num_gpus`` is each one's share.
+
+        ``is_colocated``: the GPU is somebody else's too, to whom it is left between samples. ``on_event`` hears which engines are
+        lost and back. ``placements``: where they live, of several machines.
+        """
         self._waits_for_weights, self._is_colocated = config.staleness == 0, is_colocated
         self._loading: Future[None] | None = None
-        seats = seats or actors.Seats.anywhere(config.num_engines)
-        start = partial(actors.start, num_gpus=num_gpus, num_threads=seats.num_threads, max_concurrency=NUM_CALLS, kind="engine")
+        placements = placements or actors.Placements.anywhere(config.num_engines)
+        start = partial(
+            actors.start, num_gpus=num_gpus, num_threads=placements.num_threads, max_concurrency=NUM_CALLS, kind="engine"
+        )
 
-        def spawn(log: Path, seat: actors.Seat | None) -> object:
-            return start(EngineActor, log, model_path, max_model_tokens, config, seed, is_colocated, seat=seat)
+        def spawn(log: Path, placement: actors.ActorPlacement | None) -> object:
+            return start(EngineActor, log, model_path, max_model_tokens, config, seed, is_colocated, placement=placement)
 
         files = [logs / f"engine-{index}.log" for index in range(config.num_engines)]
         members = [
-            Member(index, partial(spawn, log, seat), config, log)
-            for index, (log, seat) in enumerate(zip(files, seats.seats, strict=True))
+            Member(index, partial(spawn, log, placement), config, log)
+            for index, (log, placement) in enumerate(zip(files, placements.placements, strict=True))
         ]
-        self._supervisor = Supervisor(members, config, tell)
+        self._supervisor = Supervisor(members, config, on_event)
 
     def wait_until_ready(self) -> None:
         """Returns once every engine can sample. Raises UserError with the engine's last words where one never will."""
@@ -110,10 +114,10 @@ class EngineFleet:
         self._supervisor.readiness().add_done_callback(lambda _: call())
 
     def load(self, weights: object, *, version: int) -> None:
-        """``weights`` is a Shipment, better of references to the object store. Returns when every engine that lives serves them;
+        """``weights`` is a WeightPayload, better of references to the object store. Returns when every living engine serves them;
         with ``rollout.staleness`` at once, and what went wrong is raised by the next sample; other weights make up for it."""
-        assert isinstance(weights, Shipment)
-        loading = self._supervisor.load(Load(shipment=weights, version=version))
+        assert isinstance(weights, WeightPayload)
+        loading = self._supervisor.load(Load(payload=weights, version=version))
         if self._waits_for_weights:
             loading.result()
             mark("weights")

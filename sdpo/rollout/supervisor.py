@@ -35,8 +35,8 @@ IDLE_S = 0.2
 class Supervisor:
     """Asked from any thread; what it knows, its own thread alone touches."""
 
-    def __init__(self, members: Sequence[Member], config: RolloutConfig, tell: Callable[[str], None]) -> None:
-        self._members, self._config, self._tell = members, config, tell
+    def __init__(self, members: Sequence[Member], config: RolloutConfig, on_event: Callable[[str], None]) -> None:
+        self._members, self._config, self._on_event = members, config, on_event
         self._inbox: SimpleQueue[Question | None] = SimpleQueue()
         self._orders: deque[Job | Loading] = deque()
         self._jobs: dict[str, Job] = {}
@@ -196,10 +196,10 @@ class Supervisor:
 
     def _has_loaded(self, member: Member, news: Loaded) -> None:
         sent, served = news.load, news.served
-        if (served.version, served.checksum) != (sent.version, sent.shipment.checksum):
+        if (served.version, served.checksum) != (sent.version, sent.payload.checksum):
             raise MachineError(
                 f"every engine must serve the weights that the learner sent: version {sent.version}, checksum "
-                f"{sent.shipment.checksum}; engine {member.index} serves version {served.version}, checksum {served.checksum}."
+                f"{sent.payload.checksum}; engine {member.index} serves version {served.version}, checksum {served.checksum}."
             )
         if sent is self._present and member.health is Health.refitting:
             self._is_ready(member)
@@ -223,7 +223,7 @@ class Supervisor:
         lost_at = self._lost_at.pop(member, None)
         if lost_at is not None:
             weights = "" if self._present is None else f" with the weights of step {self._present.version}"
-            self._tell(f"engine {member.index} is back{weights}, {time.monotonic() - lost_at:.1f} s after it was lost")
+            self._on_event(f"engine {member.index} is back{weights}, {time.monotonic() - lost_at:.1f} s after it was lost")
 
     def _replace(self, member: Member, died: Died) -> None:
         owed = member.bury()
@@ -241,7 +241,7 @@ class Supervisor:
         pause_s = self._config.restart_backoff_s * 2 ** (member.num_restarts - 2) if member.num_restarts > 1 else 0.0
         self._restart_at[member] = now + pause_s
         again = f"; its {len(owed)} unfinished prompts are asked again" if owed else ""
-        self._tell(f"engine {member.index} is lost: {died.reason}{again}")
+        self._on_event(f"engine {member.index} is lost: {died.reason}{again}")
         self._ask_again(owed)
 
     def _ask_again(self, owed: Sequence[Request]) -> None:

@@ -1,4 +1,4 @@
-"""Where chatter goes: libraries' output into a file of the run, so that the screen stays the user's; on request stacks, too."""
+"""Where process output goes: that of libraries into a file of the run, so that the screen stays the user's; stacks on request."""
 
 from __future__ import annotations
 

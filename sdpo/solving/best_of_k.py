@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from sdpo.config import HindsightConfig
 from sdpo.solving.memory import FeedbackMemory
-from sdpo.solving.strategy import TellingRenderer
+from sdpo.solving.strategy import FeedbackRenderer
 from sdpo.types import Group, Hint, Task
 
 
 class BestOfK:
     """Nothing is told, nothing is learned."""
 
-    def question(self, task: Task, memory: FeedbackMemory, renderer: TellingRenderer) -> Task:
+    def question(self, task: Task, memory: FeedbackMemory, renderer: FeedbackRenderer) -> Task:
         return task
 
     def hints(

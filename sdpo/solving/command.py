@@ -25,7 +25,7 @@ from sdpo.solving.search import Ending, Search
 from sdpo.solving.tasks import tasks_named, the_task
 from sdpo.solving.view import SearchView, failures_table
 from sdpo.solving.workers import run_workers
-from sdpo.terminal.foreground import StopRequest, chatter_into, stopping, user_screen
+from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
 from sdpo.terminal.view import duration
@@ -99,7 +99,7 @@ def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, scr
 
     logs = folder / "logs"
     with (
-        chatter_into(logs / f"driver-{os.getpid()}.log", screen),
+        process_output_into(logs / f"driver-{os.getpid()}.log", screen),
         stopping(StopRequest(), signals),
         view,
         started(config, ready, logs, view.say, view.waits_for, node) as parts,

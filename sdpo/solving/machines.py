@@ -59,17 +59,17 @@ def started(
     config: SearchConfig,
     ready: Ready,
     logs: Path,
-    tell: Callable[[str], None],
+    on_event: Callable[[str], None],
     waits_for: Callable[[str], None],
     node: LocalNode | None,
 ) -> Iterator[Parts]:
-    """All of it, for the length of the block; the learner is as it begins. ``tell`` and ``waits_for``: as of ``machines``."""
+    """All of it, for the length of the block; the learner is as it begins. ``on_event`` and ``waits_for``: as of ``machines``."""
     if config.in_process:
         with _in_process(config, ready, logs) as local:
             yield local
         return
     models = Models(policy=ready.model_path, max_tokens=_longest(config))
-    with connected(config.cluster, node=node), machines(config, models, logs, tell, waits_for, seed=0) as parts:
+    with connected(config.cluster, node=node), machines(config, models, logs, on_event, waits_for, seed=0) as parts:
         yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
 
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from sdpo.config import HindsightConfig
 from sdpo.solving.memory import FeedbackMemory
-from sdpo.solving.strategy import TellingRenderer
+from sdpo.solving.strategy import FeedbackRenderer
 from sdpo.types import Group, Hint, Task
 
 
 class MultiTurn:
     """Everything is told, nothing is learned."""
 
-    def question(self, task: Task, memory: FeedbackMemory, renderer: TellingRenderer) -> Task:
-        return renderer.telling(task, memory.feedbacks)
+    def question(self, task: Task, memory: FeedbackMemory, renderer: FeedbackRenderer) -> Task:
+        return renderer.with_feedback(task, memory.feedbacks)
 
     def hints(
         self, group: Group, hindsight: HindsightConfig, seed: str, remembered: Sequence[str]

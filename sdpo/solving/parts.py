@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sdpo.protocols import Engine, Learner, Verifier
 from sdpo.solving.search import Search
-from sdpo.solving.strategy import TellingRenderer
+from sdpo.solving.strategy import FeedbackRenderer
 from sdpo.types import Completion, Prompt
 
 
@@ -31,7 +31,7 @@ class Parts:
 
     engine: Engine
     verifier: Verifier
-    renderer: TellingRenderer
+    renderer: FeedbackRenderer
     learner: SearchLearner
 
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from sdpo.config import HindsightConfig
 from sdpo.hindsight.hints import choose_hints
 from sdpo.solving.memory import FeedbackMemory
-from sdpo.solving.strategy import TellingRenderer
+from sdpo.solving.strategy import FeedbackRenderer
 from sdpo.types import Group, Hint, Task
 
 
 class SelfDistillation:
     """Nothing is told, everything is learned."""
 
-    def question(self, task: Task, memory: FeedbackMemory, renderer: TellingRenderer) -> Task:
+    def question(self, task: Task, memory: FeedbackMemory, renderer: FeedbackRenderer) -> Task:
         return task
 
     def hints(

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from sdpo.attempts.conversation import attempts
 from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
-from sdpo.batches.samples import lessons
+from sdpo.batches.samples import training_samples
 from sdpo.batches.updates import pack
 from sdpo.config import SearchConfig
 from sdpo.solving.budget import next_attempts
@@ -59,7 +59,7 @@ def solve(
         (group,) = grouped((question,), (prompt_ids,), outcomes)
         refuse_broken_environment((group,), config.rollout.max_set_aside_share)
 
-        # 2. Learn from what was said of the failures. A solution needs no lesson any more.
+        # 2. Learn from what was said of the failures. Nothing is learned after a solution.
         num_rows = 0
         if learns and not any(attempt.verdict.is_solved for attempt in group.attempts):
             num_rows = _learn(group, config, strategy, search, parts, log, seed)
@@ -104,9 +104,9 @@ def _learn(
     if not any(hints):
         log.warn(f"step {search.num_steps + 1}: the environment said nothing of any failure, so there was nothing to learn from")
     log.phase("learn")
-    samples = lessons((group,), (hints,), parts.renderer, config.algorithm, config.sampling.max_response_tokens)
+    samples = training_samples((group,), (hints,), parts.renderer, config.algorithm, config.sampling.max_response_tokens)
     updates = pack(samples, config.batch, parts.learner.ranks, config.algorithm)
-    parts.learner.anchor(updates)
+    parts.learner.keep_old_logprobs(updates)
     for update in updates:
         parts.learner.update(update, config.algorithm)
     parts.learner.finish_step()

@@ -14,10 +14,10 @@ from sdpo.solving.memory import FeedbackMemory
 from sdpo.types import Group, Hint, Task
 
 
-class TellingRenderer(Renderer, Protocol):
+class FeedbackRenderer(Renderer, Protocol):
     """A Renderer that can put to the policy itself what was said of earlier attempts."""
 
-    def telling(self, task: Task, feedbacks: Sequence[str]) -> Task:
+    def with_feedback(self, task: Task, feedbacks: Sequence[str]) -> Task:
         """The task with its question followed by those of ``feedbacks`` that fit, the oldest, the first ones, left out first."""
         ...
 
@@ -25,7 +25,7 @@ class TellingRenderer(Renderer, Protocol):
 class Strategy(Protocol):
     """How a task is tried again."""
 
-    def question(self, task: Task, memory: FeedbackMemory, renderer: TellingRenderer) -> Task:
+    def question(self, task: Task, memory: FeedbackMemory, renderer: FeedbackRenderer) -> Task:
         """What the policy is asked in the next step."""
         ...
 

@@ -33,7 +33,7 @@ def user_screen() -> Console:
 
 
 @contextmanager
-def chatter_into(log: Path, screen: Console) -> Iterator[None]:
+def process_output_into(log: Path, screen: Console) -> Iterator[None]:
     """Send everything but the screen into ``log`` for the length of the block."""
     with output_into(log):
         answer_with_stacks(log.parent)

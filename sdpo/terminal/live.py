@@ -52,7 +52,7 @@ class Terminal:
         self._heartbeat = Heartbeat(self._at_work, self.say, clock)
         self._drawn: Drawn | None = None
         self._live: Live | None = None
-        if console.is_terminal and not quiet:  # what is printed otherwise is chatter, and goes to the log
+        if console.is_terminal and not quiet:  # what is printed otherwise is libraries' output, and goes to the log
             self._live = Live(
                 get_renderable=self._view,
                 console=console,
@@ -121,7 +121,7 @@ class Terminal:
         shown = {step for step, _ in seen.heldout}
         for found in evaluations:
             if found["step"] not in shown and found["step"] <= last:
-                self._look(int(found["step"]), found)
+                self._note_alarms(int(found["step"]), found)
         for row in rows:
             self._remember(row)
         self._remaining.go_back(max(last, 0), _took(rows, evaluations))
@@ -176,7 +176,7 @@ class Terminal:
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self._remaining.ends(self._clock())
-        self._look(step, metrics)
+        self._note_alarms(step, metrics)
         if self._live is None:
             self.say(
                 f"held-out after step {step}: success {metrics['heldout/success']:.1%} ± {metrics['heldout/success_se']:.1%}"
@@ -184,7 +184,7 @@ class Terminal:
             if "lift/share" in metrics:
                 self.say(f"teacher lift {lift_in_words(metrics)}")
 
-    def _look(self, step: int, metrics: Mapping[str, float]) -> None:
+    def _note_alarms(self, step: int, metrics: Mapping[str, float]) -> None:
         self._seen.heldout.append((step, metrics["heldout/success"]))
         if "lift/share" in metrics:
             self._seen.lifts.append((step, lift_in_words(metrics)))

@@ -156,7 +156,7 @@ class RunReport:
         self._terminal, self._tracker, self._stop, self._guards = terminal, tracker, stop, guards
         self._progress = progress or Progress()
         self._save_s = 0.0
-        self._looking_since = time.monotonic()
+        self._evaluating_since = time.monotonic()
 
     @property
     def should_stop(self) -> bool:
@@ -189,12 +189,12 @@ class RunReport:
         self._terminal.step_ends(step, row)
 
     @contextmanager
-    def looking(self, step: int) -> Iterator[EvaluationLog]:
-        self._looking_since = time.monotonic()
+    def evaluating(self, step: int) -> Iterator[EvaluationLog]:
+        self._evaluating_since = time.monotonic()
         yield EvaluationLog(self._terminal, self._progress)
 
     def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None) -> None:
-        seconds = time.monotonic() - self._looking_since
+        seconds = time.monotonic() - self._evaluating_since
         found = evaluation.metrics if lift is None else {**evaluation.metrics, **lift.metrics}
         alarms = self._guards.evaluation(step, rounded(found))
         self._alarm(alarms)

@@ -13,29 +13,31 @@ from sdpo.config import Config, TrackingConfig, WandbMode
 from sdpo.guards.alarms import Alarm
 from sdpo.run import journal
 from sdpo.run.folder import RunFolder, plain, records
+from sdpo.tracking.background import BackgroundSink
 from sdpo.tracking.mlflow import Mlflow
-from sdpo.tracking.shelter import Sheltered
 from sdpo.tracking.sink import About, Record, Sink
 from sdpo.tracking.tensorboard import TensorBoard
 from sdpo.tracking.wandb import Wandb
 from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics
 
 
-def trackers_of(config: Config, folder: RunFolder, tell: Callable[[str], None]) -> tuple[Sheltered, ...]:
+def trackers_of(config: Config, folder: RunFolder, on_event: Callable[[str], None]) -> tuple[BackgroundSink, ...]:
     """The run's trackers, started, each with what was recorded before and it does not have: a tracker may have been out of reach,
-    or not asked for. ``tell`` is called from threads of theirs."""
+    or not asked for. ``on_event`` is called from threads of theirs."""
     about = About(name=config.name, tags=config.tracking.tags, config=plain(config))
     wandb, mlflow = config.tracking.wandb, config.tracking.mlflow
-    late: list[Sheltered] = []
+    late: list[BackgroundSink] = []
     if wandb.mode is not WandbMode.none:
-        late.append(Sheltered("W&B", partial(Wandb, wandb, about, folder.path, folder.tracker("wandb")), tell))
+        late.append(BackgroundSink("W&B", partial(Wandb, wandb, about, folder.path, folder.tracker("wandb")), on_event))
     if mlflow.enabled:
         uri = mlflow.uri or f"sqlite:///{folder.path.parent / 'mlflow.db'}"
-        late.append(Sheltered("MLflow", partial(Mlflow, mlflow, uri, about, folder.tracker("mlflow")), tell))
+        late.append(BackgroundSink("MLflow", partial(Mlflow, mlflow, uri, about, folder.tracker("mlflow")), on_event))
     for sink in late:
         for record in _recorded(folder):
             sink.record(record)
-    local = [Sheltered("TensorBoard", partial(TensorBoard, folder.tensorboard), tell)] if config.tracking.tensorboard else []
+    local = (
+        [BackgroundSink("TensorBoard", partial(TensorBoard, folder.tensorboard), on_event)] if config.tracking.tensorboard else []
+    )
     return (*local, *late)
 
 
@@ -65,7 +67,7 @@ class Tracker:
 
     def step(self, step: int, metrics: Metrics) -> None:
         _append(self._folder.metrics, {"step": step, **rounded(metrics)})
-        self._tell(Record(step=step, is_evaluation=False, metrics=rounded(metrics)))
+        self._on_event(Record(step=step, is_evaluation=False, metrics=rounded(metrics)))
 
     def rollouts(self, step: int, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         """Every attempt of a step, one line each, replacing what an interrupted try at the same step left."""
@@ -101,7 +103,7 @@ class Tracker:
                 line for group, hints_G in zip(lift.groups, lift.hints, strict=True) for line in _attempts(group, hints_G)
             ]
         _append(self._folder.evaluations, record)
-        self._tell(Record(step=step, is_evaluation=True, metrics=rounded(metrics)))
+        self._on_event(Record(step=step, is_evaluation=True, metrics=rounded(metrics)))
 
     def alarm(self, alarm: Alarm) -> None:
         record = {"step": alarm.step, "guard": alarm.guard.value, "sentence": alarm.sentence}
@@ -111,7 +113,7 @@ class Tracker:
         """A checkpoint stands: the first ``step`` steps will not be repeated."""
         journal.forget(self._folder.unfinished, step)
 
-    def _tell(self, record: Record) -> None:
+    def _on_event(self, record: Record) -> None:
         for sink in self._sinks:
             sink.record(record)
 

@@ -23,7 +23,7 @@ from sdpo.preflight.models import WARMUP_RECORD
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.run.folder import plain
-from sdpo.terminal.foreground import StopRequest, chatter_into, stopping, user_screen
+from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
 from sdpo.tracking.run_report import EvaluationLog
@@ -58,7 +58,7 @@ def run_warmup(config: WarmupConfig) -> int:
     try:
         with beginning(config.cluster) as node:
             ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))
-            with chatter_into(Path(config.logs_dir).absolute() / "driver.log", screen):
+            with process_output_into(Path(config.logs_dir).absolute() / "driver.log", screen):
                 outcome = _warm_up(config, ready, target, screen, node)
     except KeyboardInterrupt:
         screen.print(f"Stopped: {target} was not made, and no part of it is left. The same command begins anew.", soft_wrap=True)
@@ -128,8 +128,8 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
 
 def _plan(config: WarmupConfig) -> Plan:
     """What is measured before the updates is measured after them; that there is something to explore first is not part of it."""
-    looks = (0, config.num_updates) if config.evaluation.num_tasks else ()
-    return Plan(num_steps=config.num_updates, evaluations=looks, lifts=[step for step in looks for _ in KINDS])
+    evaluations = (0, config.num_updates) if config.evaluation.num_tasks else ()
+    return Plan(num_steps=config.num_updates, evaluations=evaluations, lifts=[step for step in evaluations for _ in KINDS])
 
 
 def _explored(

@@ -15,13 +15,13 @@ from itertools import chain, pairwise, zip_longest
 _FIXED = r"```[^\n]*|</?[^\W\d][\w-]*>|\s+"
 _PIECES = re.compile(rf"{_FIXED}|[^\W\d]\w*|\d+|==|!=|<=|>=|//|\*\*|&&|\|\||.", re.DOTALL)
 _IS_FIXED = re.compile(rf"(?:{_FIXED})\Z")
-_TWINS = {
+_OPPOSITES = {
     "+": "-", "*": "+", "/": "*", "//": "%", "%": "//", "**": "*",
     "<": "<=", ">": ">=", "<=": "<", ">=": ">", "==": "!=", "!=": "==", "&&": "||",
     "and": "or", "or": "and", "True": "False", "False": "True", "true": "false", "false": "true",
     "min": "max", "max": "min", "any": "all", "all": "any", "upper": "lower", "lower": "upper",
 }  # fmt: skip
-_TWINS |= {other: one for one, other in _TWINS.items() if other not in _TWINS}
+_OPPOSITES |= {other: one for one, other in _OPPOSITES.items() if other not in _OPPOSITES}
 
 
 def perturbed(text: str, num: int, seed: str) -> tuple[str, ...]:
@@ -50,8 +50,8 @@ def _values(pieces: Sequence[str], places: Sequence[int], draw: random.Random) -
         if piece.isdecimal() and piece.isascii():
             number = int(piece)
             yield from (_with(pieces, place, str(near)) for near in (number - 1, number + 1) if near >= 0)
-        elif piece in _TWINS:
-            yield _with(pieces, place, _TWINS[piece])
+        elif piece in _OPPOSITES:
+            yield _with(pieces, place, _OPPOSITES[piece])
         else:
             for at in (at for at, char in enumerate(piece) if char.isdecimal()):
                 other = draw.choice([digit for digit in "0123456789" if digit != piece[at]])

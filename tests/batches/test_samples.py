@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sdpo.batches.samples import lessons, shaped_reward
+from sdpo.batches.samples import shaped_reward, training_samples
 from sdpo.batches.updates import pack
 from sdpo.config import (
     AlgorithmConfig,
@@ -53,7 +53,7 @@ HINTS = ((HINT, None), (None, None))
 
 
 def test_every_attempt_becomes_a_sample_also_without_a_hint():
-    samples = lessons(GROUPS, HINTS, WordCounts(), SDPOConfig(), 64)
+    samples = training_samples(GROUPS, HINTS, WordCounts(), SDPOConfig(), 64)
     assert [sample.response_ids for sample in samples] == [(1, 2), (3,), (4, 5, 6), (7,)]
     assert [sample.sampled_logprobs for sample in samples] == [(-0.1, -0.2), (-0.3,), (-0.4, -0.5, -0.6), (-0.7,)]
     assert [sample.task_index for sample in samples] == [0, 0, 1, 1]
@@ -62,42 +62,42 @@ def test_every_attempt_becomes_a_sample_also_without_a_hint():
 
 
 def test_only_samples_with_a_hint_have_a_hindsight_prompt():
-    samples = lessons(GROUPS, HINTS, WordCounts(), SDPOConfig(), 64)
+    samples = training_samples(GROUPS, HINTS, WordCounts(), SDPOConfig(), 64)
     assert [sample.teacher_prompt_ids for sample in samples] == [(1, 4), None, None, None]
 
 
 def test_advantages_are_those_within_the_group():
-    samples = lessons(GROUPS, HINTS, WordCounts(), GRPOConfig(), 64)
+    samples = training_samples(GROUPS, HINTS, WordCounts(), GRPOConfig(), 64)
     assert [sample.advantage for sample in samples] == [-0.5, 0.5, 0.0, 0.0]
 
 
 def test_advantages_are_divided_by_the_deviation_if_asked():
     algorithm = GRPOConfig(policy_gradient=PolicyGradientConfig(divide_by_std=True))
-    samples = lessons(GROUPS, HINTS, WordCounts(), algorithm, 64)
+    samples = training_samples(GROUPS, HINTS, WordCounts(), algorithm, 64)
     assert [sample.advantage for sample in samples] == pytest.approx([-1.0, 1.0, 0.0, 0.0])
 
 
 def test_an_empty_completion_is_compared_with_but_not_learned_from():
-    samples = lessons((group("a", attempt(0.0), attempt(1.0, 3)),), ((None, None),), WordCounts(), GRPOConfig(), 64)
+    samples = training_samples((group("a", attempt(0.0), attempt(1.0, 3)),), ((None, None),), WordCounts(), GRPOConfig(), 64)
     assert [(sample.response_ids, sample.advantage) for sample in samples] == [((3,), 0.5)]
 
 
 def test_attempts_set_aside_are_neither_learned_from_nor_compared_with():
     broken = SetAside(completion=completion(9), error="Traceback")
     partly = group("a", attempt(0.0, 1), attempt(1.0, 2), set_aside=(broken,))
-    samples = lessons((partly,), ((None, None),), WordCounts(), GRPOConfig(), 64)
+    samples = training_samples((partly,), ((None, None),), WordCounts(), GRPOConfig(), 64)
     assert [(sample.response_ids, sample.advantage) for sample in samples] == [((1,), -0.5), ((2,), 0.5)]
 
 
 def test_hints_must_match_the_attempts():
     with pytest.raises(ValueError, match="zip"):
-        lessons(GROUPS, ((HINT,), (None, None)), WordCounts(), SDPOConfig(), 64)
+        training_samples(GROUPS, ((HINT,), (None, None)), WordCounts(), SDPOConfig(), 64)
     with pytest.raises(ValueError, match="zip"):
-        lessons(GROUPS, ((HINT, None),), WordCounts(), SDPOConfig(), 64)
+        training_samples(GROUPS, ((HINT, None),), WordCounts(), SDPOConfig(), 64)
 
 
-def test_no_groups_give_no_lessons():
-    assert lessons((), (), WordCounts(), SDPOConfig(), 64) == ()
+def test_no_groups_give_no_samples():
+    assert training_samples((), (), WordCounts(), SDPOConfig(), 64) == ()
 
 
 # Routing: which attempts are distilled, and which get a policy gradient.
@@ -110,7 +110,7 @@ FOUR_HINTS = (HINT, None, HINT, None)
 
 def routed(algorithm: AlgorithmConfig) -> list[tuple[float, float]]:
     """Weights of distillation and policy gradient of each of the four."""
-    samples = lessons((FOUR,), (FOUR_HINTS,), WordCounts(), algorithm, 64)
+    samples = training_samples((FOUR,), (FOUR_HINTS,), WordCounts(), algorithm, 64)
     return [(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples]
 
 
@@ -134,14 +134,14 @@ def test_by_hint_who_has_one_gets_the_distillation_and_who_has_none_the_policy_g
 def test_by_group_one_whose_rewards_differ_gets_the_policy_gradient_and_one_where_all_are_alike_the_distillation():
     failed, solved = group("a", FAILED, FAILED), group("b", SOLVED, SOLVED)
     algorithm = SDPOConfig(routing=Routing.by_group)
-    samples = lessons((failed, FOUR, solved), ((HINT, None), FOUR_HINTS, (HINT, HINT)), WordCounts(), algorithm, 64)
+    samples = training_samples((failed, FOUR, solved), ((HINT, None), FOUR_HINTS, (HINT, HINT)), WordCounts(), algorithm, 64)
     weights = [(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples]
     assert weights == [(1.0, 0.0)] * 2 + [(0.0, 1.0)] * 4 + [(1.0, 0.0)] * 2
 
 
 def test_an_almost_solved_attempt_is_a_failed_one():
     nearly = group("a", attempt(0.99, 1), attempt(0.0, 2))
-    samples = lessons((nearly,), ((HINT, None),), WordCounts(), SDPOConfig(routing=Routing.by_success), 64)
+    samples = training_samples((nearly,), ((HINT, None),), WordCounts(), SDPOConfig(routing=Routing.by_success), 64)
     assert [sample.policy_gradient_weight for sample in samples] == [0.0, 0.0]
 
 
@@ -153,13 +153,13 @@ class NoRoom(WordCounts):
 
 
 def test_a_hint_of_which_nothing_is_left_is_none():
-    samples = lessons((FOUR,), (FOUR_HINTS,), NoRoom(), SDPOConfig(routing=Routing.by_hint), 64)
+    samples = training_samples((FOUR,), (FOUR_HINTS,), NoRoom(), SDPOConfig(routing=Routing.by_hint), 64)
     assert {sample.teacher_prompt_ids for sample in samples} == {None}
     assert {(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples} == {(0.0, 1.0)}
 
 
 def is_distilled(algorithm: AlgorithmConfig) -> list[bool]:
-    return [sample.is_distilled for sample in lessons((FOUR,), (FOUR_HINTS,), WordCounts(), algorithm, 64)]
+    return [sample.is_distilled for sample in training_samples((FOUR,), (FOUR_HINTS,), WordCounts(), algorithm, 64)]
 
 
 def test_the_teacher_scores_only_what_is_distilled_and_has_a_hint():
@@ -169,12 +169,12 @@ def test_the_teacher_scores_only_what_is_distilled_and_has_a_hint():
 
 
 def test_without_hindsight_the_teacher_sees_the_students_prompt_for_every_attempt():
-    """Generalised knowledge distillation: there is no hint, and no attempt without a lesson."""
+    """Generalised knowledge distillation: there is no hint, and no attempt that teaches nothing."""
     algorithm = SDPOConfig(
         hindsight=HindsightConfig(choice=HintChoice.none), teacher=TeacherConfig(kind=TeacherKind.external, path="teacher")
     )
     hints = tuple(choose_hints(one, algorithm.hindsight, "0/0") for one in GROUPS)
-    samples = lessons(GROUPS, hints, NoRoom(), algorithm, 64)
+    samples = training_samples(GROUPS, hints, NoRoom(), algorithm, 64)
     assert [sample.teacher_prompt_ids for sample in samples] == [sample.prompt_ids for sample in samples]
     assert [sample.distillation_weight for sample in samples] == [1.0] * 4
 
@@ -199,7 +199,7 @@ def test_an_overlong_attempt_is_worse_than_its_sibling_but_no_less_solved():
     """The advantage is of the shaped rewards; what counts as solved is the environment's word."""
     both_solved = group("a", attempt(1.0, *range(5)), attempt(1.0, *range(10)))
     algorithm = SDPOConfig(routing=Routing.by_success, policy_gradient=PolicyGradientConfig(overlong_tokens=4))
-    samples = lessons((both_solved,), ((None, None),), WordCounts(), algorithm, 10)
+    samples = training_samples((both_solved,), ((None, None),), WordCounts(), algorithm, 10)
     assert [sample.advantage for sample in samples] == [0.5, -0.5]
     assert [sample.policy_gradient_weight for sample in samples] == [1.0, 1.0]
 
@@ -213,9 +213,9 @@ def weights_of(samples: tuple[Sample, ...]) -> list[float]:
 
 def test_uniform_groups_count_unless_they_are_dropped():
     hints = ((None, None), (None, None))
-    assert weights_of(lessons(GROUPS, hints, WordCounts(), GRPOConfig(), 64)) == [1.0, 1.0, 1.0, 1.0]
+    assert weights_of(training_samples(GROUPS, hints, WordCounts(), GRPOConfig(), 64)) == [1.0, 1.0, 1.0, 1.0]
     dropping = GRPOConfig(policy_gradient=PolicyGradientConfig(drop_uniform_groups=True))
-    samples = lessons(GROUPS, hints, WordCounts(), dropping, 64)
+    samples = training_samples(GROUPS, hints, WordCounts(), dropping, 64)
     assert weights_of(samples) == [1.0, 1.0, 0.0, 0.0]
     (update,) = pack(samples, BatchConfig(num_tasks=2), Ranks(num=1, pairs_per_token=100.0), dropping)
     assert (update.num_loss_rows, update.num_loss_tokens) == (2, 2 + 1)
@@ -223,7 +223,7 @@ def test_uniform_groups_count_unless_they_are_dropped():
 
 def test_a_dropped_group_is_still_distilled():
     algorithm = SDPOConfig(policy_gradient_share=0.25, policy_gradient=PolicyGradientConfig(drop_uniform_groups=True))
-    samples = lessons((GROUPS[1],), ((HINT, None),), WordCounts(), algorithm, 64)
+    samples = training_samples((GROUPS[1],), ((HINT, None),), WordCounts(), algorithm, 64)
     assert [(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples] == [(0.75, 0.0)] * 2
     assert [sample.is_distilled for sample in samples] == [True, False]
 
@@ -231,7 +231,7 @@ def test_a_dropped_group_is_still_distilled():
 def test_a_group_is_uniform_by_its_shaped_rewards():
     both_failed = group("a", attempt(0.0, *range(5)), attempt(0.0, *range(10)))
     config = PolicyGradientConfig(drop_uniform_groups=True, overlong_tokens=4)
-    samples = lessons((both_failed,), ((None, None),), WordCounts(), GRPOConfig(policy_gradient=config), 10)
+    samples = training_samples((both_failed,), ((None, None),), WordCounts(), GRPOConfig(policy_gradient=config), 10)
     assert weights_of(samples) == [1.0, 1.0]
 
 
@@ -250,7 +250,7 @@ def test_siblings_hindsight_prompts_are_one_and_the_same_but_for_the_demonstrato
     ]
     for seed in range(10):
         mixed = group("a", *attempts)
-        samples = lessons((mixed,), (choose_hints(mixed, HindsightConfig(), f"{seed}"),), Letters(), SDPOConfig(), 64)
+        samples = training_samples((mixed,), (choose_hints(mixed, HindsightConfig(), f"{seed}"),), Letters(), SDPOConfig(), 64)
         prompts = [sample.teacher_prompt_ids for sample in samples]
         (common,) = set(prompts[3:])
         demonstrators = [index for index, prompt in enumerate(prompts) if prompt != common]
@@ -262,7 +262,7 @@ def test_tokens_that_the_environment_wrote_carry_no_loss_and_stay_in_the_row() -
     """Student and teacher both read them: they are in the response, and only the mask leaves them out."""
     spoken = dataclasses.replace(completion(1, 2, 3, 4), own_mask=(True, False, False, True))
     talk = Attempt(completion=spoken, verdict=Verdict(reward=0.0))
-    (first, second) = lessons([group("a", talk, attempt(1.0, 5))], [[HINT, None]], WordCounts(), SDPOConfig(), 64)
+    (first, second) = training_samples([group("a", talk, attempt(1.0, 5))], [[HINT, None]], WordCounts(), SDPOConfig(), 64)
     assert first.response_ids == (1, 2, 3, 4)
     assert first.loss_mask == (True, False, False, True)
     assert second.loss_mask == (True,)
@@ -289,25 +289,25 @@ def distillation_of(samples: tuple[Sample, ...]) -> dict[int, float]:
 
 
 def test_a_task_counts_by_the_deviation_of_being_solved():
-    weights = distillation_of(lessons(COURSE, COURSE_HINTS, WordCounts(), WEIGHED, 64))
+    weights = distillation_of(training_samples(COURSE, COURSE_HINTS, WordCounts(), WEIGHED, 64))
     assert weights[0] / weights[3] == pytest.approx((0.5 * 0.5) ** 0.5 / (0.25 * 0.75) ** 0.5)
     assert (weights[1], weights[2]) == (0.0, 0.0)
 
 
 def test_the_mean_weight_of_the_tasks_that_are_distilled_is_one():
     """Those without a hint have no part in it, however uncertain they are."""
-    samples = lessons(COURSE, COURSE_HINTS, WordCounts(), WEIGHED, 64)
+    samples = training_samples(COURSE, COURSE_HINTS, WordCounts(), WEIGHED, 64)
     distilled = {sample.task_index for sample in samples if sample.is_distilled}
     weights = distillation_of(samples)
     assert distilled == {0, 3}
     assert sum(weights[index] for index in distilled) / len(distilled) == pytest.approx(1.0)
-    blended = lessons(COURSE, COURSE_HINTS, WordCounts(), dataclasses.replace(WEIGHED, policy_gradient_share=0.5), 64)
+    blended = training_samples(COURSE, COURSE_HINTS, WordCounts(), dataclasses.replace(WEIGHED, policy_gradient_share=0.5), 64)
     assert distillation_of(blended) == pytest.approx({index: 0.5 * weight for index, weight in weights.items()})
     assert weights_of(blended) == [0.5] * len(blended)
 
 
 def test_a_step_of_certain_tasks_distils_nothing():
-    samples = lessons(COURSE[1:3], COURSE_HINTS[1:3], WordCounts(), WEIGHED, 64)
+    samples = training_samples(COURSE[1:3], COURSE_HINTS[1:3], WordCounts(), WEIGHED, 64)
     assert not any(sample.is_distilled for sample in samples)
     (update,) = pack(samples, BatchConfig(num_tasks=2), Ranks(num=1, pairs_per_token=100.0), WEIGHED)
     assert (update.num_distilled_tokens, update.num_learned_rows) == (0, 0)
@@ -315,6 +315,6 @@ def test_a_step_of_certain_tasks_distils_nothing():
 
 def test_tasks_that_are_equally_uncertain_count_as_they_would_without_weights():
     halves = (COURSE[0], COURSE[0])
-    assert lessons(halves, (COURSE_HINTS[0],) * 2, WordCounts(), WEIGHED, 64) == lessons(
+    assert training_samples(halves, (COURSE_HINTS[0],) * 2, WordCounts(), WEIGHED, 64) == training_samples(
         halves, (COURSE_HINTS[0],) * 2, WordCounts(), SDPOConfig(), 64
     )

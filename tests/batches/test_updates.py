@@ -28,7 +28,7 @@ from sdpo.config import (
     SDPOConfig,
     SupportConfig,
 )
-from sdpo.learner.loss import Anchors, micro_batch_loss
+from sdpo.learner.loss import OldLogprobs, micro_batch_loss
 from sdpo.learner.orders import Scale
 from sdpo.learner.tally import SUMS
 from sdpo.objectives.divergence import divergence
@@ -677,7 +677,7 @@ def packed_loss(
         [Logits(hidden_NH=hidden_of_pack(TEACHER, batch.teacher), head_VH=TEACHER[1])],
         batch,
         mine_n,
-        Anchors(old_n=said_by(hidden_nH, model[1]) - 0.125, reference_n=reference_n),
+        OldLogprobs(old_n=said_by(hidden_nH, model[1]) - 0.125, reference_n=reference_n),
         update,
         algorithm,
         SCALE,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sdpo.cluster import seating
+from sdpo.cluster import placement as placement_module
 from sdpo.cluster.gpu_shares import GpuShares, shares_of
-from sdpo.cluster.seating import gpu_shares
+from sdpo.cluster.placement import gpu_shares
 from sdpo.config import Placement, RolloutConfig
 from sdpo.errors import UserError
 
@@ -21,7 +21,7 @@ def shares(
     staleness: int = 0,
     placement: Placement = Placement.auto,
 ) -> GpuShares:
-    monkeypatch.setattr(seating.ray, "cluster_resources", lambda: {"GPU": float(num_gpus)} if num_gpus else {})
+    monkeypatch.setattr(placement_module.ray, "cluster_resources", lambda: {"GPU": float(num_gpus)} if num_gpus else {})
     rollout = RolloutConfig(num_engines=num_engines, tensor_parallel_size=width, staleness=staleness)
     found = gpu_shares(num_ranks, rollout, placement)
     assert found == shares_of(num_gpus, num_ranks, rollout, placement), "the plan and the run divide alike"

@@ -13,25 +13,25 @@ import yaml
 from sdpo.commands.conclusion import Gain, conclusion, of_training
 from sdpo.run.folder import RunFolder
 
-Look = dict[str, object]
+Evaluated = dict[str, object]
 
 
-def look(rates: Mapping[str, int], *, step: int = 0, **figures: float) -> Look:
+def evaluation(rates: Mapping[str, int], *, step: int = 0, **figures: float) -> Evaluated:
     """Four attempts at each task, of which ``rates`` says how many are solved."""
     attempts = [{"task": task, "attempt": at, "reward": float(at < solved)} for task, solved in rates.items() for at in range(4)]
     return {"step": step, "k": 4, "heldout/success": sum(rates.values()) / (4 * len(rates)), "attempts": attempts, **figures}
 
 
 TASKS = [f"kind-{index}" for index in range(16)]
-NOTHING = look(dict.fromkeys(TASKS, 0))
-ONE = look({task: 4 * (task == TASKS[0]) for task in TASKS})
-HALF = look({task: index % 2 * 4 for index, task in enumerate(TASKS)}, step=10)
+NOTHING = evaluation(dict.fromkeys(TASKS, 0))
+ONE = evaluation({task: 4 * (task == TASKS[0]) for task in TASKS})
+HALF = evaluation({task: index % 2 * 4 for index, task in enumerate(TASKS)}, step=10)
 
 
 def test_a_gain_is_compared_task_by_task() -> None:
     """The errors of two means, added up, are those of tasks that differ: a gain of a quarter on every task looks like chance."""
-    before = look({task: index % 2 * 3 for index, task in enumerate(TASKS)})
-    after = look({task: index % 2 * 3 + 1 for index, task in enumerate(TASKS)})
+    before = evaluation({task: index % 2 * 3 for index, task in enumerate(TASKS)})
+    after = evaluation({task: index % 2 * 3 + 1 for index, task in enumerate(TASKS)})
     gain = Gain.between(before, after)
     assert gain is not None
     assert (gain.mean, gain.error, gain.num_tasks) == (0.25, 0.0, 16)
@@ -41,14 +41,14 @@ def test_a_gain_is_compared_task_by_task() -> None:
 
 
 def test_what_was_set_aside_and_tasks_of_one_look_alone_do_not_count() -> None:
-    before = look({"a": 0, "b": 4})
-    after = look({"a": 4, "c": 0})
+    before = evaluation({"a": 0, "b": 4})
+    after = evaluation({"a": 4, "c": 0})
     attempts = after["attempts"]
     assert isinstance(attempts, list)
     attempts.append({"task": "a", "attempt": 4, "error": "broke"})
     gain = Gain.between(before, after)
     assert gain == Gain(mean=1.0, error=None, num_tasks=1)
-    assert Gain.between(look({"a": 0}), look({"b": 0})) is None
+    assert Gain.between(evaluation({"a": 0}), evaluation({"b": 0})) is None
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_what_was_set_aside_and_tasks_of_one_look_alone_do_not_count() -> None:
         (HALF, NOTHING, "lost 50.0 ± 12.9 points of success on 16 held-out tasks, more than chance explains"),
         (NOTHING, ONE, "changed success on 16 held-out tasks by +6.2 ± 6.2 points: chance explains that"),
         (
-            look({"a": 0, "b": 0}),
-            look({"a": 4, "b": 4}),
+            evaluation({"a": 0, "b": 0}),
+            evaluation({"a": 4, "b": 4}),
             "changed success on 2 held-out tasks by +100.0 points, on too few tasks",
         ),
     ],
 )
-def test_a_sentence_says_whether_it_was_chance(before: Look, after: Look, said: str) -> None:
+def test_a_sentence_says_whether_it_was_chance(before: Evaluated, after: Evaluated, said: str) -> None:
     """Two held-out answers that went one way gave "-100.0 % ± 0.0 %", and +2.6 ± 6 points stood there as a change."""
     sentence = of_training(before, after)
     assert sentence is not None
@@ -72,7 +72,7 @@ def test_a_sentence_says_whether_it_was_chance(before: Look, after: Look, said: 
 
 
 def test_looks_at_different_tasks_are_not_compared() -> None:
-    assert of_training(look({"a": 0}), look({"b": 4})) is None
+    assert of_training(evaluation({"a": 0}), evaluation({"b": 4})) is None
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_a_gain_that_a_constant_answer_has_too_is_not_called_learned(constants: 
     assert said.endswith(f"more than chance explains{end}, the policy 50.0%.")
 
 
-def begun(path: Path, algorithm: str, *looks: Look, seed: int = 0, model: str = "somewhere") -> RunFolder:
+def begun(path: Path, algorithm: str, *evaluations: Evaluated, seed: int = 0, model: str = "somewhere") -> RunFolder:
     path.mkdir()
     config = {"seed": seed, "model": {"path": model}, "algorithm": {"name": algorithm}, "learner": {"lr": 1e-5}}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
-    (path / "evaluations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in looks))
+    (path / "evaluations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in evaluations))
     return RunFolder(path)
 
 

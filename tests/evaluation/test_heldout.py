@@ -119,7 +119,7 @@ class Silent:
     def update(self, metrics: Metrics) -> None: ...
 
 
-def look(engine: Echo, log: Silent, seed: int = 0):
+def evaluated(engine: Echo, log: Silent, seed: int = 0):
     return evaluate(
         engine,
         SecondTaskIsEasy(),
@@ -135,7 +135,7 @@ def look(engine: Echo, log: Silent, seed: int = 0):
 
 def test_evaluation_puts_the_groups_together_and_counts_them():
     log = Silent()
-    evaluation = look(Echo(), log)
+    evaluation = evaluated(Echo(), log)
     assert [group.task for group in evaluation.groups] == list(TASKS)
     assert [len(group.attempts) for group in evaluation.groups] == [4, 4, 0]
     assert [attempt.verdict.is_solved for attempt in evaluation.groups[1].attempts] == [True, False, False, False]
@@ -146,9 +146,9 @@ def test_evaluation_puts_the_groups_together_and_counts_them():
 
 def test_each_evaluation_of_a_run_asks_the_same_with_the_same_seeds():
     engine = Echo()
-    look(engine, Silent())
-    look(engine, Silent())
-    look(engine, Silent(), seed=1)
+    evaluated(engine, Silent())
+    evaluated(engine, Silent())
+    evaluated(engine, Silent(), seed=1)
     first, second, other = engine.asked
     assert first == second
     assert [prompt.seed for prompt in first] != [prompt.seed for prompt in other]

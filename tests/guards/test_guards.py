@@ -107,7 +107,7 @@ HEALTHY: Mapping[str, Mapping[str, Curve]] = {
         for name, usual, odd in (("response_tokens", 60.0, 1.0), ("entropy", 0.9, 0.0), ("divergence", 0.1, 9.0))
     },
     "some tokens further apart than most": {"mismatch/p99": lambda step: 0.05},
-    "a step or two without a lesson or a hint": {
+    "a step or two without samples or a hint": {
         "updates": lambda step: float(step % 3 == 0),
         "hindsight": lambda step: float(step % 3 == 1),
     },
@@ -133,7 +133,7 @@ COLLAPSES: Mapping[str, tuple[Guard, Mapping[str, Curve]]] = {
     "sure of what is wrong": (Guard.entropy, {"entropy": fallen(0.9, 0.1), "success": fallen(0.1, 0.02)}),
     "all attempts alike": (Guard.entropy, {"entropy": fallen(0.9, 0.0), "success": fallen(0.1, 0.5)}),
     "said by heart": (Guard.variety, {"answers/distinct": fallen(0.95, 0.38), "success": fallen(0.3, 0.7)}),
-    "no lesson": (Guard.no_lesson, {"updates": lambda step: float(step < 30)}),
+    "no samples": (Guard.no_samples, {"updates": lambda step: float(step < 30)}),
     "no hint": (Guard.no_hint, {"hindsight": lambda step: float(step < 30)}),
     "hindsight that prefers failures": (Guard.credit, {"credit/solved": lambda step: -0.05, "credit/failed": lambda step: 0.05}),
     "blow-up": (Guard.divergence, {"divergence": fallen(0.1, 2.0)}),
@@ -270,10 +270,10 @@ def on_gain(**changes: object) -> Config:
 def refreshes(of: Config, of_steps: Sequence[Metrics], evaluations: Sequence[Metrics]) -> list[int]:
     guards, found = Guards(of), []
     for step in range(41):
-        for look, records in ((guards.step, of_steps), (guards.evaluation, evaluations)):
+        for check, records in ((guards.step, of_steps), (guards.evaluation, evaluations)):
             for record in records:
                 if record["step"] == step:
-                    look(step, record)
+                    check(step, record)
         if guards.last_refresh == step > 0:
             found.append(step)
     assert guards.num_refreshes == len(found)

@@ -200,7 +200,7 @@ def test_a_reply_cannot_speak_for_the_policy(tokenizer) -> None:
 
 
 def told(renderer: ChatRenderer, *feedbacks: str) -> str:
-    return renderer.telling(TASK, feedbacks).messages[-1].content
+    return renderer.with_feedback(TASK, feedbacks).messages[-1].content
 
 
 def test_earlier_failures_are_told_after_the_question_the_latest_last(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -217,7 +217,7 @@ def test_the_oldest_failures_are_left_out_first(tokenizer: PreTrainedTokenizerFa
     text = told(renderer, *feedbacks)
     assert "failure 29" in text
     assert "failure 0:" not in text
-    assert len(renderer.prompt(renderer.telling(TASK, feedbacks))) <= 300
+    assert len(renderer.prompt(renderer.with_feedback(TASK, feedbacks))) <= 300
 
 
 def test_a_failure_that_is_too_long_loses_its_middle(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -13,7 +13,7 @@ from sdpo.cluster.actors import start
 from sdpo.config import Dtype, RolloutConfig
 from sdpo.rollout.engine import VllmEngine
 from sdpo.types import Completion, Prompt, Sampling
-from sdpo.weights import Shipment, shipped
+from sdpo.weights import WeightPayload, weight_payload
 from tests.tiny import write_tiny_model
 
 pytestmark = pytest.mark.integration
@@ -27,7 +27,7 @@ class Host:
         config = RolloutConfig(dtype=Dtype.float32, kv_cache_gib=1)
         self._engine = VllmEngine(str(path), max_model_tokens=200, config=config, seed=0)
 
-    def sample(self, weights: Shipment, version: int, sampling: Sampling) -> list[tuple[Prompt, Completion]]:
+    def sample(self, weights: WeightPayload, version: int, sampling: Sampling) -> list[tuple[Prompt, Completion]]:
         self._engine.load(weights.in_memory(), version=version)
         return [pair for ended in self._engine.sample(PROMPTS, sampling) for pair in ended]
 
@@ -39,7 +39,7 @@ def test_logprobs_after_a_load_are_those_of_the_loaded_model(tied: bool, tmp_pat
     host = start(Host, paths[0], kind="engine")
     for version, path in enumerate([*paths, paths[0]]):
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        weights = shipped(model.named_parameters(), bucket_bytes=100_000)
+        weights = weight_payload(model.named_parameters(), bucket_bytes=100_000)
         for temperature in (1.0, 0.7):
             sampling = Sampling(temperature=temperature, top_p=1.0, max_response_tokens=12)
             pairs = ray.get(host.sample.remote(weights, version, sampling))
@@ -58,7 +58,7 @@ def test_greedy_completions_after_a_load_are_those_of_the_loaded_model(tmp_path:
     host = start(Host, paths[0], kind="engine")
     model = AutoModelForCausalLM.from_pretrained(paths[1], dtype=torch.float32)
     sampling = Sampling(temperature=0.0, top_p=1.0, max_response_tokens=40)
-    weights = shipped(model.named_parameters(), bucket_bytes=100_000)
+    weights = weight_payload(model.named_parameters(), bucket_bytes=100_000)
     pairs = ray.get(host.sample.remote(weights, 7, sampling))
     assert len(pairs) == len(PROMPTS)
     for prompt, completion in pairs:

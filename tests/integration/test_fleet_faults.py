@@ -21,7 +21,7 @@ from sdpo.rollout.engine_loop import WeightsLost
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.member import Condition, Health
 from sdpo.types import Prompt, Sampling
-from sdpo.weights import Shipment, shipped
+from sdpo.weights import WeightPayload, weight_payload
 
 pytestmark = pytest.mark.integration
 SILENCE_S = 6.0
@@ -41,16 +41,16 @@ class Fleet:
         self.model, self.told = model, list[str]()
         config = RolloutConfig(num_engines=2, dtype=Dtype.float32, kv_cache_gib=1, silence_s=SILENCE_S, restart_backoff_s=0.1)
         self.engines = EngineFleet(
-            str(model), max_model_tokens=300, config=config, seed=0, num_gpus=0.0, logs=logs, tell=self.told.append
+            str(model), max_model_tokens=300, config=config, seed=0, num_gpus=0.0, logs=logs, on_event=self.told.append
         )
         self.version = 0
         self.engines.wait_until_ready()
         self.engines.load(self.weights(), version=0)
         self.undisturbed = self.sample(lambda: None)
 
-    def weights(self) -> Shipment:
+    def weights(self) -> WeightPayload:
         model = AutoModelForCausalLM.from_pretrained(self.model)
-        return shipped(model.named_parameters(), bucket_bytes=100_000, put=ray.put)
+        return weight_payload(model.named_parameters(), bucket_bytes=100_000, put=ray.put)
 
     def sample(self, disturb: Callable[[], None]) -> Tokens:
         """By seed; ``disturb`` is called when the first has ended."""
@@ -155,7 +155,7 @@ class Owner:
 def test_weights_that_got_lost_half_way_change_nothing(fleet: Fleet) -> None:
     doomed = start(Owner).piece.remote()
     weights = fleet.weights()
-    half = Shipment(buckets=(*weights.buckets, doomed), checksum=weights.checksum, num_bytes=weights.num_bytes)
+    half = WeightPayload(buckets=(*weights.buckets, doomed), checksum=weights.checksum, num_bytes=weights.num_bytes)
     with pytest.raises(WeightsLost):
         fleet.engines.load(half, version=fleet.version + 1)
     assert fleet.sample(lambda: None) == fleet.undisturbed
@@ -166,7 +166,7 @@ def test_weights_with_another_checksum_are_an_error(tiny_model: Path, fleet: Fle
     """The last of them: a fleet that served the wrong weights once is not asked again."""
     weights = fleet.weights()
     with pytest.raises(MachineError, match=r"engine . serves version"):
-        fleet.engines.load(Shipment(buckets=weights.buckets, checksum="other", num_bytes=weights.num_bytes), version=99)
+        fleet.engines.load(WeightPayload(buckets=weights.buckets, checksum="other", num_bytes=weights.num_bytes), version=99)
     with pytest.raises(MachineError, match=r"engine . serves version"):
         list(fleet.engines.sample(PROMPTS, SAMPLING))
 

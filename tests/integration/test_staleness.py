@@ -29,11 +29,11 @@ def test_a_run_that_generates_ahead_learns_from_weights_one_step_old(trainer: Tr
         assert row["updates"] == 1.0
         assert row["mismatch"] <= row["mismatch/p99"] < 0.3
     assert rows[0]["mismatch"] < 1e-5 < rows[1]["mismatch"]  # what importance weights are for
-    looks = trainer.evaluations()
-    assert [look["step"] for look in looks] == [0, 1, 2, 3, 4]
-    for look in looks:
-        assert {attempt["weights_version"] for attempt in look["attempts"]} == {look["step"]}
-        assert look["hindsight_attempts"]
+    evaluations = trainer.evaluations()
+    assert [evaluation["step"] for evaluation in evaluations] == [0, 1, 2, 3, 4]
+    for evaluation in evaluations:
+        assert {attempt["weights_version"] for attempt in evaluation["attempts"]} == {evaluation["step"]}
+        assert evaluation["hindsight_attempts"]
 
 
 def test_with_partial_completions_go_on_across_an_update_and_each_token_knows_its_weights(trainer: Trainer) -> None:

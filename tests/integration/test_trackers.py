@@ -34,7 +34,7 @@ def step(number: int, **metrics: float) -> Record:
     return Record(step=number, is_evaluation=False, metrics=found)
 
 
-def look(number: int) -> Record:
+def evaluated(number: int) -> Record:
     return Record(step=number, is_evaluation=True, metrics={"heldout/success": number / 10, "alarms": 1.0})
 
 
@@ -42,12 +42,12 @@ def through_a_kill(folder: Path, opened: Callable[[Path], Sink]) -> None:
     """Two processes: the second goes on from a checkpoint after step 1, so steps 2 and 3 come twice, the second time changed."""
     first = opened(folder)
     first.go_back(0)
-    for record in (look(0), step(1, **{ODD: 1.5}, **MANY), step(2), step(3, grad_norm=math.nan)):
+    for record in (evaluated(0), step(1, **{ODD: 1.5}, **MANY), step(2), step(3, grad_norm=math.nan)):
         first.record(record)
     first.close()
     second = opened(folder)
     second.go_back(1)
-    for record in (step(2, loss=99.0), step(3, loss=99.0), look(3), step(4, grad_norm=math.inf)):
+    for record in (step(2, loss=99.0), step(3, loss=99.0), evaluated(3), step(4, grad_norm=math.inf)):
         second.record(record)
     second.close()
 

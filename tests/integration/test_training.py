@@ -42,14 +42,14 @@ def test_sdpo_runs_and_a_killed_run_resumes_to_the_same_metrics(trainer: Trainer
     assert whole[1]["grad_norm"] != whole[0]["grad_norm"]
     assert "before (step 0)" in output
     assert "feedback: There is no" in output
-    looks = trainer.evaluations()
-    assert [look["step"] for look in looks] == [0, 3]
-    for look in looks:
-        assert {"lift", "lift/plain", "lift/hindsight", "lift/share"} <= look.keys()
-        assert {name for name in look if "/" in name} <= METRICS.keys()
-        assert look["hindsight_attempts"]
-        assert all(attempt["hint"] for attempt in look["hindsight_attempts"])
-        assert all(attempt["weights_version"] == look["step"] for attempt in look["hindsight_attempts"])
+    evaluations = trainer.evaluations()
+    assert [evaluation["step"] for evaluation in evaluations] == [0, 3]
+    for evaluation in evaluations:
+        assert {"lift", "lift/plain", "lift/hindsight", "lift/share"} <= evaluation.keys()
+        assert {name for name in evaluation if "/" in name} <= METRICS.keys()
+        assert evaluation["hindsight_attempts"]
+        assert all(attempt["hint"] for attempt in evaluation["hindsight_attempts"])
+        assert all(attempt["weights_version"] == evaluation["step"] for attempt in evaluation["hindsight_attempts"])
     assert "teacher lift " in output
     run = trainer.runs / "run"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step_000002", "step_000003"}
@@ -116,7 +116,7 @@ def test_grpo_learns_from_advantages_and_an_interrupt_ends_it_with_a_checkpoint(
     last = int(rows[-1]["step"])
     assert 2 <= last < 50
     assert (trainer.runs / "run" / "checkpoints" / f"step_{last:06d}" / "learner.json").is_file()
-    assert all(row["hindsight"] == 0.0 and row["updates"] + row["updates_without_lesson"] == 2.0 for row in rows)
+    assert all(row["hindsight"] == 0.0 and row["updates"] + row["updates_without_samples"] == 2.0 for row in rows)
     learned = [row for row in rows if row["updates"] > 0.0]
     assert learned
     assert all(row["grad_norm"] > 0.0 for row in learned)

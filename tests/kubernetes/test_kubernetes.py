@@ -23,12 +23,12 @@ from sdpo.cli import main
 from sdpo.config import Config, KubernetesConfig, TolerationConfig, TolerationOperator
 from sdpo.config.compose import train_config
 from sdpo.errors import UserError
-from sdpo.kubernetes import farewell as farewell_module
-from sdpo.kubernetes.farewell import farewell, is_at_work, is_loop
+from sdpo.kubernetes import pre_stop as pre_stop_module
 from sdpo.kubernetes.manifests import manifest as described_run
 from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.kubernetes.names import Kind, object_name
 from sdpo.kubernetes.pods import head_template
+from sdpo.kubernetes.pre_stop import is_at_work, is_loop, pre_stop
 from sdpo.kubernetes.render import rendered, words_of_the_job
 from tests.kubernetes.kuberay import SCHEMAS
 
@@ -390,9 +390,9 @@ def loop(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
 
 def test_a_pod_ends_after_the_checkpoint(loop: tuple[subprocess.Popen[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     process, checkpoint = loop
-    monkeypatch.setattr(farewell_module, "POLL_S", 0.01)
+    monkeypatch.setattr(pre_stop_module, "POLL_S", 0.01)
     assert not checkpoint.exists()
-    farewell(lambda: [psutil.Process(process.pid)] if process.poll() is None else [])
+    pre_stop(lambda: [psutil.Process(process.pid)] if process.poll() is None else [])
     assert checkpoint.read_text() == "after 1 signal"
 
 
@@ -417,7 +417,7 @@ def test_who_is_waited_for(words: list[str], loop: bool, work: bool) -> None:
 def test_the_farewell_runs_in_pods_alone() -> None:
     """Anywhere else it would end whatever the user trains."""
     ran = subprocess.run(
-        [sys.executable, "-m", "sdpo.kubernetes.farewell"], env={"PATH": "/bin"}, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "sdpo.kubernetes.pre_stop"], env={"PATH": "/bin"}, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 1
     assert "runs in a pod of Kubernetes alone" in ran.stderr

@@ -39,7 +39,7 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
+class ActorPlacement:
     """Where a rank finds the others."""
 
     rank: int
@@ -53,13 +53,13 @@ class Seat:
 
 
 def launch(num_ranks: int, program: Callable[..., T], *arguments: object, timeout_s: float = 150.0) -> list[T]:
-    """What ``program(seat, *arguments)`` returned on each rank: tensors, numbers, and dicts, lists and tuples of such."""
+    """What ``program(placement, *arguments)`` returned on each rank: tensors, numbers, and dicts, lists and tuples of such."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         torch.save(arguments, folder / _ARGUMENTS)  # not through the process: it would pass on a descriptor for every tensor
-        seats = [Seat(rank=rank, num_ranks=num_ranks, folder=folder) for rank in range(num_ranks)]
+        placements = [ActorPlacement(rank=rank, num_ranks=num_ranks, folder=folder) for rank in range(num_ranks)]
         with mock.patch.dict(os.environ, _ENVIRONMENT):  # the server is started by the first process it is asked for
-            processes = [_CONTEXT.Process(target=_rank, args=(seat, program)) for seat in seats]
+            processes = [_CONTEXT.Process(target=_rank, args=(placement, program)) for placement in placements]
             for process in processes:
                 process.start()
         until = time.monotonic() + timeout_s
@@ -73,20 +73,22 @@ def launch(num_ranks: int, program: Callable[..., T], *arguments: object, timeou
                 process.kill()
                 process.join()
         codes = [process.exitcode for process in processes]
-        logs = "".join(f"\n== rank {seat.rank}\n{(folder / f'log-{seat.rank}').read_text()[-6000:]}" for seat in seats)
+        logs = "".join(
+            f"\n== rank {placement.rank}\n{(folder / f'log-{placement.rank}').read_text()[-6000:]}" for placement in placements
+        )
         assert codes == [0] * num_ranks, f"ranks ended with {codes} (-9: another failed, or nothing came in {timeout_s} s){logs}"
-        return [torch.load(folder / f"result-{seat.rank}", weights_only=False) for seat in seats]
+        return [torch.load(folder / f"result-{placement.rank}", weights_only=False) for placement in placements]
 
 
-def _rank(seat: Seat, program: Callable[..., object]) -> None:
-    with (seat.folder / f"log-{seat.rank}").open("w", buffering=1) as log:
+def _rank(placement: ActorPlacement, program: Callable[..., object]) -> None:
+    with (placement.folder / f"log-{placement.rank}").open("w", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         gc.freeze()  # DeepSpeed collects often, and the server has imported a lot
         torch.set_num_threads(1)
         try:
-            arguments = torch.load(seat.folder / _ARGUMENTS, weights_only=False)
-            torch.save(program(seat, *arguments), seat.folder / f"result-{seat.rank}")
+            arguments = torch.load(placement.folder / _ARGUMENTS, weights_only=False)
+            torch.save(program(placement, *arguments), placement.folder / f"result-{placement.rank}")
         except BaseException:  # noqa: BLE001 - its last words, whatever they are
             traceback.print_exc(file=log)
             log.flush()

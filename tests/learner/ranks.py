@@ -26,9 +26,9 @@ from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.forward import response_hidden
 from sdpo.learner.orders import Recording, Scale
-from sdpo.learner.tally import SUMS
+from sdpo.learner.statistics import SUMS
 from sdpo.types import TokenCredit, Update
-from tests.learner.launch import Seat
+from tests.learner.launch import ActorPlacement
 from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE
 
 State = dict[str, dict[str, Tensor]]
@@ -50,14 +50,14 @@ class Setup:
         """With another learner config."""
         return replace(self, config=replace(self.config, **changes))  # type: ignore[arg-type]
 
-    def learner(self, seat: Seat) -> DeepSpeedLearner:
+    def learner(self, placement: ActorPlacement) -> DeepSpeedLearner:
         return DeepSpeedLearner(
             str(self.model),
             None if self.teacher is None else str(self.teacher),
-            replace(self.config, num_ranks=seat.num_ranks, timeout_s=60.0),
+            replace(self.config, num_ranks=placement.num_ranks, timeout_s=60.0),
             self.algorithm,
             Scale(temperature=TEMPERATURE, max_response_tokens=MAX_RESPONSE_TOKENS),
-            seat.place,
+            placement.place,
             self.recording,
         )
 
@@ -78,11 +78,11 @@ class Gradient:
         return torch.cat([self.by_parameter[name].double().flatten() for name in sorted(self.by_parameter)])
 
 
-def gradients(seat: Seat, asked: Sequence[tuple[Setup, Sequence[Update]]]) -> list[list[Gradient]]:
+def gradients(placement: ActorPlacement, asked: Sequence[tuple[Setup, Sequence[Update]]]) -> list[list[Gradient]]:
     """Of each learner's updates, none of which is taken."""
     found = []
     for setup, updates in asked:
-        learner = setup.learner(seat)
+        learner = setup.learner(placement)
         found.append([gradient(learner, update, setup.algorithm) for update in updates])
     return found
 
@@ -111,7 +111,7 @@ class Course:
     ends: State
     policy: Mapping[str, Tensor]
     """As Hugging Face would save it."""
-    twin: Sequence[Tensor]
+    ema_copy: Sequence[Tensor]
     """What the teacher's average speaks with, whole, in the order of the trained parameters."""
     num_updates: int
     num_steps: int
@@ -136,13 +136,13 @@ class Leg:
     """An update whose gradient is asked for after the end."""
 
 
-def courses(seat: Seat, legs: Sequence[Leg]) -> list[Course]:
+def courses(placement: ActorPlacement, legs: Sequence[Leg]) -> list[Course]:
     """One learner after the other."""
-    return [_course(seat, leg) for leg in legs]
+    return [_course(placement, leg) for leg in legs]
 
 
-def _course(seat: Seat, leg: Leg) -> Course:
-    learner = leg.setup.learner(seat)
+def _course(placement: ActorPlacement, leg: Leg) -> Course:
+    learner = leg.setup.learner(placement)
     if leg.restore is not None:
         folder, step, num_updates = leg.restore
         learner.restore(folder, step=step, num_updates=num_updates)
@@ -150,13 +150,13 @@ def _course(seat: Seat, leg: Leg) -> Course:
     for updates in leg.steps:
         metrics += take(learner, updates, leg.setup.algorithm)
     if leg.save is not None:
-        save(seat, learner, leg.save)
+        save(placement, learner, leg.save)
     return Course(
         begins=begins,
         metrics=metrics,
         ends=state(learner),
         policy={name: tensor.clone() for name, tensor in learner.parameters()},
-        twin=twin(learner),
+        ema_copy=ema_copy(learner),
         num_updates=learner.num_updates,
         num_steps=learner.step,
         steps_counted=steps_taken(learner),
@@ -172,15 +172,17 @@ def without_clock(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def take(learner: DeepSpeedLearner, updates: Sequence[Update], algorithm: AlgorithmConfig) -> list[dict[str, float]]:
     """A step, as sdpo.train takes it; the metrics of each update."""
-    learner.anchor(updates)
+    learner.keep_old_logprobs(updates)
     metrics = [without_clock(learner.update(update, algorithm)) for update in updates]
     learner.finish_step()
     return metrics
 
 
-def credits(seat: Seat, setup: Setup, update: Update) -> tuple[list[TokenCredit], dict[str, float], list[TokenCredit]]:
+def credits(
+    placement: ActorPlacement, setup: Setup, update: Update
+) -> tuple[list[TokenCredit], dict[str, float], list[TokenCredit]]:
     """What this rank keeps of the tokens of an update, the update's metrics, and what is left to be asked for afterwards."""
-    learner = setup.learner(seat)
+    learner = setup.learner(placement)
     metrics = learner.update(update, setup.algorithm)
     return learner.credit(), metrics, learner.credit()
 
@@ -203,9 +205,9 @@ class Steered:
     """Likewise, of a learner that was restored in between."""
 
 
-def steer(seat: Seat, setup: Setup, steps: Steps, folder: Path) -> Steered:
+def steer(placement: ActorPlacement, setup: Setup, steps: Steps, folder: Path) -> Steered:
     """Three steps: one not followed and then a refresh, one followed; a save; and one more, with and without a restart."""
-    learner = setup.learner(seat)
+    learner = setup.learner(placement)
     begins = state(learner)["average"]
     for update in steps[0]:
         learner.update(update, setup.algorithm)
@@ -213,11 +215,11 @@ def steer(seat: Seat, setup: Setup, steps: Steps, folder: Path) -> Steered:
     stayed = state(learner)["average"]
     learner.refresh_teacher()
     refreshed = state(learner)
-    speaking = dict(zip(learner._policy.trained, twin(learner), strict=True))
+    speaking = dict(zip(learner._policy.trained, ema_copy(learner), strict=True))
     take(learner, steps[1], setup.algorithm)
     followed = state(learner)["average"]
-    save(seat, learner, folder)
-    second = setup.learner(seat)
+    save(placement, learner, folder)
+    second = setup.learner(placement)
     second.restore(folder, step=learner.step, num_updates=learner.num_updates)
     for one in (learner, second):
         take(one, steps[2], setup.algorithm)
@@ -234,11 +236,11 @@ def steer(seat: Seat, setup: Setup, steps: Steps, folder: Path) -> Steered:
     )
 
 
-def save(seat: Seat, learner: DeepSpeedLearner, folder: Path) -> None:
+def save(placement: ActorPlacement, learner: DeepSpeedLearner, folder: Path) -> None:
     """Returns once every rank has."""
     folder.mkdir(parents=True, exist_ok=True)
     learner.save(folder)
-    if seat.num_ranks > 1:
+    if placement.num_ranks > 1:
         distributed.barrier()
 
 
@@ -275,13 +277,13 @@ def steps_taken(learner: DeepSpeedLearner) -> set[float]:
     return {float(of_flat["step"]) for of_flat in moments if "step" in of_flat}
 
 
-def twin(learner: DeepSpeedLearner) -> list[Tensor]:
+def ema_copy(learner: DeepSpeedLearner) -> list[Tensor]:
     """The parameters that speak for the average, whole."""
     average = learner._teacher.average
     if average is None:
         return []
     found = []
-    for parameter in average._twin:
+    for parameter in average._ema_copy:
         with models.gathered([parameter]):
             found.append(parameter.detach().clone())
     return found
@@ -314,22 +316,24 @@ class Following:
     """Whether the teacher's parameters are the average, rounded to the compute type."""
 
 
-def follow_small_steps(seat: Seat, setup: Setup, num_steps: int, size: float, folder: Path) -> tuple[Following, Following]:
+def follow_small_steps(
+    placement: ActorPlacement, setup: Setup, num_steps: int, size: float, folder: Path
+) -> tuple[Following, Following]:
     """In the middle, where a second learner takes over from a checkpoint, and at the end. The policy drifts, and jitters."""
-    learner = setup.learner(seat)
+    learner = setup.learner(placement)
     masters = [flat.detach().double().clone() for flat in learner._policy.shards.flats]
     average = [flat.clone() for flat in masters]
     coarse = [flat.bfloat16() for flat in masters]
     begins = [flat.clone() for flat in masters]
     rate = setup.algorithm.teacher.ema_rate  # type: ignore[attr-defined]
-    draw = torch.Generator().manual_seed(seat.rank)
+    draw = torch.Generator().manual_seed(placement.rank)
     drifts = [torch.randn(flat.shape, generator=draw, dtype=torch.float64) for flat in masters]
     found = []
     for step in range(num_steps):
         if step == num_steps // 2:
             found.append(_followed(learner, begins, average, coarse))
-            save(seat, learner, folder)
-            learner = setup.learner(seat)
+            save(placement, learner, folder)
+            learner = setup.learner(placement)
             learner.restore(folder, step=step, num_updates=0)
         moves = [size * (drift + torch.randn(drift.shape, generator=draw, dtype=torch.float64)) for drift in drifts]
         for flat, move in zip(learner._policy.shards.flats, moves, strict=True):
@@ -360,7 +364,7 @@ def _followed(
     distributed.all_reduce(dots)
     of_true, of_ours, of_rough, ours_true, rough_true = dots.tolist()
     whole = state(learner)["average"]
-    speaking = dict(zip(learner._policy.trained, twin(learner), strict=True))
+    speaking = dict(zip(learner._policy.trained, ema_copy(learner), strict=True))
     return Following(
         fp32=ours_true / (of_ours * of_true) ** 0.5,
         bf16=rough_true / (of_rough * of_true) ** 0.5 if of_rough else 0.0,
@@ -379,11 +383,11 @@ class Moment:
     num_updates: int
 
 
-def moments_after(seat: Seat, asked: Sequence[tuple[Setup, Sequence[Update]]]) -> list[list[Moment]]:
+def moments_after(placement: ActorPlacement, asked: Sequence[tuple[Setup, Sequence[Update]]]) -> list[list[Moment]]:
     """Of each learner, after it was made (without metrics) and after each of its updates."""
     found = []
     for setup, updates in asked:
-        learner = setup.learner(seat)
+        learner = setup.learner(placement)
         moments = [_moment(learner, {})]
         moments += [_moment(learner, without_clock(learner.update(update, setup.algorithm))) for update in updates]
         found.append(moments)
@@ -405,37 +409,37 @@ class Checkpointed:
     logits_TV: Tensor
     """Of the policy, after each of the ids that were asked about."""
     teacher_TV: Tensor
-    """Of the teacher's one voice."""
+    """Of the teacher's one teacher_model."""
     metrics: Sequence[Mapping[str, float]]
 
 
-def write_checkpoint(seat: Seat, setup: Setup, steps: Steps, path: Path, ids: Sequence[int]) -> Checkpointed:
+def write_checkpoint(placement: ActorPlacement, setup: Setup, steps: Steps, path: Path, ids: Sequence[int]) -> Checkpointed:
     """As LearnerGroup and its actors write it."""
     from sdpo.learner import policy_folder
 
-    learner, metrics = setup.learner(seat), []
+    learner, metrics = setup.learner(placement), []
     for updates in steps:
         metrics += take(learner, updates, setup.algorithm)
-    if seat.rank == 0:
+    if placement.rank == 0:
         checkpoint.begin(path)
-    _wait(seat)
+    _wait(placement)
     learner.save(checkpoint.scratch_of(path))
     policy = {name: tensor.clone() for name, tensor in learner.parameters()}
-    if seat.rank == 0:
+    if placement.rank == 0:
         policy_folder.write(checkpoint.scratch_of(path) / checkpoint.POLICY, policy, str(setup.model))
-    _wait(seat)
-    if seat.rank == 0:
+    _wait(placement)
+    if placement.rank == 0:
         checkpoint.commit(path, Counters(step=learner.step, num_updates=learner.num_updates))
-    _wait(seat)
+    _wait(placement)
     pack = pack_rows([ids], [range(len(ids))])
-    (voice,) = learner._teacher.voices
+    (teacher_model,) = learner._teacher.models
     with torch.no_grad():
         logits_TV = learner._policy.run(
             lambda model, head: head(response_hidden(model, pack)[0], lambda hidden_TH, head_VH: hidden_TH @ head_VH.T)
         )
-        hidden_TH = voice.hidden(pack, None)
-        with models.gathered([models.head(voice.model)]):
-            teacher_TV = hidden_TH @ models.head(voice.model).T
+        hidden_TH = teacher_model.hidden(pack, None)
+        with models.gathered([models.head(teacher_model.model)]):
+            teacher_TV = hidden_TH @ models.head(teacher_model.model).T
     return Checkpointed(
         policy=policy,
         average=state(learner).get("average", {}),
@@ -453,36 +457,36 @@ class Lent:
     """By the names of the policy's; empty on the ranks that did not want them."""
     policy: Mapping[str, Tensor]
     teacher_TV: Tensor
-    """Logits of the teacher's one voice, after each of the ids that were asked about."""
+    """Logits of the teacher's one teacher_model, after each of the ids that were asked about."""
     metrics: Sequence[Mapping[str, float]]
 
 
-def lend(seat: Seat, asked: Sequence[tuple[Setup, Steps]], ids: Sequence[int]) -> list[Lent]:
+def lend(placement: ActorPlacement, asked: Sequence[tuple[Setup, Steps]], ids: Sequence[int]) -> list[Lent]:
     """By each learner after its steps, as the actors of LearnerGroup ask for it."""
     found = []
     pack = pack_rows([ids], [range(len(ids))])
     for setup, steps in asked:
-        learner, metrics = setup.learner(seat), []
+        learner, metrics = setup.learner(placement), []
         for updates in steps:
             metrics += take(learner, updates, setup.algorithm)
-        wanted = seat.rank == 0
+        wanted = placement.rank == 0
         teacher = {name: tensor.clone() for name, tensor in learner.teacher_parameters(wanted=wanted)}
         policy = {name: tensor.clone() for name, tensor in learner.parameters(wanted=wanted)}
-        (voice,) = learner._teacher.voices
+        (teacher_model,) = learner._teacher.models
         with torch.no_grad():
-            hidden_TH = voice.hidden(pack, None)
-            with models.gathered([models.head(voice.model)]):
-                teacher_TV = hidden_TH @ models.head(voice.model).T
+            hidden_TH = teacher_model.hidden(pack, None)
+            with models.gathered([models.head(teacher_model.model)]):
+                teacher_TV = hidden_TH @ models.head(teacher_model.model).T
         found.append(Lent(teacher=teacher, policy=policy, teacher_TV=teacher_TV, metrics=metrics))
     return found
 
 
-def _wait(seat: Seat) -> None:
-    if seat.num_ranks > 1:
+def _wait(placement: ActorPlacement) -> None:
+    if placement.num_ranks > 1:
         distributed.barrier()
 
 
-def replay(seat: Seat, config: ReplayConfig) -> tuple[int, str] | str:
+def replay(placement: ActorPlacement, config: ReplayConfig) -> tuple[int, str] | str:
     """Exit code and what was printed; or what the user is told is wrong."""
     printed = io.StringIO()
     try:
@@ -493,12 +497,12 @@ def replay(seat: Seat, config: ReplayConfig) -> tuple[int, str] | str:
     return code, printed.getvalue()
 
 
-def replay_all(seat: Seat, configs: Sequence[ReplayConfig]) -> list[str]:
+def replay_all(placement: ActorPlacement, configs: Sequence[ReplayConfig]) -> list[str]:
     """What came of each: what was printed, what the user is told, or the traceback that they should not have seen."""
     found = []
     for config in configs:
         try:
-            answer = replay(seat, config)
+            answer = replay(placement, config)
         except Exception:  # noqa: BLE001 - it is what is looked for
             answer = traceback.format_exc()
         found.append(answer if isinstance(answer, str) else answer[1])

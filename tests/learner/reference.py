@@ -92,14 +92,14 @@ def read(path: Path) -> tuple[Llama, dict[str, Tensor]]:
 class Teacher:
     """Weights and shares of the models whose logits are summed."""
 
-    voices: tuple[tuple[Weights, float], ...]
+    models: tuple[tuple[Weights, float], ...]
     model: Llama | None = None
     """None: the student's."""
 
     def logprobs(self, model: Llama, prompt: Sequence[int], response: Sequence[int], temperature: float) -> Tensor:
         with torch.no_grad():
             model = self.model or model
-            parts = [share * model.logits(weights, [*prompt, *response]) for weights, share in self.voices]
+            parts = [share * model.logits(weights, [*prompt, *response]) for weights, share in self.models]
             return (sum(parts)[len(prompt) - 1 : -1] / temperature).log_softmax(-1)  # type: ignore[index]
 
 
@@ -346,14 +346,14 @@ def _teacher(algorithm: AlgorithmConfig, live: Weights, first: Weights, average:
     share = algorithm.teacher.live_weight
     match algorithm.teacher.kind:
         case TeacherKind.live:
-            return Teacher(voices=((live, 1.0),))
+            return Teacher(models=((live, 1.0),))
         case TeacherKind.frozen:
-            return Teacher(voices=((first, 1.0),))
+            return Teacher(models=((first, 1.0),))
         case TeacherKind.ema | TeacherKind.on_gain:
-            return Teacher(voices=((average, 1.0),))
+            return Teacher(models=((average, 1.0),))
         case TeacherKind.trust_region:
-            return Teacher(voices=((first, 1.0 - share), (live, share)))
+            return Teacher(models=((first, 1.0 - share), (live, share)))
         case TeacherKind.external:
             assert other is not None
             model, weights = read(other)
-            return Teacher(voices=((weights, 1.0),), model=model)
+            return Teacher(models=((weights, 1.0),), model=model)

@@ -56,7 +56,7 @@ def plain(model: Path) -> tuple[float, Tensor]:
     loss = reference.loss(
         llama,
         weights,
-        reference.Teacher(voices=((weights, 1.0),)),
+        reference.Teacher(models=((weights, 1.0),)),
         taught(model),
         BLEND,
         temperature=TEMPERATURE,

@@ -39,7 +39,7 @@ from sdpo.learner.group import LearnerGroup
 from sdpo.learner.orders import Scale
 from sdpo.run.folder import RunFolder, plain
 from sdpo.types import Update
-from sdpo.weights import Shipment
+from sdpo.weights import WeightPayload
 from tests.learner.launch import launch
 from tests.learner.ranks import replay
 from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE, rows, update_of
@@ -94,7 +94,7 @@ def test_skipped_updates_are_kept_and_too_many_in_a_row_end_the_run(model: Path,
     good, bad = an_update(model, 0), an_update(model, 1, bad=True)
 
     assert group.teacher_weights() is None  # before a step they are the policy's
-    group.anchor([good])
+    group.keep_old_logprobs([good])
     assert group.update(good, ALGORITHM)["updates"] == 1.0
     group.finish_step()
     group.save(run.checkpoints / "step_000001", score=None)
@@ -131,10 +131,10 @@ def test_skipped_updates_are_kept_and_too_many_in_a_row_end_the_run(model: Path,
     assert group.step == 1
 
 
-def weights(shipment: object) -> dict[str, torch.Tensor]:
-    assert isinstance(shipment, Shipment)
-    assert len(shipment.buckets) > 1
-    return {name: tensor.clone() for bucket in ray.get(list(shipment.buckets)) for name, tensor in bucket.tensors()}
+def weights(payload: object) -> dict[str, torch.Tensor]:
+    assert isinstance(payload, WeightPayload)
+    assert len(payload.buckets) > 1
+    return {name: tensor.clone() for bucket in ray.get(list(payload.buckets)) for name, tensor in bucket.tensors()}
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

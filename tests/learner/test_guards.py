@@ -66,7 +66,7 @@ def update(model: Path, num_ranks: int, *, seed: int, bad: str | None = None, ro
 
 
 def check_untouched(before: Moment, after: Moment) -> None:
-    assert after.metrics == {"updates": 0.0, "updates_without_lesson": 0.0, "updates_skipped": 1.0}
+    assert after.metrics == {"updates": 0.0, "updates_without_samples": 0.0, "updates_skipped": 1.0}
     assert after.num_updates == before.num_updates
     assert differing(before.state, after.state) == []
     assert differing(before.policy, after.policy) == []
@@ -121,7 +121,7 @@ def test_a_gradient_whose_squares_overflow_is_skipped_or_clipped(num_ranks: int,
 
 @pytest.mark.parametrize(("num_ranks", "labels"), ranks_and(CORNERS, VARIANTS))
 def test_an_update_whose_gradient_is_zero_is_taken(num_ranks: int, labels: tuple[str, ...], model: Path) -> None:
-    """Every token's weight is zero, so that there is no lesson, though the packing cannot know."""
+    """Every token's weight is zero, so that there is nothing to learn, though the packing cannot know."""
     samples = [replace(sample, token_weights=(0.0,) * len(sample.response_ids)) for sample in rows(model)]
     empty = update_of(samples, ALGORITHM, num_ranks=num_ranks, micro_batch_tokens=150)
     good = update(model, num_ranks, seed=1)
@@ -151,5 +151,5 @@ def test_an_update_without_a_lesson_changes_nothing(model: Path) -> None:
     samples = [replace(sample, loss_mask=(False,) * len(sample.loss_mask)) for sample in rows(model)]
     setup = Setup(model=model, algorithm=ALGORITHM, config=CONFIG)
     ((before, after),) = launch(2, moments_after, [(setup, [update_of(samples, ALGORITHM, num_ranks=2)])])[0]
-    assert after.metrics == {"updates": 0.0, "updates_without_lesson": 1.0, "updates_skipped": 0.0}
+    assert after.metrics == {"updates": 0.0, "updates_without_samples": 1.0, "updates_skipped": 0.0}
     assert differing(before.state, after.state) == []

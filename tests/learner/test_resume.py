@@ -93,7 +93,7 @@ def test_a_resumed_run_ends_with_the_same_bits(label: str, straight: Straight, m
     assert {"master", "exp_avg", "exp_avg_sq", "average"} == whole.ends.keys()
     assert differing(whole.ends, second.ends) == []
     assert differing(whole.policy, second.policy) == []
-    assert all(torch.equal(one, other) for one, other in zip(whole.twin, second.twin, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(whole.ema_copy, second.ema_copy, strict=True))
     assert [*first.metrics, *second.metrics] == list(whole.metrics)
     assert whole.steps_counted == second.steps_counted == {12.0}
     assert (second.num_steps, second.num_updates) == (6, 12)

@@ -36,7 +36,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def generations_to(curve: Curve, goal: float) -> float | None:
-    """Generations until held-out success is first at ``goal``, interpolated between looks; None where it never is."""
+    """Generations until held-out success is first at ``goal``, interpolated between evaluations; None where it never is."""
     return _crossing(curve.generations, curve.success, goal)
 
 
@@ -125,6 +125,6 @@ def _goal(grpo: Curve) -> float:
 
 
 def _final(curve: Curve) -> float:
-    """Held-out success at the end: of the last two looks, which are noisy; never more than what ends a run."""
+    """Held-out success at the end: of the last two evaluations, which are noisy; never more than what ends a run."""
     last = curve.success[-2:]
     return min(max(last) if max(last) >= SOLVED else sum(last) / len(last), SOLVED)

@@ -57,11 +57,11 @@ class Curve:
     generations: list[int]
     """Attempts sampled until each look at the held-out tasks."""
     success: list[float]
-    """Held-out success at each look."""
+    """Held-out success at each evaluation."""
     tokens: list[int]
     """Sampled until then."""
     seconds: list[float]
-    """Of the steps until then, without the looks."""
+    """Of the steps until then, without the evaluations."""
     credit: float
     """Mean hindsight credit of the first five steps, nats a token; 0 without a teacher."""
     wall_s: float = 0.0
@@ -154,7 +154,7 @@ class Gym:
 
 def _curve(case: Case, folder: RunFolder) -> Curve:
     steps = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    looks = [json.loads(line) for line in folder.evaluations.read_text().splitlines()]
+    evaluations = [json.loads(line) for line in folder.evaluations.read_text().splitlines()]
 
     def until(name: str, step: int) -> float:
         return sum(row[name] for row in steps if row["step"] <= step)
@@ -163,10 +163,10 @@ def _curve(case: Case, folder: RunFolder) -> Curve:
     return Curve(
         name=case.name,
         seed=case.seed,
-        generations=[int(until("attempts", look["step"])) for look in looks],
-        success=[look["heldout/success"] for look in looks],
-        tokens=[int(until("generated_tokens", look["step"])) for look in looks],
-        seconds=[round(until("time/step_s", look["step"]), 2) for look in looks],
+        generations=[int(until("attempts", evaluation["step"])) for evaluation in evaluations],
+        success=[evaluation["heldout/success"] for evaluation in evaluations],
+        tokens=[int(until("generated_tokens", evaluation["step"])) for evaluation in evaluations],
+        seconds=[round(until("time/step_s", evaluation["step"]), 2) for evaluation in evaluations],
         credit=sum(credits) / len(credits) if credits else 0.0,
     )
 

@@ -70,10 +70,10 @@ def test_a_run_that_collapses_is_noticed_before_its_success_has_halved_and_the_r
     What raises the alarm and what the response does, by itself: tests/guards/test_guards.py and tests/loop/test_guards.py.
     """
     lost, saved = runs(pool, lost=COLLAPSE, saved=(*COLLAPSE, *RESPONSE))
-    alarms, looks = rows(pool, "lost", "alarms.jsonl"), rows(pool, "lost", "evaluations.jsonl")
+    alarms, evaluations = rows(pool, "lost", "alarms.jsonl"), rows(pool, "lost", "evaluations.jsonl")
     print(lost, alarms, saved)
     best = max(lost.success)
     assert lost.success[-1] < 0.5 * best, "this run should have collapsed"
-    at_alarm = next(look["heldout/success"] for look in looks if look["step"] >= alarms[0]["step"])
+    at_alarm = next(evaluation["heldout/success"] for evaluation in evaluations if evaluation["step"] >= alarms[0]["step"])
     assert at_alarm >= 0.5 * best
     assert saved.success[-1] > 1.5 * best

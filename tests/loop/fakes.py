@@ -121,7 +121,7 @@ class FakeLearner:
     def teacher_weights(self) -> object | None:
         return self.teacher
 
-    def anchor(self, updates: Sequence[Update]) -> None:
+    def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
         self.events.append("anchor")
 
     def update(self, update: Update, algorithm: AlgorithmConfig) -> Metrics:
@@ -176,7 +176,7 @@ class FakeReport:
         self.finished += 1
 
     @contextmanager
-    def looking(self, step: int) -> Iterator[FakeReport]:
+    def evaluating(self, step: int) -> Iterator[FakeReport]:
         yield self
 
     @contextmanager

@@ -12,7 +12,7 @@ import torch
 
 from sdpo.rollout.engine_loop import Abort, EngineLoop, Load, Request, Rest, Sample, Served, WeightsLost
 from sdpo.types import Completion, Finish, Prompt, Sampling
-from sdpo.weights import PackedWeights, Shipment, shipped
+from sdpo.weights import PackedWeights, WeightPayload, weight_payload
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=4)
 
@@ -71,9 +71,9 @@ def requests(**seeds: int) -> Sample:
 
 
 def weights(version: int, *, lost: bool = False) -> Load:
-    shipment = shipped([("a", torch.ones(100)), ("b", torch.zeros(100))], bucket_bytes=400)
-    buckets = (shipment.buckets[0], "lost") if lost else shipment.buckets
-    return Load(shipment=Shipment(buckets=buckets, checksum=shipment.checksum, num_bytes=1), version=version)
+    payload = weight_payload([("a", torch.ones(100)), ("b", torch.zeros(100))], bucket_bytes=400)
+    buckets = (payload.buckets[0], "lost") if lost else payload.buckets
+    return Load(payload=WeightPayload(buckets=buckets, checksum=payload.checksum, num_bytes=1), version=version)
 
 
 def fetch(bucket: object) -> PackedWeights:

@@ -313,8 +313,8 @@ def test_an_evaluation_does_not_wait_for_the_batches_that_are_ahead() -> None:
             else:
                 yield from super().sample(prompts, sampling)
 
-    looks = EvaluationConfig(num_tasks=2, num_attempts=2, every=1, lift=LiftSchedule.never)
-    assert Run(Blocked, rollout=RolloutConfig(staleness=1), evaluation=looks).learner.step == 3
+    evaluations = EvaluationConfig(num_tasks=2, num_attempts=2, every=1, lift=LiftSchedule.never)
+    assert Run(Blocked, rollout=RolloutConfig(staleness=1), evaluation=evaluations).learner.step == 3
 
 
 # A run that was killed.

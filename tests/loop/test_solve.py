@@ -98,7 +98,7 @@ class Renderer(FakeRenderer):
     def prompt(self, task: Task) -> tuple[int, ...]:
         return tuple(map(ord, task.messages[-1].content))
 
-    def telling(self, task: Task, feedbacks: Sequence[str]) -> Task:
+    def with_feedback(self, task: Task, feedbacks: Sequence[str]) -> Task:
         return replace(task, messages=(Message(role=Role.user, content="|".join([task.messages[-1].content, *feedbacks])),))
 
 

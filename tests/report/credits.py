@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from sdpo.types import Group, Hint
-from tests.report.lessons import Lesson
+from tests.report.exercises import Exercise
 
 TOP = 5
 _TOKEN = re.compile(r" ?[^\W\d]+| ?\d| ?[^\s\w]+|\s+(?!\S)|\s+", re.DOTALL)
@@ -26,20 +26,20 @@ def tokens_of(text: str) -> list[str]:
 
 
 def credit_line(
-    lesson: Lesson, group: Group, hint: Hint, *, step: int, task_index: int, attempt: int, draw: random.Random
+    exercise: Exercise, group: Group, hint: Hint, *, step: int, task_index: int, attempt: int, draw: random.Random
 ) -> Mapping[str, object]:
     """A line of ``credit/``, as ``sdpo.tracking.credit`` writes it."""
     said = group.attempts[attempt]
     tokens = [*tokens_of(said.completion.text), "<|im_end|>"]
-    right = [*tokens_of(lesson.right), "<|im_end|>"]
-    others = {token for text, _ in lesson.wrong for token in tokens_of(text)}
+    right = [*tokens_of(exercise.right), "<|im_end|>"]
+    others = {token for text, _ in exercise.wrong for token in tokens_of(text)}
     ids = {token: 100 + place for place, token in enumerate(sorted({*tokens, *right, *others, " the", "\n\n", " x", " 0", ":"}))}
     rows = []
     for token, wanted in zip(tokens, _wanted(tokens, right), strict=True):
         student = _distribution(token, _student_share(token, wanted, said.verdict.is_solved, draw), wanted, list(ids), draw)
         teacher = _distribution(wanted, draw.uniform(0.93, 0.995), token, list(ids), draw)
         rows.append((token, student, teacher))
-    prompt, parts = _OPEN + lesson.question, []
+    prompt, parts = _OPEN + exercise.question, []
     marks = {}
     for kind, opening, text in zip(("demonstration", "feedback"), _HINDSIGHT, (hint.demonstration, hint.feedback), strict=True):
         if text:

@@ -17,7 +17,7 @@ def write_folder(
     *,
     config: Mapping[str, object] | None = None,
     steps: Sequence[Line] = (),
-    looks: Sequence[Line] = (),
+    evaluations: Sequence[Line] = (),
     alarms: Sequence[Line] = (),
     attempts: Sequence[Line] = (),
     credit: Sequence[Line] = (),
@@ -27,7 +27,7 @@ def write_folder(
     if config is not None:
         (path / "config.yaml").write_text(yaml.safe_dump(config))
     write_lines(path / "metrics.jsonl", steps)
-    for name, lines in (("evaluations", looks), ("alarms", alarms)):
+    for name, lines in (("evaluations", evaluations), ("alarms", alarms)):
         if lines:
             write_lines(path / f"{name}.jsonl", lines)
     if attempts:
@@ -56,7 +56,7 @@ def step_of(step: int, success: float = 0.5, **others: float) -> dict[str, float
     }  # fmt: skip
 
 
-def look_of(step: int, success: float, **others: float) -> dict[str, float]:
+def evaluation_of(step: int, success: float, **others: float) -> dict[str, float]:
     return {"step": step, "k": 4, "heldout/success": success, "heldout/success_se": 0.05, "heldout/pass_at_k": 0.9, **others}
 
 

@@ -20,7 +20,7 @@ from sdpo.run.folder import RunFolder
 from sdpo.tracking.tracker import Tracker
 from sdpo.types import Attempt, Completion, Evaluation, Finish, Group, Hint, Message, Role, SetAside, Task, Verdict
 from tests.report.credits import credit_line, tokens_of
-from tests.report.lessons import LESSONS, Lesson
+from tests.report.exercises import EXERCISES, Exercise
 
 HOSTILE = (
     "<img src=x onerror=\"window.hurt = 1\"><script>window.hurt = 2</script><svg onload='window.hurt = 3'>",
@@ -66,16 +66,16 @@ def write_step(
     tracker: Tracker, step: int, skill: float, group_size: int, draw: random.Random, *, has_credit: bool = True
 ) -> None:
     """Rollouts, credit and metrics, in the order of a run."""
-    lessons = draw.sample(LESSONS, 4)
+    exercises = draw.sample(EXERCISES, 4)
     groups = [
-        group_of(lesson, skill, group_size, step, draw, is_broken=step == 2 and place == 0)
-        for place, lesson in enumerate(lessons)
+        group_of(exercise, skill, group_size, step, draw, is_broken=step == 2 and place == 0)
+        for place, exercise in enumerate(exercises)
     ]
     hints = [hints_of(group) for group in groups]
     tracker.rollouts(step, groups, hints)
     lines = [
-        credit_line(lesson, group, hint, step=step, task_index=index, attempt=place, draw=draw)
-        for index, (lesson, group, hints_G) in enumerate(zip(lessons, groups, hints, strict=True))
+        credit_line(exercise, group, hint, step=step, task_index=index, attempt=place, draw=draw)
+        for index, (exercise, group, hints_G) in enumerate(zip(exercises, groups, hints, strict=True))
         for place, hint in enumerate(hints_G)
         if hint is not None and place % 2 == 0 and has_credit
     ]
@@ -91,7 +91,7 @@ def write_step(
 
 
 def evaluate(tracker: Tracker, step: int, skill: float, draw: random.Random) -> None:
-    groups = tuple(group_of(lesson, skill, 4, step, draw) for lesson in LESSONS)
+    groups = tuple(group_of(exercise, skill, 4, step, draw) for exercise in EXERCISES)
     shares = [sum(attempt.verdict.is_solved for attempt in group.attempts) / 4 for group in groups]
     metrics = {
         "heldout/success": sum(shares) / len(shares),
@@ -101,16 +101,16 @@ def evaluate(tracker: Tracker, step: int, skill: float, draw: random.Random) -> 
     tracker.evaluation(step, Evaluation(num_attempts=4, groups=groups, metrics=metrics), None, seconds=3.0, num_alarms=0)
 
 
-def group_of(lesson: Lesson, skill: float, size: int, step: int, draw: random.Random, *, is_broken: bool = False) -> Group:
+def group_of(exercise: Exercise, skill: float, size: int, step: int, draw: random.Random, *, is_broken: bool = False) -> Group:
     attempts = []
     for _ in range(size):
         is_solved = draw.random() < skill
-        text, feedback = (lesson.right, None) if is_solved else draw.choice(lesson.wrong)
+        text, feedback = (exercise.right, None) if is_solved else draw.choice(exercise.wrong)
         attempts.append(
             Attempt(completion=completion_of(text, step), verdict=Verdict(reward=float(is_solved), feedback=feedback))
         )
-    broken = SetAside(completion=completion_of(lesson.right, step), error="TimeoutError: the judge did not answer in 30 s")
-    return group_with(lesson.task, lesson.question, attempts, (broken,) if is_broken else ())
+    broken = SetAside(completion=completion_of(exercise.right, step), error="TimeoutError: the judge did not answer in 30 s")
+    return group_with(exercise.task, exercise.question, attempts, (broken,) if is_broken else ())
 
 
 def group_with(task: str, question: str, attempts: Sequence[Attempt], set_aside: Sequence[SetAside] = ()) -> Group:
@@ -147,12 +147,12 @@ def hostile_run(folder: Path) -> Path:
     group = group_with("code/<b>bold</b>\x1b[2J", HOSTILE[0], attempts)
     hints = [Hint(demonstration=None, feedback=text) for text in texts]
     tracker.rollouts(1, [group], [hints])
-    lesson = Lesson(task=group.task.id, question=HOSTILE[0], right=HOSTILE[1], wrong=())
+    exercise = Exercise(task=group.task.id, question=HOSTILE[0], right=HOSTILE[1], wrong=())
     draw = random.Random(0)
     tracker.credit(
         1,
         [
-            credit_line(lesson, group, hint, step=1, task_index=0, attempt=place, draw=draw)
+            credit_line(exercise, group, hint, step=1, task_index=0, attempt=place, draw=draw)
             for place, hint in enumerate(hints[:4])
         ],
     )

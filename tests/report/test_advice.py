@@ -34,7 +34,7 @@ SETTINGS: Mapping[str, object] = {
 def said(
     step: Metrics | None = None,
     machine: Machine = CPU,
-    looks: int = 0,
+    evaluations: int = 0,
     settings: Mapping[str, object] | None = None,
     **config: object,
 ) -> dict[str, Advice]:
@@ -46,7 +46,7 @@ def said(
     evidence = Evidence(
         times=times,
         rows=[row, row],
-        looks=[{"time/evaluate_s": 10.0}] * looks,
+        evaluations=[{"time/evaluate_s": 10.0}] * evaluations,
         config={**SETTINGS, **changed} if settings is None else settings,
         machine=machine,
     )
@@ -65,7 +65,7 @@ CASES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "waiting_for_engines": ({"rollout__staleness": 1}, {"rollout__staleness": 1, "step": {"time/generate_s": 1.0}}),
     "queue": ({"rollout__max_num_seqs": 32}, {"rollout__max_num_seqs": 32, "rollout__num_engines": 2}),
     "eager": ({"machine": GPU, "rollout__enforce_eager": True}, {"machine": CPU, "rollout__enforce_eager": True}),
-    "lessons": ({"step": {"learned_rows": 6.0}}, {"step": {"learned_rows": 24.0}}),
+    "samples": ({"step": {"learned_rows": 6.0}}, {"step": {"learned_rows": 24.0}}),
     "hindsight": ({"step": {"time/hindsight_s": 0.7}}, {"step": {"time/hindsight_s": 0.4}}),
     "teacher": (
         {"step": {"time/teacher_s": 2.3, "time/student_s": 2.0}},
@@ -93,7 +93,7 @@ CASES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "recording": ({"step": {"time/record_s": 0.3}}, {"step": {"time/record_s": 0.15}}),
     "rest": ({"step": {"time/step_s": 12.0}}, {"step": {"time/step_s": 10.5}}),
     "checkpoints": ({"step": {"time/save_s": 2.0}}, {"step": {"time/save_s": 1.0}}),
-    "evaluations": ({"looks": 3}, {"looks": 2}),
+    "evaluations": ({"evaluations": 3}, {"evaluations": 2}),
 }
 """Of each rule: where it speaks, and where it is silent though little is different."""
 
@@ -142,7 +142,7 @@ def test_a_run_without_a_config_or_of_an_older_version_is_still_looked_at() -> N
 
 def test_no_time_at_all_is_no_division_by_zero() -> None:
     nothing = dict.fromkeys(BALANCED, 0.0)
-    assert said(nothing, machine=OLD_CPU, looks=3).keys() == {"evaluations"}
+    assert said(nothing, machine=OLD_CPU, evaluations=3).keys() == {"evaluations"}
 
 
 def test_the_machine_is_told_by_its_files(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from tests.report.html import Page
 
 
 def bar(label: str, *sizes: float) -> Bar:
-    return Bar(label=label, parts=tuple(Part(look=f"look{place}", size=size) for place, size in enumerate(sizes)))
+    return Bar(label=label, parts=tuple(Part(style=f"style{place}", size=size) for place, size in enumerate(sizes)))
 
 
-NAMES = {"look0": "one", "look1": "two", "look2": "three"}
+NAMES = {"style0": "one", "style1": "two", "style2": "three"}
 
 
 def rects(page: Page) -> list[tuple[float, float]]:

@@ -12,7 +12,7 @@ from sdpo.cli import main
 from sdpo.report.groups import grouped
 from sdpo.report.record import run_record
 from sdpo.report.standings import LAST_STEPS, Standing, standings
-from tests.report.folders import config_of, look_of, step_of, write_folder
+from tests.report.folders import config_of, evaluation_of, step_of, write_folder
 
 
 def compared(capsys: pytest.CaptureFixture[str], *paths: Path) -> tuple[str, dict[str, Any]]:
@@ -28,7 +28,7 @@ def seeds_of(tmp_path: Path, algorithm: str, *ends: float, **others: object) -> 
             tmp_path / f"{algorithm}-s{seed}",
             config=config_of(algorithm, seed, num_steps=4, **others),
             steps=[step_of(step, end, tokens_per_s=50.0) for step in (1, 2, 3, 4)],
-            looks=[look_of(0, 0.1, lift=0.2), look_of(2, end + 0.1), look_of(4, end, lift=0.1)],
+            evaluations=[evaluation_of(0, 0.1, lift=0.2), evaluation_of(2, end + 0.1), evaluation_of(4, end, lift=0.1)],
         )
         for seed, end in enumerate(ends)
     ]
@@ -63,9 +63,9 @@ def test_the_best_is_a_step_of_all_seeds_and_not_a_mean_of_everybodys_luckiest(t
             tmp_path / f"s{seed}",
             config=config_of("sdpo", seed),
             steps=[step_of(1)],
-            looks=[look_of(place + 1, success) for place, success in enumerate(looks)],
+            evaluations=[evaluation_of(place + 1, success) for place, success in enumerate(evaluations)],
         )
-        for seed, looks in enumerate(ups_and_downs)
+        for seed, evaluations in enumerate(ups_and_downs)
     ]
     (row,) = rows_of(*paths)
     assert row.best is not None

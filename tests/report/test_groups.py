@@ -9,7 +9,7 @@ import pytest
 from sdpo.report.curves import MAX_POINTS, Axis, heldout_curve, series, spent, training_curve, unit
 from sdpo.report.groups import ABSENT, after, before, differences, estimate, grouped, last_common_step
 from sdpo.report.record import RunRecord, run_record
-from tests.report.folders import config_of, look_of, step_of, write_folder
+from tests.report.folders import config_of, evaluation_of, step_of, write_folder
 
 
 def runs_of(tmp_path: Path, *configs: dict[str, object] | None) -> list[RunRecord]:
@@ -40,8 +40,10 @@ def test_groups_of_one_algorithm_are_told_apart_by_what_differs(tmp_path: Path) 
 def test_where_too_much_differs_runs_are_told_apart_by_their_names_and_no_label_comes_twice(tmp_path: Path) -> None:
     many = [config_of("sdpo", learner={f"key{key}": place for key in range(9)}) for place in range(2)]
     assert [group.label for group in grouped(runs_of(tmp_path, *many))] == ["SDPO run0", "SDPO run1"]
-    twins = [run_record(write_folder(tmp_path / place / "same", config=None, steps=[step_of(1)])) for place in ("one", "other")]
-    assert [group.label for group in grouped(twins)] == ["same (1)", "same (2)"]
+    namesakes = [
+        run_record(write_folder(tmp_path / place / "same", config=None, steps=[step_of(1)])) for place in ("one", "other")
+    ]
+    assert [group.label for group in grouped(namesakes)] == ["same (1)", "same (2)"]
 
 
 def test_differences_are_the_keys_that_differ_seed_and_name_aside(tmp_path: Path) -> None:
@@ -65,7 +67,10 @@ def test_a_value_that_cannot_be_compared_with_its_like_is_no_trap(tmp_path: Path
 def test_the_error_of_seeds_is_theirs_and_that_of_a_lone_run_the_one_it_recorded(tmp_path: Path) -> None:
     looked = [
         write_folder(
-            tmp_path / f"s{seed}", config=config_of("sdpo", seed), steps=[step_of(1)], looks=[look_of(0, 0.1), look_of(1, end)]
+            tmp_path / f"s{seed}",
+            config=config_of("sdpo", seed),
+            steps=[step_of(1)],
+            evaluations=[evaluation_of(0, 0.1), evaluation_of(1, end)],
         )
         for seed, end in enumerate((0.2, 0.4))
     ]
@@ -82,10 +87,14 @@ def test_the_error_of_seeds_is_theirs_and_that_of_a_lone_run_the_one_it_recorded
 
 def test_seeds_are_compared_where_all_had_learned_equally_long(tmp_path: Path) -> None:
     """A seed that was killed after step 4 of 8 would else bring the mean down as if it had learned less."""
-    looks = ([look_of(0, 0.1), look_of(4, 0.2)], [look_of(0, 0.1), look_of(4, 0.3), look_of(8, 0.9)], [look_of(0, 0.1)])
+    evaluations = (
+        [evaluation_of(0, 0.1), evaluation_of(4, 0.2)],
+        [evaluation_of(0, 0.1), evaluation_of(4, 0.3), evaluation_of(8, 0.9)],
+        [evaluation_of(0, 0.1)],
+    )
     runs = [
-        run_record(write_folder(tmp_path / f"s{seed}", config=config_of("sdpo", seed), steps=[step_of(1)], looks=seen))
-        for seed, seen in enumerate(looks)
+        run_record(write_folder(tmp_path / f"s{seed}", config=config_of("sdpo", seed), steps=[step_of(1)], evaluations=seen))
+        for seed, seen in enumerate(evaluations)
     ]
     (group,) = grouped(runs)
     assert last_common_step(group) == 4.0
@@ -99,7 +108,7 @@ def test_each_axis_counts_what_was_spent_until_a_step(tmp_path: Path) -> None:
             tmp_path / "run",
             config=config_of("sdpo"),
             steps=[step_of(1, 0.1), step_of(2, 0.2), step_of(3, 0.3)],
-            looks=[look_of(0, 0.1), look_of(2, 0.4), look_of(9, 0.9)],
+            evaluations=[evaluation_of(0, 0.1), evaluation_of(2, 0.4), evaluation_of(9, 0.9)],
         )
     )
     assert training_curve(run, "success", Axis.generations) == ((10.0, 20.0, 30.0), (0.1, 0.2, 0.3))

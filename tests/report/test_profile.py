@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sdpo.cli import main
-from tests.report.folders import config_of, look_of, step_of, write_folder
+from tests.report.folders import config_of, evaluation_of, step_of, write_folder
 
 TIMES = {
     "time/generate_s": 1.5, "time/verify_s": 0.5, "time/learn_s": 0.4, "time/sync_s": 0.1, "tokens_per_s": 66.0,
@@ -30,7 +30,7 @@ def test_the_steps_after_the_first_are_what_is_told(tmp_path: Path, capsys: pyte
         tmp_path / "run",
         config=config_of("sdpo", rollout={"num_verifiers": 2}),
         steps=[slow_start, step_of(2, **TIMES), step_of(3, **TIMES)],
-        looks=[{**look_of(0, 0.5), "time/evaluate_s": 3.0}],
+        evaluations=[{**evaluation_of(0, 0.5), "time/evaluate_s": 3.0}],
     )
     text, record = profiled(capsys, run)
     assert record["steps"] == 2

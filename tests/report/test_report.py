@@ -16,7 +16,7 @@ from sdpo.report.document import report_page
 from sdpo.report.groups import grouped
 from sdpo.report.record import run_record
 from sdpo.report.report import run_report
-from tests.report.folders import attempt_of, config_of, credit_of, look_of, step_of, write_folder
+from tests.report.folders import attempt_of, config_of, credit_of, evaluation_of, step_of, write_folder
 from tests.report.html import Page
 from tests.report.runs import HOSTILE, hostile_run, write_run
 
@@ -40,7 +40,7 @@ def full_run(folder: Path, algorithm: str = "sdpo", seed: int = 0, *, success: f
         folder,
         config=config_of(algorithm, seed, env={"name": "code"}, model={"name": "tiny"}),
         steps=[step_of(step, success, entropy=1.0, **{"memory/learner_gib": 2.5}) for step in (1, 2, 3)],
-        looks=[look_of(0, 0.2, lift=0.1), look_of(3, success, lift=0.05)],
+        evaluations=[evaluation_of(0, 0.2, lift=0.1), evaluation_of(3, success, lift=0.05)],
         alarms=[{"step": 2, "guard": "length", "sentence": "Responses should keep their length; they have doubled."}],
         attempts=[attempt_of("right", reward=1.0), attempt_of("wrong", feedback="It is not so.")],
         credit=[credit_of(["a", "bc"], [0.1, None]), credit_of(["taught", " it"], [2.0, -1.0], task="code/two")],
@@ -99,7 +99,7 @@ def test_hostile_text_is_text_wherever_it_stands(tmp_path: Path, attack: str) ->
         tmp_path / name,
         config={"algorithm": {"name": attack.encode("utf-8", "replace").decode()}, "env": {"name": "e"}},
         steps=[step_of(1, **{f"memory/{attack}": 1.0})],
-        looks=[look_of(0, 0.1)],
+        evaluations=[evaluation_of(0, 0.1)],
         alarms=[{"step": 1, "guard": attack, "sentence": attack}],
         attempts=[attempt_of(attack, reward=1.0, task=attack), attempt_of(attack, feedback=attack, task=attack)],
         credit=[credit_of([attack, attack], [3.0, None], task=attack)],

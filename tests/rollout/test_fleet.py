@@ -15,10 +15,10 @@ from sdpo.rollout.engine_loop import WeightsLost
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.member import Health, News, Started
 from sdpo.types import Sampling
-from sdpo.weights import Shipment
+from sdpo.weights import WeightPayload
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=8)
-WEIGHTS = Shipment(buckets=(), checksum="", num_bytes=0)
+WEIGHTS = WeightPayload(buckets=(), checksum="", num_bytes=0)
 
 
 def test_weights_that_are_sent_again_make_up_for_lost_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

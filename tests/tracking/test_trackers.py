@@ -11,10 +11,10 @@ import pytest
 from sdpo.config import Config, EnvConfig, MlflowConfig, ModelConfig, SDPOConfig, TrackingConfig, WandbConfig, WandbMode
 from sdpo.errors import UserError
 from sdpo.run.folder import RunFolder
-from sdpo.tracking import packages, shelter, tracker
+from sdpo.tracking import background, packages, tracker
+from sdpo.tracking.background import BackgroundSink, closed
 from sdpo.tracking.identity import Identity
 from sdpo.tracking.mlflow import as_name
-from sdpo.tracking.shelter import Sheltered, closed
 from sdpo.tracking.sink import Record, Sink
 
 PATIENCE_S = 20.0
@@ -80,22 +80,22 @@ class Faulty(Sink):
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelter, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(background, "FIRST_PAUSE_S", 0.0)
 
 
 @pytest.mark.usefixtures("no_pause")
 def test_what_a_failing_tracker_missed_it_gets_in_order_once_it_works_and_the_user_hears_of_both_once() -> None:
     sink, told = Faulty(), []
-    sheltered = Sheltered("W&B", lambda: sink, told.append)
-    sheltered.go_back(0)
+    in_background = BackgroundSink("W&B", lambda: sink, told.append)
+    in_background.go_back(0)
     sink.tried.acquire(timeout=PATIENCE_S)
     sink.is_failing.set()
     for number in (1, 2, 3):
-        sheltered.record(step(number))
+        in_background.record(step(number))
         assert sink.tried.acquire(timeout=PATIENCE_S)
     sink.is_failing.clear()
-    sheltered.record(step(4))
-    closed([sheltered])
+    in_background.record(step(4))
+    closed([in_background])
     assert sink.took == [0, 2, 4, 6, 8, "close"]
     assert len(told) == 2
     assert told[0].startswith("W&B failed (OSError: no route); it is tried again later")
@@ -105,10 +105,10 @@ def test_what_a_failing_tracker_missed_it_gets_in_order_once_it_works_and_the_us
 def test_a_failing_tracker_is_left_alone_for_a_while_and_tried_once_more_at_the_end() -> None:
     sink, told = Faulty(), []
     sink.is_failing.set()
-    sheltered = Sheltered("MLflow", lambda: sink, told.append)
+    in_background = BackgroundSink("MLflow", lambda: sink, told.append)
     for number in range(100):
-        sheltered.record(step(number))
-    closed([sheltered])
+        in_background.record(step(number))
+    closed([in_background])
     num_tries = 0
     while sink.tried.acquire(blocking=False):
         num_tries += 1
@@ -122,27 +122,27 @@ def test_a_tracker_that_cannot_even_be_opened_fails_like_any_other() -> None:
     def opened() -> Sink:
         raise RuntimeError
 
-    sheltered = Sheltered("W&B", opened, told.append)
-    sheltered.record(step(1))
-    closed([sheltered])
+    in_background = BackgroundSink("W&B", opened, told.append)
+    in_background.record(step(1))
+    closed([in_background])
     assert len(told) == 1
 
 
 def test_nobody_waits_for_a_tracker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread is let go; its process may end."""
-    monkeypatch.setattr(shelter, "CLOSE_WITHIN_S", 0.05)
+    monkeypatch.setattr(background, "CLOSE_WITHIN_S", 0.05)
     told, released = [], threading.Event()
 
     def opened() -> Sink:
         released.wait(PATIENCE_S)
         return Faulty()
 
-    sheltered = [Sheltered(name, opened, told.append) for name in ("W&B", "MLflow")]
-    for sink in sheltered:
+    in_background = [BackgroundSink(name, opened, told.append) for name in ("W&B", "MLflow")]
+    for sink in in_background:
         sink.record(step(1))
-    closed(sheltered)
+    closed(in_background)
     assert ["has not taken everything" in sentence for sentence in told] == [True, True]
-    assert all(sink._thread.daemon for sink in sheltered)
+    assert all(sink._thread.daemon for sink in in_background)
     released.set()
 
 

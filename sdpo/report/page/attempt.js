@@ -8,7 +8,7 @@ import { TokenText, legend } from "./tokens.js";
 const MOST_CHARACTERS = 20000; // of a text before the rest is asked for
 const FOLDS_AT = 9; // lines of a prompt
 
-/** The view of an attempt. `handlers`: `onLook` and `onChoose` of its tokens, `onOpen(entry)` for another attempt. */
+/** The view of an attempt. `handlers`: `onHover` and `onChoose` of its tokens, `onOpen(entry)` for another attempt. */
 export class AttemptView {
   constructor(place, record, handlers) {
     this.place = place;

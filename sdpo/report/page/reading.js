@@ -11,7 +11,7 @@ import { Strip } from "./strip.js";
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 const main = document.getElementById("main");
 const dock = document.getElementById("dock");
-const strip = new Strip({ onLook: (place) => look(active, place), onChoose: (place) => place !== null && choose(active, place) });
+const strip = new Strip({ onHover: (place) => hover(active, place), onChoose: (place) => place !== null && choose(active, place) });
 const shown = h("div");
 dock.append(strip.element, shown);
 
@@ -51,7 +51,7 @@ export function showToken({ focuses = false } = {}) {
   const place = state.token !== null && state.token < view.text.length ? state.token : null;
   view.text.choose(place, { focuses });
   if (place !== null) activate(view);
-  look(active, null);
+  hover(active, null);
 }
 
 /** Move the choice along the tokens: by one, or to the next that hindsight changed. */
@@ -99,7 +99,7 @@ function absent() {
 
 function handlers(at) {
   return {
-    onLook: (place) => look(views[at], place),
+    onHover: (place) => hover(views[at], place),
     onChoose: (place) => choose(views[at], place),
     onOpen: ({ run, step, row }) => (at ? change({ beside: { run, step, row } }, { goes: true }) : open({ run, step, row })),
   };
@@ -109,7 +109,7 @@ function choose(view, place, { focuses = false } = {}) {
   if (!view?.text || view.text.chosen === place) return;
   view.text.choose(place, { focuses });
   activate(view);
-  look(view, null);
+  hover(view, null);
   if (view === views[0]) change({ token: place });
 }
 
@@ -121,7 +121,7 @@ function activate(view) {
 }
 
 /** Show a token in the dock; null for the chosen one, or the one that changed most. */
-function look(view, place) {
+function hover(view, place) {
   if (!view?.text) return;
   activate(view);
   const at = place ?? view.text.chosen ?? view.text.mostChanged();

@@ -7,15 +7,15 @@ const KINDS = { reverse_kl: "KL(student â€– teacher)", forward_kl: "KL(teacher â
 const WIDEST = 14; // pixels of a bar
 
 export class Strip {
-  /** `onLook` and `onChoose` as those of the tokens. */
-  constructor({ onLook, onChoose }) {
+  /** `onHover` and `onChoose` as those of the tokens. */
+  constructor({ onHover, onChoose }) {
     this.marked = null;
     this.canvas = h("canvas", { attributes: { role: "img", "aria-label": "Divergence of each token" } });
     this.labels = h("header");
     this.pointer = h("i", { className: "pointer", hidden: true });
     this.element = h("div", { className: "strip" }, this.labels, h("div", { className: "bars" }, this.canvas, this.pointer));
-    this.canvas.addEventListener("pointermove", (event) => onLook(this.#placeAt(event)));
-    this.canvas.addEventListener("pointerleave", () => onLook(null));
+    this.canvas.addEventListener("pointermove", (event) => onHover(this.#placeAt(event)));
+    this.canvas.addEventListener("pointerleave", () => onHover(null));
     this.canvas.addEventListener("click", (event) => onChoose(this.#placeAt(event)));
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     const recolour = () => {

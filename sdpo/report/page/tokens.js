@@ -40,16 +40,16 @@ export function legend() {
 
 /** The tokens of a credit record as lines of text. */
 export class TokenText {
-  /** `onLook(place or null)` under the pointer; `onChoose(place)` clicked, or come to with the keyboard. */
-  constructor(credit, { onLook, onChoose }) {
+  /** `onHover(place or null)` under the pointer; `onChoose(place)` clicked, or come to with the keyboard. */
+  constructor(credit, { onHover, onChoose }) {
     this.credit = credit;
     this.credits = creditsOf(credit);
     this.chosen = null;
     this.parts = credit.tokens.map(() => []);
     this.element = h("div", { className: "tokens card", attributes: { role: "listbox", "aria-label": "Response tokens" } });
     this.element.append(...this.#lines());
-    this.element.addEventListener("pointerover", (event) => onLook(placeOf(event.target)));
-    this.element.addEventListener("pointerleave", () => onLook(null));
+    this.element.addEventListener("pointerover", (event) => onHover(placeOf(event.target)));
+    this.element.addEventListener("pointerleave", () => onHover(null));
     const choose = (event) => placeOf(event.target) !== null && onChoose(placeOf(event.target));
     this.element.addEventListener("click", choose);
     this.element.addEventListener("focusin", choose);

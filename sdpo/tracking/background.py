@@ -19,7 +19,7 @@ CLOSE_WITHIN_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 1800.0
 
 
-def closed(sinks: Sequence[Sheltered]) -> None:
+def closed(sinks: Sequence[BackgroundSink]) -> None:
     """At the end of a run: all of them, in the time that one may take."""
     until = time.monotonic() + CLOSE_WITHIN_S
     for sink in sinks:
@@ -28,12 +28,12 @@ def closed(sinks: Sequence[Sheltered]) -> None:
         sink.wait(until)
 
 
-class Sheltered:
+class BackgroundSink:
     """A Sink none of whose methods raises or waits."""
 
-    def __init__(self, name: str, opened: Callable[[], Sink], tell: Callable[[str], None]) -> None:
-        """``opened`` and ``tell`` are called by the thread."""
-        self._name, self._opened, self._tell = name, opened, tell
+    def __init__(self, name: str, opened: Callable[[], Sink], on_event: Callable[[str], None]) -> None:
+        """``opened`` and ``on_event`` are called by the thread."""
+        self._name, self._opened, self._on_event = name, opened, on_event
         self._sink: Sink | None = None
         self._asked: SimpleQueue[Record | int | None] = SimpleQueue()
         self._waiting: deque[Record | int] = deque()
@@ -55,7 +55,9 @@ class Sheltered:
         """After ``close``, for what is still to be delivered, but not longer than ``until`` (time.monotonic())."""
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
-            self._tell(f"{self._name} has not taken everything within {CLOSE_WITHIN_S:.0f} s of the run's end; {_ALL_IS_KEPT}")
+            self._on_event(
+                f"{self._name} has not taken everything within {CLOSE_WITHIN_S:.0f} s of the run's end; {_ALL_IS_KEPT}"
+            )
 
     def _work(self) -> None:
         while (asked := self._asked.get()) is not None:
@@ -88,11 +90,13 @@ class Sheltered:
             self._pause_s = FIRST_PAUSE_S if is_new else min(2 * self._pause_s, LONGEST_PAUSE_S)
             if is_new:
                 reason = str(error).strip().partition("\n")[0][:300]
-                self._tell(f"{self._name} failed ({type(error).__name__}: {reason}); it is tried again later, and {_ALL_IS_KEPT}")
+                self._on_event(
+                    f"{self._name} failed ({type(error).__name__}: {reason}); it is tried again later, and {_ALL_IS_KEPT}"
+                )
         else:
             if self._failed_at is not None:
                 self._failed_at = None
-                self._tell(f"{self._name} works again")
+                self._on_event(f"{self._name} works again")
 
 
 _ALL_IS_KEPT = "every number is in metrics.jsonl and evaluations.jsonl"

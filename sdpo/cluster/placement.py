@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from sdpo.cluster.actors import Seat, Seats, is_alive, machine_cores
+from sdpo.cluster.actors import ActorPlacement, Placements, is_alive, machine_cores
 from sdpo.cluster.gpu_shares import GpuShares, shares_of
 from sdpo.config import ClusterConfig, Placement, RolloutConfig
 from sdpo.errors import UserError
@@ -24,20 +24,20 @@ _A_CORE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seating:
+class RunPlacement:
     """Where the ranks and the engines live."""
 
-    ranks: Seats
-    engines: Seats
+    ranks: Placements
+    engines: Placements
 
 
-def seating(config: ClusterConfig, num_ranks: int, rollout: RolloutConfig, shares: GpuShares) -> Seating:
+def placed(config: ClusterConfig, num_ranks: int, rollout: RolloutConfig, shares: GpuShares) -> RunPlacement:
     """Reserved, by placement groups where the cluster has several machines. Raises UserError where they have no room for it."""
     num_nodes = sum(is_alive(node) for node in ray.nodes())
     cores, limit_s = config.cpus_per_node or machine_cores(), config.start_timeout_s
     num_engines = rollout.num_engines
     if num_nodes < 2:
-        return Seating(ranks=Seats.anywhere(num_ranks, cores), engines=Seats.anywhere(num_engines, cores))
+        return RunPlacement(ranks=Placements.anywhere(num_ranks, cores), engines=Placements.anywhere(num_engines, cores))
     if shares.are_colocated:
         both = _reserved([{"GPU": 1.0}] * max(num_ranks, num_engines), "PACK", limit_s)
         ranks = engines = both
@@ -47,7 +47,9 @@ def seating(config: ClusterConfig, num_ranks: int, rollout: RolloutConfig, share
     else:
         ranks = _reserved([{"CPU": _A_CORE}] * num_ranks, "SPREAD", limit_s)
         engines = _reserved([{"CPU": _A_CORE}] * num_engines, "SPREAD", limit_s)
-    return Seating(ranks=_seats(ranks, num_ranks, cores, limit_s), engines=_seats(engines, num_engines, cores, limit_s))
+    return RunPlacement(
+        ranks=_placements(ranks, num_ranks, cores, limit_s), engines=_placements(engines, num_engines, cores, limit_s)
+    )
 
 
 def gpu_shares(num_ranks: int, rollout: RolloutConfig, placement: Placement) -> GpuShares:
@@ -70,13 +72,13 @@ def _reserved(bundles: list[dict[str, float]], strategy: str, limit_s: float) ->
     return group
 
 
-def _seats(group: PlacementGroup | None, num: int, cores: int, limit_s: float) -> Seats:
+def _placements(group: PlacementGroup | None, num: int, cores: int, limit_s: float) -> Placements:
     if group is None:
-        return Seats.anywhere(num, cores)
+        return Placements.anywhere(num, cores)
     nodes = list(ray.util.placement_group_table(group)["bundles_to_node_id"].values())[:num]
     most = max(nodes.count(node) for node in nodes)
-    return Seats(
-        seats=tuple(Seat(group=group, bundle=index) for index in range(num)),
+    return Placements(
+        placements=tuple(ActorPlacement(group=group, bundle=index) for index in range(num)),
         num_threads=max(1, cores // most),
         limit_s=limit_s,
     )

@@ -21,7 +21,7 @@ _NOT_WAITED_FOR = ("ray::IDLE", "ray::JobSupervisor")
 """Ray names its processes by what they run."""
 
 
-def farewell(processes: Callable[[], Iterable[psutil.Process]]) -> None:
+def pre_stop(processes: Callable[[], Iterable[psutil.Process]]) -> None:
     """``processes``: those of the pod, now."""
     for process in processes():
         if is_loop(_words(process)):
@@ -52,4 +52,4 @@ def _words(process: psutil.Process) -> list[str]:
 if __name__ == "__main__":
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         sys.exit("this ends every sdpo of the machine, so it runs in a pod of Kubernetes alone; this is none")
-    farewell(psutil.process_iter)
+    pre_stop(psutil.process_iter)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class Exercise:
     """A task with its answers."""
 
     task: str
@@ -16,8 +16,8 @@ class Lesson:
     """Answers with their feedback."""
 
 
-LESSONS = (
-    Lesson(
+EXERCISES = (
+    Exercise(
         task="code/clamp-17",
         question="Write a Python function clamp(x, low, high) that returns x, but never less than low nor more than high.\n\n"
         "clamp(20, 3, 17) returns 17\nclamp(-4, 3, 17) returns 3",
@@ -35,7 +35,7 @@ LESSONS = (
             ),
         ),
     ),
-    Lesson(
+    Exercise(
         task="code/count_vowels",
         question="Write a Python function count_vowels(text) that counts the vowels a, e, i, o and u, small or capital.\n\n"
         'count_vowels("Ouagadougou") returns 8',
@@ -56,7 +56,7 @@ LESSONS = (
             ),
         ),
     ),
-    Lesson(
+    Exercise(
         task="code/running_max",
         question="Write a Python function running_max(numbers) that returns a list: at each place the highest number so far.\n\n"
         "running_max([2, 1, 3]) returns [2, 2, 3]",
@@ -78,7 +78,7 @@ LESSONS = (
             ),
         ),
     ),
-    Lesson(
+    Exercise(
         task="code/is_leap",
         question="Write a Python function is_leap(year) that tells whether a year of the Gregorian calendar is a leap year.\n\n"
         "is_leap(1900) returns False\nis_leap(2000) returns True",
@@ -96,7 +96,7 @@ LESSONS = (
             ),
         ),
     ),
-    Lesson(
+    Exercise(
         task="chemistry/oxidation/easy/5f0c2a9e11d07b34",
         question="What is the oxidation state of sulfur in sulfuric acid, H₂SO₄? End with: Answer: NUMBER",
         right="Hydrogen is +1 each, oxygen −2 each.\n2·(+1) + S + 4·(−2) = 0, so S = +6.\n\nAnswer: +6",

@@ -26,12 +26,12 @@ SUMS = (
     "credit_solved",
     "distilled_solved",
 )
-"""What is summed over the tokens that were learned from, in the order of ``Tally.sums``. ``distilled``, ``sampled`` and
+"""What is summed over the tokens that were learned from, in the order of ``LossStatistics.sums``. ``distilled``, ``sampled`` and
 ``learned`` count them: those that were distilled, those that an engine sampled, and all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class LossStatistics:
     """What tokens say besides their loss."""
 
     sums: Tensor
@@ -46,21 +46,21 @@ class Tally:
         return float(self.mismatch_n.kthvalue(math.ceil(0.99 * num)).values) if num else 0.0
 
 
-def joined(parts: Sequence[Tally], device: torch.device) -> Tally:
+def joined(parts: Sequence[LossStatistics], device: torch.device) -> LossStatistics:
     """Of all their tokens together."""
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     for part in parts:
         sums = sums + part.sums.to(device)
     none = torch.zeros(0, device=device)
-    return Tally(sums=sums, mismatch_n=torch.cat([none, *(part.mismatch_n.to(device) for part in parts)]))
+    return LossStatistics(sums=sums, mismatch_n=torch.cat([none, *(part.mismatch_n.to(device) for part in parts)]))
 
 
 def metrics(
-    update: Update, tally: Tally, *, rate: float, norm: float, seconds: Mapping[str, float], memory_bytes: int
+    update: Update, statistics: LossStatistics, *, rate: float, norm: float, seconds: Mapping[str, float], memory_bytes: int
 ) -> dict[str, float]:
-    """What an update that was taken says of itself; ``tally`` is of all ranks, ``seconds`` of this one's parts of the work and
-    ``memory_bytes`` of what it holds."""
-    named = dict(zip(SUMS, tally.sums.tolist(), strict=True))
+    """Metrics of an update that was taken. ``statistics`` are of all ranks, ``seconds`` of this one's parts of the work, and
+    ``memory_bytes`` what it holds."""
+    named = dict(zip(SUMS, statistics.sums.tolist(), strict=True))
     learned = max(named["learned"], 1.0)
     return {
         "loss": named["loss"],
@@ -70,11 +70,11 @@ def metrics(
         **_of_teacher(named),
         "entropy": named["entropy"] / learned,
         "mismatch": named["mismatch"] / max(named["sampled"], 1.0),
-        "mismatch/p99": tally.mismatch_p99,
+        "mismatch/p99": statistics.mismatch_p99,
         "grad_norm": norm,
         "lr": rate,
         "updates": 1.0,
-        "updates_without_lesson": 0.0,
+        "updates_without_samples": 0.0,
         "updates_skipped": 0.0,
         "learned_rows": float(update.num_learned_rows),
         "learned_tokens": float(update.num_learned_tokens),
