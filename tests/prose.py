@@ -70,9 +70,8 @@ def main(words: Sequence[str]) -> int:
         for sentence in one.above(LONG):
             print(f"{one.path.name}, {num_words(sentence)} words: {sentence}")
     for one in chosen:
-        print(
-            f"{one.path.name}: {len(one.sentences)} sentences, {len(one.above(LONG))} above {LONG}, {len(one.above(LONGEST))} above {LONGEST}"
-        )
+        counts = f"{len(one.above(LONG))} above {LONG}, {len(one.above(LONGEST))} above {LONGEST}"
+        print(f"{one.path.name}: {len(one.sentences)} sentences, {counts}")
     return 0
 
 

@@ -25,8 +25,8 @@ class NoSamples:
         return (
             f"at most {self.config.patience - 1} steps in a row may pass without training samples; there were {self._num}, with "
             f"success at {metrics['success']:.0%} and hints for {metrics.get('hindsight', 0.0):.0%} of the attempts. Where all "
-            "fail, take easier tasks, more attempts (batch.group_size) or an environment with feedback; where all succeed, harder "
-            "tasks."
+            "fail, take easier tasks, more attempts (batch.group_size) or an environment with feedback; where all succeed, "
+            "harder tasks."
         )
 
 
