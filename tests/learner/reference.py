@@ -1,5 +1,5 @@
 """What the learner has to agree with, in fp64 and as plainly as it can be said: one row at a time, autograd, nothing shared,
-nothing chunked, nothing packed, and none of the learner's own code.
+nothing chunked, nothing packed, and none of the learner's own code: the objectives are those of ``sdpo/objectives/plain.py``.
 
 transformers computes norms and rotations in fp32 whatever the model's type is, so the model is written out here (Llama). The
 angles of the rotation are constants of the model, and taken from it.
@@ -19,17 +19,8 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from sdpo.config import (
-    AlgorithmConfig,
-    Divergence,
-    Granularity,
-    LearnerConfig,
-    LossMean,
-    RatioLevel,
-    SDPOConfig,
-    SupportKind,
-    TeacherKind,
-)
+from sdpo.config import AlgorithmConfig, LearnerConfig, LossMean, SDPOConfig, TeacherKind
+from sdpo.objectives import plain
 from sdpo.types import Sample
 
 Weights = Mapping[str, Tensor]
@@ -147,23 +138,15 @@ def loss(
             assert teacher is not None
             assert s.teacher_prompt_ids is not None
             theirs = teacher.logprobs(model, s.teacher_prompt_ids, s.response_ids, temperature)
-            sides = _sides(every[mask], theirs[mask], algorithm)
-            each = s.distillation_weight * factors * (-algorithm.entropy_weight * _entropy(sides[1])).exp()
-            apart = _apart(*sides, own, theirs[at][mask], algorithm)
-            later = torch.stack(
-                [_discounted((each * apart).detach()[place + 1 :], algorithm.future_credit) for place in range(len(own))]
+            own_ids = torch.tensor(s.response_ids)[mask]
+            weights_r = s.distillation_weight * factors
+            total = (
+                total
+                + plain.distillation(every[mask], theirs[mask], own_ids, before.detach(), sampled, algorithm, weights_r).sum()
+                / num_distilled_tokens
             )
-            importance = (own.detach() - before.detach()).exp().clamp(max=algorithm.importance_clip)
-            clip = algorithm.rollout_clip
-            rollout = torch.ones_like(own) if clip is None else (before.detach() - sampled).exp().clamp(max=clip)
-            learned = each * apart + later * (own - own.detach())
-            total = total + (importance * rollout * learned).sum() / num_distilled_tokens
         if s.policy_gradient_weight != 0.0:
-            log_ratio = own - before.detach()
-            ratio = (log_ratio.mean().expand(len(own)) if pg.ratio is RatioLevel.sequence else log_ratio).exp()
-            clipped = ratio.clamp(1.0 - pg.clip_low, 1.0 + pg.clip_high)
-            rollout = (before.detach() - sampled).exp().clamp(max=pg.rollout_clip)
-            surrogate = -rollout * torch.minimum(ratio * s.advantage, clipped * s.advantage)
+            surrogate = plain.policy_gradient(own, before.detach(), sampled, s.advantage, pg)
             divisor = {
                 LossMean.token: num_graded_tokens,
                 LossMean.sequence: len(own) * len(graded),
@@ -172,63 +155,13 @@ def loss(
             total = total + (s.policy_gradient_weight * factors * surrogate).sum() / divisor
         if s.supervised_weight != 0.0:
             total = total - s.supervised_weight * own.sum() / num_supervised_tokens
-        entropy = -(every[mask].exp() * every[mask]).sum(-1)
-        total = total - algorithm.entropy_bonus * entropy.sum() / num_used_tokens
+        total = total - algorithm.entropy_bonus * plain.entropy(every[mask]).sum() / num_used_tokens
         if algorithm.reference_kl:
             assert first is not None
             with torch.no_grad():
                 start = model.logprobs(first, s.prompt_ids, s.response_ids, temperature)[at][mask]
-            total = total + algorithm.reference_kl * ((start - own).exp() - (start - own) - 1.0).sum() / num_used_tokens
+            total = total + algorithm.reference_kl * plain.reference_kl(own, start).sum() / num_used_tokens
     return total
-
-
-def _sides(student: Tensor, teacher: Tensor, algorithm: SDPOConfig) -> tuple[Tensor, Tensor]:
-    """Student's and teacher's log-probabilities over the support's buckets, of [r, V] over the vocabulary."""
-    support = algorithm.support
-    if support.kind is SupportKind.full:
-        return student, teacher
-    chooser = student if support.kind is SupportKind.student else teacher
-    ids = chooser.detach().topk(support.num_ids, dim=-1).indices
-    return _buckets(student.gather(-1, ids), tail=support.tail), _buckets(teacher.gather(-1, ids), tail=support.tail)
-
-
-def _entropy(logprobs: Tensor) -> Tensor:
-    return -(logprobs.exp() * logprobs).sum(-1)
-
-
-def _discounted(values: Tensor, discount: float) -> Tensor:
-    """The first times ``discount``, the second times its square, and so on."""
-    return sum((discount ** (1 + place) * value for place, value in enumerate(values)), start=values.new_zeros(()))
-
-
-def _apart(student: Tensor, teacher: Tensor, own: Tensor, theirs: Tensor, algorithm: SDPOConfig) -> Tensor:
-    """[r] what is compared of student and teacher over their buckets; ``own`` and ``theirs`` are the sampled tokens'."""
-    if algorithm.granularity is not Granularity.logits:
-        ratio = (own - theirs).detach()
-        ratio = ratio.sum().expand(len(ratio)) if algorithm.granularity is Granularity.sequence else ratio
-        return ratio * own - (ratio * own).detach() + ratio
-    match algorithm.divergence:
-        case Divergence.reverse_kl:
-            terms = _kl(student, teacher)
-        case Divergence.forward_kl:
-            terms = _kl(teacher, student)
-        case Divergence.jsd:
-            beta = algorithm.jsd_beta
-            mixture = ((1.0 - beta) * student.exp() + beta * teacher.exp()).log()
-            terms = (1.0 - beta) * _kl(student, mixture) + beta * _kl(teacher, mixture)
-    clip = math.inf if algorithm.pointwise_clip is None else algorithm.pointwise_clip
-    return terms.clamp(-clip, clip).sum(-1)
-
-
-def _buckets(inside: Tensor, *, tail: bool) -> Tensor:
-    if not tail:
-        return inside - inside.logsumexp(-1, keepdim=True)
-    return torch.cat([inside, (1.0 - inside.exp().sum(-1, keepdim=True)).log()], -1)
-
-
-def _kl(p: Tensor, q: Tensor) -> Tensor:
-    """What each bucket adds to it."""
-    return p.exp() * (p - q)
 
 
 class AdamW:

@@ -1,0 +1,80 @@
+"""The objectives as the papers write them, and the fused ones that the learner minimises: the same losses, the same gradients."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdpo.config import Divergence, Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
+from sdpo.objectives import plain
+from tests.objectives.test_fused import VOCABULARY, Problem, apart, fused, leaf, problem
+
+SUPPORTS = (
+    SupportConfig(num_ids=7),
+    SupportConfig(kind=SupportKind.teacher, num_ids=7, tail=False),
+    SupportConfig(num_ids=VOCABULARY),
+    SupportConfig(kind=SupportKind.full),
+)
+VARIANTS = {
+    "everything at once": SDPOConfig(entropy_weight=0.7, future_credit=0.8, support=SUPPORTS[0], rollout_clip=None),
+    "clamped terms": SDPOConfig(pointwise_clip=0.05, support=SUPPORTS[0]),
+    **{granularity.value: SDPOConfig(granularity=granularity) for granularity in Granularity},
+    **{
+        f"{kind.value} {support.kind.value} {support.num_ids}": SDPOConfig(divergence=kind, jsd_beta=0.3, support=support)
+        for kind, support in itertools.product(Divergence, SUPPORTS)
+    },
+}
+
+
+def plainly(case: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of ``case`` and its gradients by hidden states and head."""
+    hidden_NH, head_VH, objective = leaf(case.hidden), leaf(case.head), case.objective
+    student_NV = (hidden_NH @ head_VH.T / case.temperature).log_softmax(-1)
+    theirs = [part.weight * part.hidden_NH @ part.head_VH.T for part in case.teacher]
+    teacher_NV = (sum(theirs[1:], start=theirs[0]) / case.temperature).log_softmax(-1)
+    total = torch.zeros((), dtype=torch.float64)
+    for row in objective.rows.unique():
+        mine = objective.rows == row
+        ids, old, sampled, weights = case.ids[mine], objective.old[mine], objective.sampled[mine], objective.weights[mine]
+        distilled = plain.distillation(student_NV[mine], teacher_NV[mine], ids, old, sampled, objective.sdpo, weights)
+        reinforced = weights * plain.policy_gradient(
+            student_NV[mine].gather(-1, ids[:, None])[:, 0],
+            old,
+            sampled,
+            float(objective.advantages[mine][0]),
+            objective.sdpo.policy_gradient,
+        )
+        total = total + ((1.0 - objective.share) * distilled + objective.share * reinforced).sum()
+    total = total - objective.entropy * plain.entropy(student_NV).sum()
+    return total, *torch.autograd.grad(total, (hidden_NH, head_VH))
+
+
+def check(case: Problem) -> None:
+    ours = fused(case)
+    total, of_hidden, of_head = plainly(case)
+    assert ours.loss.item() == pytest.approx(total.item(), rel=1e-10, abs=1e-10)
+    assert apart(ours.of_hidden, of_hidden) < 1e-10
+    assert apart(ours.of_head, of_head) < 1e-10
+
+
+@pytest.mark.parametrize("sdpo", VARIANTS.values(), ids=list(VARIANTS))
+def test_the_fused_distillation_is_the_plain_one(sdpo: SDPOConfig) -> None:
+    check(problem(sdpo=sdpo, temperature=0.7))
+
+
+@pytest.mark.parametrize("ratio", list(RatioLevel), ids=lambda ratio: ratio.value)
+def test_the_fused_blend_is_the_plain_one(ratio: RatioLevel) -> None:
+    check(problem(sdpo=SDPOConfig(policy_gradient=PolicyGradientConfig(ratio=ratio)), share=0.4, entropy=0.05))
+
+
+def test_an_example_by_hand() -> None:
+    """One token of a vocabulary of two: KL((1/2, 1/2) ‖ (1/4, 3/4)) = ln 2 - ln 3 / 2, halved by the ratio of old to engine."""
+    student_RV, teacher_RV = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    old_R = torch.tensor([0.5]).log()
+    algorithm = SDPOConfig(support=SupportConfig(kind=SupportKind.full))
+    loss_R = plain.distillation(student_RV, teacher_RV, torch.tensor([0]), old_R, torch.tensor([1.0]).log(), algorithm)
+    expected = (torch.tensor(2.0).log() - torch.tensor(3.0).log() / 2.0) / 2.0
+    torch.testing.assert_close(loss_R, expected[None])
