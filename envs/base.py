@@ -35,10 +35,10 @@ class Environment(Protocol):
 
 @runtime_checkable
 class Conversational(Protocol):
-    """What an environment of several turns has besides: something to say between the policy's turns (``sampling.max_turns``).
+    """An environment of several turns: it also has something to say between the policy's turns (``sampling.max_turns``).
 
-    ``verify`` is then given the policy's turns in one text, which ``turns`` takes apart; what the environment said in between
-    is not in it, since it can say it again.
+    ``verify`` is then given the policy's turns in one text, which ``turns`` takes apart. What the environment said in between is
+    not in it, since the environment can say it again.
     """
 
     def reply(self, task: Task, transcript: Sequence[Message]) -> str | None:
@@ -51,10 +51,10 @@ class Conversational(Protocol):
 
 @runtime_checkable
 class HasReference(Protocol):
-    """What an environment may offer besides: a right answer to each of its tasks.
+    """An environment that also knows a right answer to each of its tasks.
 
     ``sdpo envs check`` asks for it: verify must give it the reward 1, and it must not stand in the feedback to wrong answers.
-    Training asks for it only where its config says so, and of training tasks only: the teacher is shown it with
+    Training asks for it only where its config says so, and only for training tasks. The teacher is shown it with
     ``algorithm.hindsight.choice=reference``, and a warm-up learns to write it.
     """
 
@@ -65,7 +65,7 @@ class HasReference(Protocol):
 
 @runtime_checkable
 class ReadsFiles(Protocol):
-    """What an environment may offer besides: tasks that the user brings, for ``sdpo solve task=FILE``."""
+    """An environment that also takes tasks which the user brings, for ``sdpo solve task=FILE``."""
 
     def from_file(self, path: str) -> Sequence[Task]:
         """The tasks in a file, which ``verify`` then judges without it. Raises ValueError for one that cannot be read."""

@@ -1,24 +1,22 @@
 """Which environment does a spec name? Names, modules and files become environments here, or refusals that say why not.
 
-A spec is the name of an entry point in the group ``sdpo.environments`` (``"chemistry"``), a class of an importable
-module (``"my_package.my_module:MyClass"``), or a class of a file (``"path/to/file.py:MyClass"``). Options are checked
-against the constructor before it is called.
+A spec is one of three:
+
+- the name of an entry point in the group ``sdpo.environments``: ``"chemistry"``
+- a class of an importable module: ``"my_package.my_module:MyClass"``
+- a class of a file: ``"path/to/file.py:MyClass"``
+
+Options are checked against the constructor before it is called.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
-from hashlib import blake2b
 from importlib.metadata import entry_points
-from pathlib import Path
-from types import ModuleType
 
 from sdpo.envs.base import Environment
+from sdpo.plugins.seam import describe, imported, near
 
 ENTRY_POINT_GROUP = "sdpo.environments"
 MEMBERS = ("name", "tasks", "verify")
@@ -43,7 +41,7 @@ def make(spec: str, options: Mapping[str, object]) -> Environment:
     except Exception as error:
         raise ValueError(
             f"env {spec!r} must be made by calling its class with the options {dict(options)!r}; "
-            f"that raised {_describe(error)}: correct the options or the constructor"
+            f"that raised {describe(error)}: correct the options or the constructor"
         ) from error
     _check_members(spec, environment)
     assert isinstance(environment, Environment)
@@ -69,60 +67,20 @@ def find_class(spec: str) -> type:
         if spec not in installed:
             raise ValueError(
                 "env must be an installed environment's name, module:Class or path/to/file.py:Class; "
-                f"got {spec!r}{_near(spec, installed)}; installed are {_listed(installed)}"
+                f"got {spec!r}{near(spec, installed)}; installed are {_listed(installed)}"
             )
         place, _, class_name = installed[spec].rpartition(":")
     if not place.strip() or not class_name.strip():
         raise ValueError(f"env must name a module and a class, as in module:Class; got {spec!r}: name both")
-    module = _import_file(spec, Path(place)) if place.endswith(".py") else _import_module(spec, place)
+    module = imported(place, f"env {spec!r}")
     classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
     if class_name not in classes:
         own = [name for name, value in classes.items() if value.__module__ == module.__name__]
         raise ValueError(
-            f"env {spec!r} must name a class of {place}; there is no class {class_name!r}{_near(class_name, classes)}; "
+            f"env {spec!r} must name a class of {place}; there is no class {class_name!r}{near(class_name, classes)}; "
             f"it defines {_listed(own)}"
         )
     return classes[class_name]
-
-
-def anywhere(spec: str) -> str:
-    """``spec`` with a file's path made absolute: it then means the same in a process that was started in another folder."""
-    place, colon, class_name = spec.rpartition(":")
-    return f"{Path(place).expanduser().resolve()}:{class_name}" if colon and place.endswith(".py") else spec
-
-
-def _import_module(spec: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise ValueError(
-            f"env {spec!r} must stand in a module that can be imported; importing {name!r} raised {_describe(error)}: "
-            "correct the name, or install what it needs"
-        ) from error
-
-
-def _import_file(spec: str, path: Path) -> ModuleType:
-    """The file as a module, once a process; its name follows from its path, so that payloads travel between workers."""
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise ValueError(f"env {spec!r} must name an existing Python file; there is none at {path}: correct the path")
-    name = f"sdpo_env_{path.stem}_{blake2b(str(path).encode(), digest_size=4).hexdigest()}"
-    if name in sys.modules:
-        return sys.modules[name]
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ValueError(
-            f"env {spec!r} must stand in a file that can be imported; {path} raised {_describe(error)}: "
-            "correct the file, or install what it needs"
-        ) from error
-    return module
 
 
 def _check_options(spec: str, environment_class: type, options: Mapping[str, object]) -> None:
@@ -134,7 +92,7 @@ def _check_options(spec: str, environment_class: type, options: Mapping[str, obj
     for option in options:
         if option not in accepted:
             raise ValueError(
-                f"env {spec!r} takes only the options its constructor names; got {option!r}{_near(option, accepted)}; "
+                f"env {spec!r} takes only the options its constructor names; got {option!r}{near(option, accepted)}; "
                 f"it accepts {_listed(accepted)}"
             )
     missing = [p.name for p in by_keyword if p.default is p.empty and p.name not in options]
@@ -152,15 +110,6 @@ def _check_members(spec: str, environment: object) -> None:
             f"env {spec!r} must be an Environment, with {', '.join(MEMBERS)}; its class "
             f"{type(environment).__name__} lacks {', '.join(missing)}: see sdpo.envs.base"
         )
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 ROOT_MODULES = ("cli", "errors", "metrics", "protocols", "train", "types", "weights")
 """What may lie in ``sdpo/`` itself, beside ``__init__``: the algorithm, its words, and the door."""
 LAYERS = [
+    {"sdpo.plugins"},
     {"sdpo", "sdpo.errors", "sdpo.types", "sdpo.weights"},
     {"sdpo.config", "sdpo.envs", "sdpo.metrics"},
     {"sdpo.protocols", "sdpo.hindsight", "sdpo.objectives", "sdpo.guards"},
@@ -38,6 +39,7 @@ ROOMS = {
     "uvicorn": ("sdpo.report",),
 }
 LIGHT = (
+    "sdpo.plugins",
     "sdpo.types",
     "sdpo.config",
     "sdpo.errors",
@@ -56,6 +58,7 @@ LIGHT = (
     "sdpo.planning",
     "sdpo.cluster.gpu_shares",
     "sdpo.commands.help",
+    "sdpo.commands.table",
 )
 """Modules that may not import torch: an environment author and a config check need none."""
 FOLDERS = {"sdpo": ROOT / "sdpo", "sdpo.envs": ROOT / "envs", "sdpo.conf": ROOT / "conf"}
@@ -131,7 +134,7 @@ def test_light_modules_import_no_torch() -> None:
 def test_the_root_holds_the_algorithm_and_nothing_else() -> None:
     """44 modules lay there once, and a newcomer met all of them before the loop."""
     found = {file.stem for file in (ROOT / "sdpo").glob("*.py")}
-    assert found == {"__init__", *ROOT_MODULES}, "a module belongs into a room: docs/code.md says which there are"
+    assert found == {"__init__", *ROOT_MODULES}, "a module belongs into a room: docs/README.md lists them"
 
 
 def test_every_package_is_shipped() -> None:

@@ -23,7 +23,7 @@ _HUB = "hf:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where the rows of each split come from. Raises ValueError for a share out of range, or for two ways to hold out."""
+    """The source of each split's rows. Raises ValueError for a share out of range, or for two ways to hold out."""
 
     path: str
     """A ``.jsonl``, ``.json`` or ``.parquet`` file, a folder written by ``save_to_disk``, or ``hf:name``, ``hf:name:split``."""

@@ -55,7 +55,7 @@ FAMILIES: Mapping[str, Callable[[str, int], Sequence[Question]]] = {
 """Each gives its questions of a split, at most so many of each difficulty."""
 
 MAX_TASKS = {"train": 80, "heldout": 20}
-"""Of each family and difficulty."""
+"""Most tasks of each family and difficulty, by split."""
 
 SYSTEM_PROMPT = f"You are a chemist. Write your final answer between {OPEN} and {CLOSE}."
 

@@ -1,7 +1,7 @@
 """What did the model answer? From a completion to a text, a number or a formula, or the reason why it is none.
 
-Everything here reads untrusted text: nothing raises, nothing takes longer than a pass over it, and a reason never
-repeats what was written, but for the symbol of an element.
+Everything here reads untrusted text. Nothing raises, and nothing takes longer than a pass over the text. A reason never repeats
+what was written, but for the symbol of an element.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Write a molecule whose properties lie within bounds, two or, on hard, three: the family ``bounds``.
 
-The bounds of a task are drawn around a molecule of its own split, so that something small meets them, and are then divided
-between the splits once more by a hash of the bounds themselves. As any molecule within them is right, an answer may well
-solve tasks on both sides; the question and its reference never stand on both.
+The bounds of a task are drawn around a molecule of its own split, so that something small meets them. A hash of the bounds
+themselves then divides them between the splits once more. Any molecule within the bounds is right, so an answer may well solve
+tasks on both sides. The question and its reference never stand on both.
 """
 
 from __future__ import annotations

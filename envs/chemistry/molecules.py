@@ -1,9 +1,9 @@
 """Which molecules are asked about, and on which side of the split does each stand?
 
-Molecules are grown from small skeletons by putting substituents in place of hydrogens on carbon, twice at most, so that
-the set is the same in every process and needs no data file. They are divided by a hash of their *scaffold*: the rings and
-what joins them (Bemis and Murcko, J. Med. Chem. 39, 2887, 1996), or, where there is no ring, the tree of all atoms with
-elements and bond orders forgotten. So no held-out molecule is a training molecule with another substituent on its ring.
+Molecules are grown from small skeletons: substituents take the place of hydrogens on carbon, twice at most. So the set is the
+same in every process and needs no data file. It is divided by a hash of each molecule's *scaffold*: the rings and what joins them
+(Bemis and Murcko, J. Med. Chem. 39, 2887, 1996). Where there is no ring, the scaffold is the tree of all atoms with elements and
+bond orders forgotten. So no held-out molecule is a training molecule with another substituent on its ring.
 
 Left out: charges, isotopes, stereochemistry and carbons that bear two heteroatoms, as small models write them badly.
 """

@@ -74,7 +74,7 @@ OXOANIONS = {
     "Sn": "SnO3:-2",
 }
 MORE_ELECTRONEGATIVE = frozenset({"N", "O", "F", "S", "Cl", "Br", "I"})
-"""Than carbon."""
+"""Elements more electronegative than carbon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +202,7 @@ def _marked(mol: Chem.Mol) -> Chem.Atom:
 
 
 def _state_of_carbon(carbon: Chem.Atom) -> int:
-    """Of one that is in no aromatic ring, where the order of bonds would be a matter of drawing."""
+    """The oxidation state of a carbon outside aromatic rings, where the order of bonds would be a matter of drawing."""
     bonds: list[tuple[str, int]] = [
         (bond.GetOtherAtom(carbon).GetSymbol(), round(bond.GetBondTypeAsDouble())) for bond in carbon.GetBonds()
     ]

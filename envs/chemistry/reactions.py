@@ -1,9 +1,9 @@
 """Which reactions are known, and what does one make of its reactants? Named templates, and substrates to run them on.
 
-A template is a reaction SMARTS that says what happens, a name and conditions that a chemist would recognise it by, and the
-substrates it is asked about. A reaction is kept where the template has one outcome only: where two sites could react, or one
-in two ways, there would be no main product to ask for. ``spectators`` are rests with a second group that the conditions
-leave alone; they make the hard questions.
+A template is a reaction SMARTS that says what happens. It has a name and conditions that a chemist would recognise it by, and the
+substrates it is asked about. A reaction is kept only if the template has one outcome. Where two sites could react, or one in two
+ways, there would be no main product to ask for. ``spectators`` are rests with a second group that the conditions leave alone;
+they make the hard questions.
 
 Left out: stereochemistry of the outcome, protecting groups, yields, and everything that needs a metal in the answer.
 """
@@ -26,7 +26,7 @@ from sdpo.envs.chemistry.smiles import parse
 from sdpo.envs.chemistry.templates import ARYLS, LARGE, SMALL, TEMPLATES, Template
 
 MAX_OUTCOMES = 50
-"""Of one run: a molecule with more sites than that has no main product."""
+"""Most outcomes of one run: a molecule with more sites than that has no main product."""
 MAX_OF_TEMPLATE = 40
 """Reactions tried of each template and difficulty."""
 

@@ -1,8 +1,8 @@
 """A SMILES with a slip of the pen: the family ``repair`` asks for what was meant.
 
-The slip is one character, lost, added or changed, and the prompt says which of the three. Right is every valid SMILES that
-one character put back, taken out or changed gives, as long as no atom comes, goes or turns into another element: often
-several are, and all of them count, in any writing of the molecule.
+The slip is one character, lost, added or changed, and the prompt says which of the three. An answer is right if it is a valid
+SMILES that one character put back, taken out or changed gives. No atom may come, go or turn into another element. Often several
+are right, and all of them count, in any writing of the molecule.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Is this SMILES a molecule, and if not, what does RDKit have against it?
 
-A molecule here is one neutral piece of common elements, closed-shell and without isotopes: anything looser would let a
-formula or a bound be met by what no chemist would call an answer (``C.C.C``, ``[CH2][CH2]``).
+A molecule here is one neutral piece of common elements, closed-shell and without isotopes. Anything looser would let a formula or
+a bound be met by what no chemist would call an answer (``C.C.C``, ``[CH2][CH2]``).
 
-RDKit says what is wrong with a SMILES only in its log. The log is sent to Python's ``rdkit`` logger (once a process),
-where a filter picks up what is said in this thread while it parses; all other messages still reach standard error.
+RDKit says what is wrong with a SMILES only in its log. The log is sent to Python's ``rdkit`` logger (once a process). A filter
+there picks up what is said in this thread while it parses; all other messages still reach standard error.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rdkit import Chem, rdBase
 from sdpo.envs.chemistry.answers import Unreadable
 
 MAX_ATOMS = 40
-"""Before RDKit looks for rings; four times what any question here needs."""
+"""Most atoms, counted before RDKit looks for rings; four times what any question here needs."""
 MAX_RING_DIGITS = 30
-"""Outside brackets; two a ring. Before RDKit sees the text, as is the next."""
+"""Most ring digits outside brackets, two a ring. Checked before RDKit sees the text, as is the next."""
 MAX_NESTING = 12
-"""Of branches."""
+"""Most levels of nested branches."""
 MAX_MESSAGES = 4
 """A syntax error and its position, twice; RDKit may go on for pages."""
 ELEMENTS = frozenset({"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"})

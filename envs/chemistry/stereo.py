@@ -1,8 +1,8 @@
-"""Where does a molecule have handedness, and which? The family ``stereocentres``: a count, and on hard R or S of each.
+"""The family ``stereocentres``: how many stereocentres a molecule has, and on hard which of R and S each is.
 
-The count is only asked where two notions of a stereocentre agree, RDKit's and that of four neighbours which all differ: a
-ring whose centres depend on each other (1,4-dimethylcyclohexane) is not asked about. R and S follow the rules of Cahn,
-Ingold and Prelog as ``rdCIPLabeler`` has them (Hanson et al., J. Chem. Inf. Model. 58, 1755, 2018).
+The count is only asked where two notions of a stereocentre agree: RDKit's, and that of four neighbours which all differ. A ring
+whose centres depend on each other (1,4-dimethylcyclohexane) is not asked about. R and S follow the rules of Cahn, Ingold and
+Prelog as ``rdCIPLabeler`` has them (Hanson et al., J. Chem. Inf. Model. 58, 1755, 2018).
 """
 
 from __future__ import annotations

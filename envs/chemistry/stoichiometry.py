@@ -1,7 +1,7 @@
 """How much comes of how much? The family ``stoichiometry``: moles on easy, grams on medium, the limiting reactant on hard.
 
-A wrong number is held against what the usual slips would have given (a ratio forgotten, moles for grams, the reactant in
-excess), so that the feedback can name the slip.
+A wrong number is compared with what the usual slips would have given: a ratio forgotten, moles for grams, the reactant in excess.
+So the feedback can name the slip.
 """
 
 from __future__ import annotations

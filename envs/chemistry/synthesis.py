@@ -1,7 +1,7 @@
 """What comes of a reaction, and what goes into it? The families ``product`` (forwards) and ``retrosynthesis`` (one step back).
 
-A product is compared as a constitution. Precursors are judged by running the template forwards on them: any two that give
-the target are right, not only those that the question was made from.
+A product is compared as a constitution. Precursors are judged by running the template forwards on them. Any two that give the
+target are right, not only those that the question was made from.
 """
 
 from __future__ import annotations

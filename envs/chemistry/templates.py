@@ -12,7 +12,7 @@ ARYLS = ("c1ccccc1", "c1ccc(C)cc1", "c1ccc(F)cc1", "c1ccc(OC)cc1", "c1cccnc1", "
 
 _ESTERS = ("CCC(=O)OC", "CCCC(=O)OCC", "Cc1ccc(C(=O)OC)cc1", "C1CCC(C(=O)OC)CC1")
 _LONG_ESTERS = ("CCCCCC(=O)OC", "CCCCCCC(=O)OCC", "Cc1ccc(C(=O)OC)cc1", "c1ccc(C(=O)OC)cc1")
-"""Whose ends are too far apart to close a ring."""
+"""Esters whose ends are too far apart to close a ring."""
 _NITRILES = ("CCC#N", "CCCC#N", "Cc1ccc(C#N)cc1", "c1ccc(C#N)cc1")
 _ALKENES = ("CCC=C", "CCCC=C", "C1CC=CC1", "CC1CCC=CC1")
 _ETHERS = ("CCOC", "CCCOCC", "C1CCOC1", "C1CCOCC1", "c1ccc(OCC)cc1")
@@ -29,7 +29,7 @@ class Template:
     conditions: str
     """Reagents and what to take for granted, as the prompt says them."""
     smarts: str
-    """With one product."""
+    """The reaction, with one product."""
     heads: tuple[str, ...]
     """The reacting end of each reactant, to which a rest is appended."""
     needs: tuple[str, ...]

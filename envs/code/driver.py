@@ -1,12 +1,14 @@
-"""What runs inside the sandbox: how is an answer loaded and put to work, and what came of it written down?
+"""Load an answer inside the sandbox, put it to work, and write down what came of it.
 
-It knows the calls and not what they should return, so nothing in this process can decide the verdict. ``execution.py``
-hands the text of this file to the sandbox as the program: standard library only, and as little of that as it can.
+The process knows the calls and not what they should return, so nothing in it can decide the verdict. ``execution.py`` hands the
+text of this file to the sandbox as the program: standard library only, and as little of that as it can.
 
-Standard input begins with a request: its size in 8 bytes, then with ``marshal`` (nonce, preamble, source of the answer,
-work). The work of a function is (its name, the most characters of a value, [arguments, ...]), the arguments marshalled
-again; that of a program is None, and what follows the request is the program's to read. Results, on file descriptor 3, a
-line each: ``nonce index kind literal``, where index is that of the call, -1 for the loading, 0 for a program:
+Standard input begins with a request: its size in 8 bytes, then with ``marshal`` (nonce, preamble, source of the answer, work).
+The work of a function is (its name, the most characters of a value, [arguments, ...]), the arguments marshalled again. The work
+of a program is None, and what follows the request is the program's to read.
+
+Results go to file descriptor 3, a line each: ``nonce index kind literal``. The index is that of the call, -1 for the loading, 0
+for a program. The kinds are:
 
 - ``loaded``: the answer defines the function, or is a program; ``missing``: it does not
 - ``value``: what the call returned

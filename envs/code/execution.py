@@ -1,7 +1,7 @@
 """What did an answer do when its function was called, or when it was run as a program?
 
-All calls of a function are made in one sandboxed process, each run of a program in its own. The process is told arguments
-or standard input, never what is expected. What it says of itself is read here, as literals, and may all be forged: by an
+All calls of a function are made in one sandboxed process, each run of a program in its own. The process is told arguments or
+standard input, never what is expected. What it says of itself is read here, as literals. All of it may be forged, but only by an
 answer that could as well have returned what it forges.
 """
 
@@ -21,7 +21,7 @@ _DRIVER = Path(__file__).with_name("driver.py").read_text(encoding="utf-8")
 _LOADING, _RUN = -1, 0
 _MIN_VALUE_CHARS = 4000
 _MAX_RECORD_CHARS = 500
-"""Of a record without its value."""
+"""Most characters of a record without its value."""
 _MOST_ESCAPED = 2
 """Characters that the driver's text may have beyond those it counts, as a factor: half a surrogate pair is written as six."""
 _MOST_OUTPUT_BYTES = 1 << 26
@@ -58,7 +58,7 @@ class Raised:
     type_name: str
     message: str
     line: int
-    """Of the answer's source, from 1; 0 where it is not known."""
+    """Line of the answer's source, from 1; 0 where it is not known."""
 
 
 Result = Returned | ReturnedObject | Raised

@@ -26,10 +26,11 @@ _DEFAULT_SHARE = 0.1
 class CodeFile:
     """Programming problems of a file, judged by visible and hidden tests.
 
-    ``path`` is a .jsonl, .json or .parquet file, a folder written by datasets, or the name of a dataset, of which
-    ``dataset_split`` is read. Held out are the problems of ``heldout_path``, or a ``heldout_share`` of those of ``path``: by the
-    hash of their text, so the same ones whatever the seed and the order. ``max_tests`` are used of a problem; where its format
-    knows no public ones, ``num_visible`` of them may be told. Raises ValueError for options out of range.
+    ``path`` is a .jsonl, .json or .parquet file, a folder written by datasets, or the name of a dataset, whose
+    ``dataset_split`` is read. Held out are the problems of ``heldout_path``, or else a ``heldout_share`` of those of ``path``.
+    That share is chosen by the hash of their text, so it is the same whatever the seed and the order. At most ``max_tests`` tests
+    of a problem are used. Where its format knows no public ones, ``num_visible`` of them may be told. Raises ValueError for
+    options out of range.
     """
 
     name = "code_file"

@@ -111,5 +111,5 @@ def _ways(tests: Tests, answer: Answer, limits: Limits) -> tuple[Callable[[], Fi
 
 
 def _within(limits: Limits, time_limit_s: float | None, *, num_tests: int) -> Limits:
-    """Of a process that runs so many tests, each of which the question gives ``time_limit_s``."""
+    """Limits of a process that runs ``num_tests`` tests, each of which the question gives ``time_limit_s``."""
     return limits if time_limit_s is None else replace(limits, wall_s=min(limits.wall_s, max(time_limit_s * num_tests, 0.1)))

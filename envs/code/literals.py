@@ -1,7 +1,7 @@
 """When does a returned value equal the expected one? Compared outside the program that returned it, on its literal.
 
-Types must agree, so that True is not 1; only where a float is expected may an integer stand, and floats are close
-enough within a relative 1e-6.
+Types must agree, so that True is not 1. An integer may stand only where a float is expected. Floats are close enough within a
+relative 1e-6 or an absolute 1e-9.
 """
 
 from __future__ import annotations

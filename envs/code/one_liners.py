@@ -27,7 +27,7 @@ __all__ = ["OneLiners"]
 _TABLE = Path(__file__).with_name("one_liners.toml")
 _SPLITS = ("train", "heldout")
 _NUM_INSTANCES = 12
-"""Of a family at most."""
+"""Most instances of a family."""
 _HELDOUT_SHARE = 0.25
 _NUM_VISIBLE, _NUM_TRIALS, _NUM_DRAWN = 2, 12, 64
 
@@ -137,7 +137,7 @@ def _one_off(family: Family, instance: Variant) -> Iterator[Callable[..., object
 
 @cache
 def _solutions(name: str) -> Mapping[str, Callable[..., object]]:
-    """Of each of the family's instances, by its source."""
+    """The compiled solution of each of the family's instances, by its source."""
     family = _families()[name]
     return {source: compiled(source, name) for source in map(family.reference, family.instances())}
 

@@ -1,7 +1,7 @@
 """When does a program's output equal the expected one?
 
-White space at the end of lines and blank lines at the end do not count. All else must agree to the character, but where a
-decimal number is expected (``0.5``, ``2e-9``), any number within 1e-6 of it stands, absolutely or relatively.
+White space at the end of lines and blank lines at the end do not count. All else must agree to the character, with one exception.
+Where a decimal number is expected (``0.5``, ``2e-9``), any number within 1e-6 of it will do, absolutely or relatively.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What is a programming problem, and how does it become tasks?
 
-A problem is the template of one base function, an entry of ``problems/<family>.toml``: a text with ``$parameters``, a
-reference solution that says what is right, and calls to try. Each of its variants is a task. A problem belongs to one
-split with all its variants, as its entry says, so a held-out task is never a training task with another number in it.
+A problem is the template of one base function, an entry of ``problems/<family>.toml``. It has a text with ``$parameters``, a
+reference solution that says what is right, and calls to try. Each of its variants is a task. A problem belongs to one split with
+all its variants, as its entry says. So a held-out task is never a training task with another number in it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Problem:
     text: str
     """What the function does, from its verb on; a ``$parameter`` is its value: ``"returns x plus $n"``."""
     signature: str
-    """Likewise: ``"add_$n(x)"``."""
+    """The function's name and arguments, with parameters as in ``text``: ``"add_$n(x)"``."""
     solution: str
     """The body of the reference, where a ``$parameter`` is its literal: ``"return x + $n"``. Never shown to anyone."""
     visible: tuple[Arguments, ...]

@@ -1,7 +1,7 @@
 """What is a problem whose answer is a whole program, and how does it become tasks?
 
-As ``problem.py`` says for functions, with tables of their own in ``programs/<family>.toml``: a program reads standard input
-and prints, so its tests are inputs, and what it must print is what the reference prints.
+This module does for programs what ``problem.py`` does for functions, with tables of their own in ``programs/<family>.toml``. A
+program reads standard input and prints. So its tests are inputs, and it must print what the reference prints.
 """
 
 from __future__ import annotations

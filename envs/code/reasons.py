@@ -1,8 +1,9 @@
 """Why does an answer fail, in the words that functions and programs share?
 
-Only what the student may learn from: of a visible test its input, the expected and the actual outcome; of the hidden ones
-that one failed, and at most the type of a built-in exception. Hidden tests are made in processes of their own, once the
-visible ones are done: any text that the answer chose (a message, a value) is from a process that never saw a hidden input.
+A reason tells only what the student may learn from. For a visible test it tells the input, the expected and the actual outcome.
+For the hidden ones it tells that one failed, and at most the type of a built-in exception. Hidden tests are made in processes of
+their own, once the visible ones are done. So any text that the answer chose (a message, a value) is from a process that never saw
+a hidden input.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How is a remark on an answer said within a budget of tokens?
 
 No tokenizer is asked, since an environment does not know the model's. The rule is an upper bound: a token of a byte-level
-vocabulary stands for at least one byte of UTF-8, so a text has no more tokens than bytes. (English has about a quarter.)
+vocabulary stands for at least one byte of UTF-8. So a text has no more tokens than bytes. (English has about a quarter.)
 
-What does not fit is taken from the middle of the values that a remark quotes; if that is not enough, from what the answer
-said of itself (the message of its exception, the line that raised it); never from the remark's own words.
+What does not fit is taken from the middle of the values that a remark quotes. If that is not enough, it is taken from what the
+answer said of itself: the message of its exception, the line that raised it. It is never taken from the remark's own words.
 """
 
 from __future__ import annotations

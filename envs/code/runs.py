@@ -1,7 +1,7 @@
 """How does an answer that is a program do on its tests?
 
-Each test is a process of its own. Those of a verdict share some multiple of the time that one may take; a program that hit
-a limit once is not run again, and what was not run is not passed.
+Each test is a process of its own. The visible tests share four times the time that one may take, and so do the hidden ones. A
+program that hit a limit once is not run again, and what was not run is not passed.
 """
 
 from __future__ import annotations

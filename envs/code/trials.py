@@ -26,7 +26,7 @@ class FunctionTests:
     visible: tuple[Trial, ...]
     """May be told to the student; the first ones stand in the prompt."""
     hidden: tuple[Trial, ...]
-    """May not."""
+    """May not be told to the student."""
     preamble: str = ""
     """Source that the answer may rely on, run before it: imports, and helpers that the question shows."""
     time_limit_s: float | None = None

@@ -1,8 +1,8 @@
 """Multiple choice from a file: questions with lettered options, answered by a letter between ``<answer>`` tags.
 
-The format is that of the science questions on which SDPO was published (arXiv 2601.20802, section 3; SciKnowEval), and the
-figure to compare with is avg@16, the trainer's evaluation with 16 attempts a task. Which letter is right is all that such a
-file knows, so feedback can only say that an answer is wrong or cannot be read: these are the questions for demonstrations.
+The format is that of the science questions on which SDPO was published (arXiv 2601.20802, section 3; SciKnowEval). The figure to
+compare with is avg@16, the trainer's evaluation with 16 attempts a task. Such a file knows only which letter is right. So
+feedback can only say that an answer is wrong or cannot be read: these are the questions for demonstrations.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _task(row: Row) -> Task:
 
 
 def _position(row: Row, seed: int) -> float:
-    """Where a row stands in [0, 1), whatever else is in its file; rows with the same question stand at the same place."""
+    """A row's position in [0, 1), whatever else is in its file; rows with the same question have the same one."""
     return int.from_bytes(_digest(f"{seed}/{row.question}")) / _NUM_BUCKETS
 
 

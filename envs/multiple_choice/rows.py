@@ -1,7 +1,7 @@
 """What does a row of a multiple-choice file say, and what is refused?
 
-A file is JSON lines, as the authors of SDPO ship SciKnowEval: ``idx``, ``kind`` ("mcq"), ``dataset``, ``answer`` (a letter),
-``prompt`` (question and options) and, where there is one, ``system``. Other keys (``elo``, ``description``, ``tests``,
+A file is JSON lines, as the authors of SDPO ship SciKnowEval. A row has ``idx``, ``kind`` ("mcq"), ``dataset``, ``answer`` (a
+letter), ``prompt`` (question and options) and, where there is one, ``system``. Other keys (``elo``, ``description``, ``tests``,
 ``embedding``) are left unread.
 """
 

@@ -33,8 +33,8 @@ _AS_ROOT = tuple(word for name in ("SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVE
 
 
 _FIRST_USER = 1 << 30
-"""Above any that a machine gives out: each server's programs are a user of their own, so that none can signal another's, and
-threads are counted by server."""
+"""A user id above any that a machine gives out. Each server's programs are a user of their own, so that none can signal
+another's, and threads are counted by server."""
 
 
 class Isolation(str, Enum):

@@ -47,7 +47,7 @@ class Limits:
     memory_bytes: int = 1 << 29
     """Address space, the interpreter's own 30 MB included."""
     output_bytes: int = 1 << 16
-    """Of standard output, standard error and the result, each."""
+    """Most bytes of standard output, standard error and the result, each."""
     file_bytes: int = 0
     """The largest file it may write, into its own directory only; 0 is no file at all."""
     num_open_files: int = 32

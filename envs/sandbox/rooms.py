@@ -1,10 +1,17 @@
 """How does the fork server lock itself into a room of its own, once, before it serves?
 
-Runs in the server: standard library only. The room is a set of namespaces: no process but the server's own forks (``pid``),
-no network (``net``), no shared memory (``ipc``), another host name (``uts``), and a file system (``mnt``) of its own: read-only,
-with the standard library, the C libraries and ``/dev/null`` in it, and one small writable directory in memory. Where the caller
-is not root, a user namespace gives the right to make the others (``user``); a caller who is root makes them as root, and every
-execution becomes a user of the server's own. What is not in the room has no name in it, whatever hole a wall may have.
+This runs in the server: standard library only. The room is a set of namespaces.
+
+- ``pid``: no process but the server's own forks
+- ``net``: no network
+- ``ipc``: no shared memory
+- ``uts``: another host name
+- ``mnt``: a read-only file system with the standard library, the C libraries and ``/dev/null``, and a small writable directory in
+  memory
+- ``user``: where the caller is not root, or root may not make the others, it gives the right to make them
+
+A caller who is root makes the others as root, and every execution becomes a user of the server's own. What is not in the room has
+no name in it, whatever hole a wall may have.
 
 Namespaces cost some 12 ms and mounts as much: that is why the server pays for them and not each execution.
 """
@@ -18,7 +25,7 @@ import socket
 from sdpo.envs.sandbox.walls import check, die_with_parent
 
 WORK = "/sandbox"
-"""Where programs may write, in a room."""
+"""The directory in which programs may write, in a room."""
 QUOTA_BYTES = 1 << 26
 _MAX_FILES = 1024
 _NEW_USER, _NEW_NETWORK, _NEW_MOUNT, _NEW_PROCESS, _NEW_IPC, _NEW_HOST_NAME = (
@@ -37,8 +44,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def leave_network() -> bool:
-    """A network namespace alone, where the kernel gives one; where not, seccomp keeps programs off the network. Whether this user
-    is now one of a namespace of its own."""
+    """Enter a network namespace alone. Where the kernel gives none, seccomp keeps programs off the network.
+
+    Returns whether this user is now one of a namespace of its own.
+    """
     if os.geteuid() == 0:
         _LIBC.unshare(_NEW_NETWORK)
         return False
@@ -73,7 +82,7 @@ def _wait_for(child: int) -> None:
 
 
 def _furnish(libraries: list[str]) -> None:
-    """A new root, in memory, read-only."""
+    """Make a new root in memory, read-only."""
     _mount(None, "/", None, _PRIVATE | _RECURSIVE)
     root = "/tmp"  # any directory will do: what is mounted over it is the new root
     _mount("room", root, "tmpfs", _NO_SUID | _NO_DEVICES, "size=1m,mode=755")
@@ -96,7 +105,7 @@ def _furnish(libraries: list[str]) -> None:
 
 
 def mount_work(directory: str) -> None:
-    """Where programs may write: in memory, with a quota of bytes and of files."""
+    """Mount the directory in which programs may write: in memory, with a quota of bytes and of files."""
     options = f"size={QUOTA_BYTES},nr_inodes={_MAX_FILES},mode=711"
     _mount("work", directory, "tmpfs", _NO_SUID | _NO_DEVICES | _NO_EXECUTION, options)
 

@@ -1,10 +1,13 @@
 """Which system calls may a walled-in program not make, and how does the kernel refuse them?
 
-A list of refusals rather than of permissions: an interpreter needs too many calls, and they change with the C library.
-Refused is whatever makes a process, a connection, something that outlives the program (what a file says of itself included, for
-its directory is swept, not new), or touches another process or the kernel's own state; what would make a process fails with an
-error of its own, by which that ending is known.
-Numbers: Linux ``unistd`` tables; aarch64 has the generic one (untested, for want of a machine).
+This is a list of refusals rather than of permissions: an interpreter needs too many calls, and they change with the C library. A
+call is refused if it makes one of these, or touches another process or the kernel's own state:
+
+- a process; such a call fails with an error of its own, by which that ending is known
+- a connection
+- something that outlives the program, what a file says of itself included
+
+Numbers are those of Linux's ``unistd`` tables; aarch64 has the generic one (untested, for want of a machine).
 """
 
 from __future__ import annotations

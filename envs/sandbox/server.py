@@ -1,12 +1,12 @@
 """The fork server: how does a program start in a millisecond, and what is left of it afterwards?
 
 An interpreter that has imported what programs usually import locks itself into a room (``rooms.py``), then forks for every
-execution. The fork takes the program's channels, walls itself in (``walls.py``), runs the program and ends; then whatever else
-it started is killed, what it wrote is removed, and the next may come. One execution at a time: a pool of servers runs several.
+execution. The fork takes the program's channels, walls itself in (``walls.py``), runs the program and ends. Then whatever else it
+started is killed, what it wrote is removed, and the next may come. One execution runs at a time: a pool of servers runs several.
 
-Runs as a process of its own, with nothing but the standard library, over a socket. A request is a message of marshalled numbers
-with five file descriptors: program, standard input, output, error, and result. ``STOP`` ends the execution that is going on. A
-reply says how it ended. The end of the socket ends the server.
+The server is a process of its own, with nothing but the standard library, and talks over a socket. A request is a message of
+marshalled numbers with five file descriptors: program, standard input, output, error, and result. ``STOP`` ends the execution
+that is going on. A reply says how it ended. The end of the socket ends the server.
 
 Nothing secret may ever be in this process: every program begins as a copy of it. What a test expects never gets here.
 """
@@ -138,7 +138,8 @@ def _kill(pid: int) -> None:
 
 
 def _clear(directory: str) -> None:
-    """Of what a program made there: files, links, no directories. Where it and the server are one user, it could write there."""
+    """Remove what is in ``directory``: the program's own directory with the files and links that it made there. Where the program
+    and the server are one user, it could also write beside its own."""
     for entry in os.scandir(directory):
         if entry.is_dir(follow_symlinks=False):
             _clear(entry.path)

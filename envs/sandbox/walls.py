@@ -1,12 +1,12 @@
 """How does a forked process wall itself in, in a millisecond, before it runs what it was given?
 
-Runs in the fork server (``server.py``): standard library only, and everything here happens before the first line of the program.
-These are the walls that every execution gets whatever the server around it stands in (``rooms.py``); without any of them but
-Landlock the program does not run:
+This runs in the fork server (``server.py``): standard library only. Everything here happens before the first line of the program.
+Every execution gets these walls, whatever the server around it stands in (``rooms.py``). Where one of them is missing, except
+Landlock, the program does not run:
 
 - resource limits: processor time, address space, file sizes, open files, no core files;
-- Landlock: it reads the standard library and the C library, writes in its own directory or nowhere, and opens no other file: not
-  this package, not ``/proc``, nobody's home (whether a file is there, it can ask);
+- Landlock: it reads the standard library and the C library, and writes in its own directory or nowhere. It opens no other file:
+  not this package, not ``/proc``, nobody's home (whether a file is there, it can ask);
 - root becomes a user that nobody else is, whose threads can therefore be counted; nobody has capabilities;
 - system calls refused by seccomp: no process, no program, no socket, no signal to anyone (``seccomp.py``).
 """
@@ -112,7 +112,7 @@ def check(returned: int, wall: str) -> None:
 
 
 def _shared_library_directories() -> set[str]:
-    """Where the libraries lie that this interpreter has loaded, less directories that hold more than libraries."""
+    """Directories of the libraries that this interpreter has loaded, less those that hold more than libraries."""
     try:
         with open("/proc/self/maps") as maps:
             paths = {line.rstrip("\n").partition("/")[2] for line in maps if ".so" in line}

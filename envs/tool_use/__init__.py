@@ -1,13 +1,18 @@
 """The environment ``tool_use``: choose the right tool for a request, with the right arguments. Nothing is executed.
 
-The task of the SDPO paper (arXiv 2601.20802), in the format of its data, which descends from ToolAlpaca (arXiv 2306.05301):
-a prompt that documents tools and asks for lines ``Thought:``, ``Action:``, ``Action Input:``. Columns, as in
-``datasets/tooluse`` of the authors' repository: ``prompt`` (a text, or messages), ``system``, and ``answer``, a list of
-``{"Action": name, "Action_Input": JSON}``, as JSON or as text of it; also under the name ``golden_answer``. A column
-``tools`` may hold the documentation as JSON (``tools.py``).
+This is the task of the SDPO paper (arXiv 2601.20802), in the format of its data, which descends from ToolAlpaca (arXiv
+2306.05301). A prompt documents tools and asks for lines ``Thought:``, ``Action:``, ``Action Input:``. The columns are those of
+``datasets/tooluse`` of the authors' repository:
 
-Departures: each call is compared by itself, not merged with the others; arguments by type; feedback never says what was expected
-(the authors' says it in full). As there, the order of the calls does not matter, and the reward is 1 or 0.
+- ``prompt``: a text, or messages
+- ``system``
+- ``answer``: a list of ``{"Action": name, "Action_Input": JSON}``, as JSON or as text of it; also under the name
+  ``golden_answer``
+
+A column ``tools`` may hold the documentation as JSON (``tools.py``).
+
+Departures: each call is compared by itself, not merged with the others. Arguments are compared by type. Feedback never says what
+was expected (the authors' says it in full). As there, the order of the calls does not matter, and the reward is 1 or 0.
 """
 
 from __future__ import annotations
@@ -106,7 +111,7 @@ class ToolUse:
         if equals(calls, payload.golden, is_loose=self._is_loose):
             return Verdict(reward=1.0, metrics={"format_ok": 1.0, "schema_ok": 1.0, "tools_ok": 1.0})
         are_tools_right = sorted(call.name for call in calls) == sorted(call.name for call in payload.golden)
-        # Where the right calls break the documentation, it is the documentation that is wrong.
+        # If the right calls break the documentation, the documentation is wrong.
         is_documented = bool(payload.tools) and objection(payload.golden, payload.tools) is None
         against = objection(calls, payload.tools) if is_documented else None
         feedback = against or difference(calls, payload.golden, is_loose=self._is_loose)

@@ -1,8 +1,8 @@
 """Are the calls right, and what is said of them if not?
 
-Two critics. The first knows the tools' documentation only, so it may speak freely. The second knows the right calls, and
-says of the calls that were made no more than which of them, and which of their arguments, is not right: never a name or a
-value that was expected.
+There are two critics. The first knows the tools' documentation only, so it may speak freely. The second knows the right calls. It
+says only which of the calls that were made, and which of their arguments, is not right. It never says a name or a value that was
+expected.
 """
 
 from __future__ import annotations

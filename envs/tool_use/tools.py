@@ -5,9 +5,8 @@ The documentation in a prompt, as ToolAlpaca's, has for each tool two lines::
     search: Look for pictures.
     Parameters: {"color": "Required. string. One of: [red, blue]. The color.", "page": "integer. The page."}
 
-A column ``tools`` holds a list of ``{"name": …, "parameters": …}``, alone or under ``"function"``, where the parameters are
-such texts or a JSON schema with ``properties`` and ``required``. What cannot be read is not checked, rather than checked
-wrongly.
+A column ``tools`` holds a list of ``{"name": …, "parameters": …}``, alone or under ``"function"``. The parameters are such texts,
+or a JSON schema with ``properties`` and ``required``. What cannot be read is not checked, rather than checked wrongly.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def documented_tools(prompt: str) -> tuple[Tool, ...]:
 
 
 def listed_tools(column: Json) -> tuple[Tool, ...]:
-    """Of a column ``tools``, as JSON or as text of it. Raises ValueError for anything else."""
+    """The tools of a column ``tools``, given as JSON or as text of it. Raises ValueError for anything else."""
     listed = json.loads(column) if isinstance(column, str) else column
     tools = []
     for entry in listed if isinstance(listed, list) else [listed]:
@@ -96,7 +95,7 @@ def _parameters(described: Json) -> tuple[Parameter, ...] | None:
 
 
 def _from_text(name: str, text: Json) -> Parameter:
-    """Of ``"Required. string. One of: [red, blue]. The color."``"""
+    """The parameter that a text documents: ``"Required. string. One of: [red, blue]. The color."``"""
     words = text if isinstance(text, str) else ""
     is_required = re.match(r"\s*required\b", words, re.IGNORECASE) is not None
     words = re.sub(r"^\s*(required|optional)\W+", "", words, flags=re.IGNORECASE)

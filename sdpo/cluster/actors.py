@@ -22,7 +22,7 @@ from sdpo.forkserver import owner as fork_servers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """Where an actor lives."""
+    """The process of an actor: its id, when it began, and its machine."""
 
     pid: int
     started: int
@@ -32,8 +32,10 @@ class Process:
 
 
 def talk_over_the_clusters_network() -> None:
-    """To be called in an actor that meets others through sockets of its own: over the interface at whose address Ray knows this
-    machine, not over what the machine's name resolves to. What the user has set stays."""
+    """Let this actor's process meet others over the interface at whose address Ray knows this machine.
+
+    Its own sockets would else use what the machine's name resolves to. What the user has set stays.
+    """
     address = ray.util.get_node_ip_address()
     os.environ.setdefault("VLLM_HOST_IP", address)
     for interface, entries in psutil.net_if_addrs().items():
@@ -62,12 +64,12 @@ class ActorPlacement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placements:
-    """Where the processes of one kind live."""
+    """The places of the processes of one kind."""
 
     placements: tuple[ActorPlacement | None, ...]
     """One each; None: anywhere."""
     num_threads: int
-    """CPU threads for each: of a machine's cores, shared out among those that live there."""
+    """CPU threads for each: a machine's cores, divided by how many of these processes live there."""
     limit_s: float = 0.0
     """Longest wait for a machine that comes back."""
 
@@ -90,7 +92,7 @@ class Placements:
 
 
 def is_alive(node: Mapping[str, Any]) -> bool:
-    """Of a machine as Ray describes it."""
+    """Whether a machine, as Ray describes it, is there."""
     return bool(node["Alive"])
 
 
@@ -101,7 +103,7 @@ def node_title(node: Mapping[str, Any]) -> str:
 
 
 def and_lost_nodes() -> str:
-    """To be added to a sentence on what died: which machines are gone, as far as Ray knows; empty where all are there."""
+    """The end of a sentence on what died: the machines that are gone, as far as Ray knows. Empty where all are there."""
     with suppress(Exception):  # nor may Ray be there any more
         nodes = ray.nodes()
         present = {str(node["NodeName"]) for node in nodes if is_alive(node)}
@@ -125,7 +127,7 @@ def start(
 
     ``kind`` says which fork server has its imports behind it, where there is one; None: it imports them itself.
 
-    ``num_threads`` are its CPU threads; Ray, which would else give it one, does not count them as its resource: engine and
+    ``num_threads`` are its CPU threads; without them Ray would give it one. Ray does not count them as its resource: engine and
     learner take turns on the same cores. ``max_concurrency``: calls that may run at the same time, each in a thread.
     """
     strategy: str | PlacementGroupSchedulingStrategy = "DEFAULT"

@@ -1,4 +1,4 @@
-"""Which machines was this job given, and which of them is this one? Of Slurm's environment alone; nothing is asked or started."""
+"""Which machines was this job given, and which of them is this one? Slurm's environment says it; nothing is asked or started."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Allocation:
     """Names this start of the job: a job that is requeued is another one."""
     nodes: tuple[str, ...]
     index: int
-    """Of this node among them; the first one is the driver's."""
+    """Place of this node in ``nodes``; the first node is the driver's."""
 
     @property
     def is_first(self) -> bool:
@@ -40,8 +40,10 @@ class Allocation:
 
 
 def of_slurm(environment: Mapping[str, str], *, num_nodes: int) -> Allocation:
-    """Of the job step that this process belongs to. Raises UserError where there is none, or it is not ``num_nodes`` nodes with
-    a task each."""
+    """The allocation of the job step that this process belongs to.
+
+    Raises UserError where there is none, or it is not ``num_nodes`` nodes with a task each.
+    """
     if "SLURM_JOB_ID" not in environment:
         raise UserError(
             f"cluster=slurm brings up Ray on the nodes of a Slurm job; this process belongs to none. Start it with {_RUNNING}."
@@ -94,7 +96,7 @@ def _names(part: str) -> Iterator[str]:
 
 
 def _numbers(ranges: str) -> Iterator[str]:
-    """``01-03,7``: as they are written, with their zeros."""
+    """The numbers of ``01-03,7`` as they are written, with their zeros."""
     for part in ranges.split(","):
         low, dash, high = part.partition("-")
         if not low.isdecimal() or (dash and not high.isdecimal()) or int(high or low) - int(low) >= MAX_NODES:

@@ -1,7 +1,7 @@
 """Who may talk to a Ray that this job brings up: processes that know its token, so nobody else on the network runs code there.
 
-``ray start`` asks for a token where it finds one, and ``ray.init`` with an address sends none unless it is told to (seen with
-2.60); so both are told. Where ``RAY_AUTH_MODE`` is set, it holds, and tokens are the user's own affair.
+``ray start`` asks for a token where it finds one. ``ray.init`` with an address sends none unless it is told to (seen with 2.60).
+So both are told. A ``RAY_AUTH_MODE`` that is set already holds, and tokens are then the user's own affair.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
 
 def new_token() -> str | None:
-    """For a Ray that is to be started; None where the user has decided otherwise."""
+    """A token for a Ray that is to be started; None where the user has decided otherwise (``RAY_AUTH_MODE``)."""
     return None if _MODE in os.environ else secrets.token_hex(32)
 
 
 def environment(token: str | None) -> dict[str, str]:
-    """Of a process that asks for the token, or sends it."""
+    """The environment variables of a process that asks for the token, or sends it; none without a token."""
     return {} if token is None else {_MODE: "token", _TOKEN: token}
 
 
 @contextmanager
 def sending(token: str | None) -> Iterator[None]:
-    """This process sends the token, for the length of the block."""
+    """Have this process send the token, for the length of the block."""
     ours = environment(token)
     os.environ.update(ours)
     _read_again()
@@ -41,6 +41,6 @@ def sending(token: str | None) -> Iterator[None]:
 
 
 def _read_again() -> None:
-    """Ray has read the environment when it was imported."""
+    """Have Ray read the environment again, which it read when it was imported."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

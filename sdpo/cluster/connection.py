@@ -1,4 +1,4 @@
-"""Where Ray runs: on this machine, on the nodes of an allocation, or in a cluster that is already there."""
+"""The Ray of a command: on this machine, on the nodes of an allocation, or in a cluster that is already there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sdpo.errors import MachineError, UserError
 
 @contextmanager
 def beginning(config: ClusterConfig) -> Iterator[LocalNode | None]:
-    """For ``connected``: this machine's own Ray, which starts while the block does something else. None: Ray is elsewhere."""
+    """Yield this machine's own Ray, for ``connected``. It starts while the block does something else. None: Ray is elsewhere."""
     if config.address is not None or config.allocation is not AllocationKind.none:
         yield None
         return
@@ -42,9 +42,11 @@ def beginning(config: ClusterConfig) -> Iterator[LocalNode | None]:
 
 @contextmanager
 def connected(config: ClusterConfig, folder: Path | None = None, node: LocalNode | None = None) -> Iterator[None]:
-    """Ray for the length of the block, on ``cluster.nodes`` machines; what was started here ends with it. ``folder`` is the
-    run's, which all machines must see, with its ``logs``; without one, a run has one machine. ``node``: this machine's own Ray,
-    which is starting already."""
+    """Connect to Ray for the length of the block, on ``cluster.nodes`` machines; what was started here ends with it.
+
+    ``folder`` is the run's, which all machines must see, with its ``logs``; without one, a run has one machine. ``node``: this
+    machine's own Ray, which is starting already.
+    """
     auto_init_hook.enable_auto_connect = False  # a thread that asks something after the end must not start another Ray
     with _up(config, folder, node):
         if folder is not None:
@@ -91,7 +93,7 @@ def _init(**words: Any) -> None:
 
 @contextmanager
 def _on_allocation(config: ClusterConfig, folder: Path | None) -> Iterator[None]:
-    """Ray's head on this, the first node; the others join it by themselves (``part.py``)."""
+    """Start Ray's head on this node, the first; the others join it by themselves (``part.py``)."""
     allocation = of_slurm(os.environ, num_nodes=config.nodes)
     if folder is None and config.nodes > 1:
         raise UserError(

@@ -30,26 +30,26 @@ NUM_STARTS = 3
 """Ray gives its own processes 30 s to start, whatever the machine is busy with; so it is tried again."""
 _SETTINGS: dict[str, Any] = {
     "worker_niceness": 0,
-    "enable_worker_prestart": False,  # of workers for tasks, of which there are none
+    "enable_worker_prestart": False,  # workers for tasks: there are no tasks
     "prestart_worker_first_driver": False,
 }
 
 
 _AGENT, _SESSION = "--dashboard_agent_command=", "--session_dir="
-"""Of the raylet's command line."""
+"""Options of the raylet's command line."""
 
 
 class _Node(Node):
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
-        """Nobody looks at a dashboard here."""
+        """Start none: nobody looks at a dashboard here."""
 
     def start_log_monitor(self) -> None:
-        """Every actor writes a log of its own."""
+        """Start none: every actor writes a log of its own."""
 
 
 @contextmanager
 def _without_agent() -> Iterator[None]:
-    """Ray insists on an agent of the dashboard: it gets one that does nothing."""
+    """Give Ray an agent that does nothing in place of the dashboard's, on which it insists."""
     starts = services.start_ray_process
 
     def start(command: list[str], *words: Any, **others: Any) -> Any:
@@ -85,12 +85,12 @@ class LocalNode:
         return str(self._node.address)
 
     def stop(self) -> None:
-        """End all its processes; of one that is starting, once it is up."""
+        """End all its processes. Where it is still starting, wait until it is up."""
         self._is_over.set()
         self._thread.join()
 
     def _params(self) -> RayParams:
-        """New ones for each trial: a node writes into its own."""
+        """New parameters for each trial: a node writes into its own."""
         return RayParams(
             num_cpus=self._config.cpus_per_node,
             num_gpus=self._config.gpus_per_node,

@@ -18,8 +18,10 @@ _RAY_SOCKET = "/session_2026-11-28_19-20-28_123456_1234567/sockets/plasma_store.
 
 
 def address(interface: str | None, peer: str | None) -> str:
-    """This machine's, on ``interface``; without one, on the route to ``peer``, a name or an address. Raises UserError where there
-    is no such interface."""
+    """This machine's address on ``interface``; without one, on the route to ``peer``, a name or an address.
+
+    Raises UserError where there is no such interface.
+    """
     if interface is not None:
         return _of_interface(interface)
     for target in (peer, "8.8.8.8"):  # nothing is sent; where the peer has no address yet, the default route has to do
@@ -59,19 +61,19 @@ def free_ports(address: str, num: int) -> list[int]:
 
 
 def temporary_folder(job: str, index: int, base: Path | None = None) -> Path:
-    """For Ray's sockets and logs: of this node of this start of the job alone, and short enough for a socket's path."""
+    """The folder of Ray's sockets and logs, for this node and this start of the job alone; short enough for a socket's path."""
     name = f"sdpo-{job}-{index}"
     base = base or Path(tempfile.gettempdir())
     return (base if len(f"{base}/{name}{_RAY_SOCKET}".encode()) <= _LONGEST_SOCKET else Path("/tmp")) / name
 
 
 def object_store_bytes(gib: float | None) -> int:
-    """What was asked for, or this machine's share. Raises UserError where /dev/shm does not hold it."""
+    """Bytes of the store: what was asked for, or this machine's share. Raises UserError where the share is below ``LEAST``."""
     return sized(gib, memory=psutil.virtual_memory().total, shared=_free_shared())
 
 
 SHARE_OF_MEMORY = 0.3
-"""Ray's own."""
+"""Ray's own default."""
 SHARE_OF_SHARED = 0.9
 LEAST = 100 * 2**20
 """Ray takes no smaller store; engines and learner would not either."""

@@ -1,8 +1,8 @@
 """How the nodes of an allocation find the driver, and learn of its end: files in the run's folder, which all of them share.
 
-The first node writes ``driver.json`` and counts in it as long as it lives, and ``ray.json`` once its Ray is there; the others
-read both, and each writes ``failed-NODE.json`` where it cannot take part. No port has to be agreed on beforehand, and no node
-waits for one that is gone.
+The first node writes ``driver.json``, in which it counts up as long as it lives, and ``ray.json`` once its Ray is there. The
+others read both; one that cannot take part writes ``failed-NODE.json``. No port has to be agreed on beforehand, and no node waits
+for one that is gone.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class Driver:
     address: str | None = None
     """``host:port`` at which its Ray is joined; None before it is there."""
     token: str | None = field(default=None, repr=False)
-    """That its Ray asks for."""
+    """The token that its Ray asks for."""
     ended: str | None = None
     """How the run ended; None while it goes on."""
 
 
 @dataclass(slots=True)
 class Meeting:
-    """``folder`` belongs to one start of one job."""
+    """The files by which the nodes of a job meet; ``folder`` belongs to one start of one job."""
 
     folder: Path
     _driver: Driver | None = None
-    """As the driver itself last wrote it."""
+    """The record that this process, as the driver, wrote last; None elsewhere."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def held(self, node: str) -> Iterator[None]:
-        """By the driver, for the length of the run."""
+        """Be the driver ``node`` for the length of the block: say so, count up, and say at last how the run ended."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # for the token's sake
         self._driver = Driver(node=node)
         self._write()
@@ -64,7 +64,7 @@ class Meeting:
             self._write(ended=ended)
 
     def announce(self, address: str, token: str | None) -> None:
-        """Where the driver's Ray is joined, and what it then asks for."""
+        """Write down where the driver's Ray is joined, and the token that it then asks for."""
         write_whole(self.folder / "ray.json", json.dumps({"address": address, "token": token}))
 
     def read(self) -> Driver | None:
@@ -83,7 +83,7 @@ class Meeting:
             write_whole(self.folder / f"failed-{node}.json", json.dumps({"node": node, "why": why}))
 
     def failures(self) -> dict[str, str]:
-        """By node, why it cannot."""
+        """Why nodes cannot take part, by their names."""
         found = {}
         for file in sorted(self.folder.glob("failed-*.json")):
             with suppress(OSError, ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
 """What Ray's node gets in place of a dashboard's agent: says that there is no such service, and stays as long as the node does.
 
-A node does not come up before its agent has written the ports of three services into the session's folder, -1 for none, and ends
+A node does not come up before its agent has written the ports of three services into the session's folder, -1 for none. It ends
 with its agent. Ray's own takes two seconds of a core to say the same where no dashboard asks it anything.
 
 A script of the standard library: ``python -S no_agent.py SESSION_FOLDER``, with the node's id in the environment.
@@ -17,7 +17,7 @@ _EVERY_S = 1.0
 
 
 def main() -> None:
-    """Until its parent has ended."""
+    """Write the ports, then wait until the parent has ended."""
     parent = os.getppid()
     folder, node = sys.argv[1], os.environ["RAY_NODE_ID"]
     for service in _SERVICES:

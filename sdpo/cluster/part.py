@@ -1,7 +1,7 @@
 """What part does this process take in the run: does it drive it, or lend its node to the driver until that ends?
 
-Under ``srun`` every node runs the same command. The first one goes on as if it were alone; the others end up here: they wait for
-the driver, join its Ray, and leave when it ends, when it was not heard of for too long, or when their own Ray died too often.
+Under ``srun`` every node runs the same command. The first one goes on as if it were alone. The others end up here: they wait for
+the driver and join its Ray. They leave when it ends, when it was not heard of for too long, or when their own Ray died too often.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ MAX_JOINS = 3
 
 @contextmanager
 def taking_part(config: ClusterConfig, logs: Path, say: Callable[[str], None]) -> Iterator[bool]:
-    """Whether this process is the run's driver. Where it is not, the run is over: its node was lent to the driver before.
-    ``logs`` lies on a file system that all nodes share."""
+    """Yield whether this process is the run's driver. If not, the run is over by then: the node was lent to the driver before.
+
+    ``logs`` lies on a file system that all nodes share.
+    """
     if config.allocation is AllocationKind.none or config.nodes == 1:
         yield True
         return
@@ -47,7 +49,7 @@ def meeting_of(allocation: Allocation, logs: Path) -> Meeting:
 
 
 def spec_of(config: ClusterConfig, allocation: Allocation, peer: str | None, token: str | None) -> NodeSpec:
-    """Of this node; ``peer`` is another one's name or address."""
+    """The NodeSpec of this node; ``peer`` is another one's name or address."""
     return NodeSpec(
         name=allocation.name,
         address=address(config.interface, peer),
@@ -114,7 +116,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _wait(number: int, frame: FrameType | None) -> None:
-    """The driver gets the same signal."""
+    """Do nothing: the driver gets the same signal."""
 
 
 def _refuse_silence(

@@ -1,7 +1,7 @@
 """Which machine does each rank and each engine live on, where there are several?
 
 With GPUs, ranks fill one machine after the other (PACK: their collectives stay inside), and engines go to different ones
-(SPREAD); an engine that spans several GPUs has them on one machine, because they are one bundle. A rank and an engine that share
+(SPREAD). An engine that spans several GPUs has them on one machine, because they are one bundle. A rank and an engine that share
 a GPU share a bundle. Without GPUs both are spread, because what there is to share out is the cores of every machine. On a single
 machine nothing is reserved.
 """
@@ -20,19 +20,19 @@ from sdpo.config import ClusterConfig, Placement, RolloutConfig
 from sdpo.errors import UserError
 
 _A_CORE = 0.01
-"""Of a core, reserved so that there is a bundle at all: ranks and engines take turns on the same cores."""
+"""Share of a core that is reserved so that there is a bundle at all: ranks and engines take turns on the same cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlacement:
-    """Where the ranks and the engines live."""
+    """The places of the ranks and of the engines."""
 
     ranks: Placements
     engines: Placements
 
 
 def placed(config: ClusterConfig, num_ranks: int, rollout: RolloutConfig, shares: GpuShares) -> RunPlacement:
-    """Reserved, by placement groups where the cluster has several machines. Raises UserError where they have no room for it."""
+    """Place ranks and engines, by placement groups where there are several machines. Raises UserError where they have no room."""
     num_nodes = sum(is_alive(node) for node in ray.nodes())
     cores, limit_s = config.cpus_per_node or machine_cores(), config.start_timeout_s
     num_engines = rollout.num_engines
@@ -53,12 +53,12 @@ def placed(config: ClusterConfig, num_ranks: int, rollout: RolloutConfig, shares
 
 
 def gpu_shares(num_ranks: int, rollout: RolloutConfig, placement: Placement) -> GpuShares:
-    """Of the GPUs that Ray has. Raises UserError where they do not suffice."""
+    """The shares of the GPUs that Ray has. Raises UserError where they do not suffice."""
     return shares_of(round(float(ray.cluster_resources().get("GPU", 0.0))), num_ranks, rollout, placement)
 
 
 def _reserved(bundles: list[dict[str, float]], strategy: str, limit_s: float) -> PlacementGroup | None:
-    """None where nothing is asked for."""
+    """A placement group that has its place; None where nothing is asked for. Raises UserError where there is no room."""
     if not bundles:
         return None
     group: PlacementGroup = placement_group(bundles, strategy=strategy)

@@ -1,8 +1,8 @@
 """A Ray node on this machine, in processes of its own: what it is started with, whether it lives, and its end.
 
 When Slurm asks a job to stop, it sends the signal to every process on its nodes (seen with 22.05), whatever its session. Only the
-driver shall hear it, which then still takes a step and writes a checkpoint, so all of Ray is started deaf to it. It is ended by
-SIGKILL, and ends with the process that started it, however that ends.
+driver shall hear it: it then still takes a step and writes a checkpoint. So all of Ray is started with these signals blocked. It
+is ended by SIGKILL, and ends with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class NodeSpec:
     num_cpus: int | None
     num_gpus: int | None
     token: str | None = field(repr=False)
-    """That whoever talks to it must send."""
+    """The token that whoever talks to it must send."""
 
 
 def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
-    """Of a node that joins ``host:port``; of the head, at the first of ``ports``, where there is none to join."""
+    """The command of a node that joins ``host:port``, or, without one to join, of the head at the first of ``ports``."""
     client, *_ = others = ports[1:]
     role = (
         [f"--address={join}"]
@@ -101,7 +101,7 @@ def started(spec: NodeSpec, log: Path, *, join: str | None = None) -> RayNode:
 
 
 class RayNode:
-    """Started on construction."""
+    """A Ray node, started on construction."""
 
     def __init__(self, spec: NodeSpec, log: Path, *, join: str | None = None) -> None:
         """Ray's own output goes to the end of ``log``."""
@@ -140,14 +140,14 @@ class RayNode:
 
     @property
     def is_alive(self) -> bool:
-        """Ray's command goes on waiting when its node ended in good order, so the node itself is looked for."""
+        """Whether the node runs. Ray's command goes on waiting when its node ended in good order, so its raylet is looked for."""
         with suppress(psutil.Error):
             children = psutil.Process(self._process.pid).children()
             return any(child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE for child in children)
         return False
 
     def stop(self) -> None:
-        """With every process of it, for certain."""
+        """End every process of the node for certain, and remove its folder."""
         family: list[psutil.Process] = []
         with suppress(psutil.Error):
             family = psutil.Process(self._process.pid).children(recursive=True)

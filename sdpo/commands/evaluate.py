@@ -12,10 +12,10 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.placement import gpu_shares
 from sdpo.config import EvaluateConfig
-from sdpo.envs import registry
 from sdpo.evaluation.look import look
 from sdpo.learner import checkpoint
 from sdpo.metrics import lift_in_words
+from sdpo.plugins.seam import anywhere
 from sdpo.preflight.checks import (
     HELDOUT_SEED,
     make_environment,
@@ -38,7 +38,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     if config.checkpoint is not None:
         checkpoint.counters_of(Path(config.checkpoint))
         model.path = str((Path(config.checkpoint) / checkpoint.POLICY).absolute())
-    config.env.name = registry.anywhere(config.env.name)
+    config.env.name = anywhere(config.env.name)
     with beginning(config.cluster) as node:
         return _evaluate(config, screen, node)
 

@@ -14,8 +14,8 @@ from sdpo.cluster.local_node import LocalNode
 from sdpo.config import DiscoveryConfig
 from sdpo.discovery import hard_set
 from sdpo.discovery.report import Found, pictures, record, table
-from sdpo.envs import registry
 from sdpo.envs.base import Environment
+from sdpo.plugins.seam import anywhere
 from sdpo.run.files import write_whole
 from sdpo.solving.claim import claim, name_of
 from sdpo.solving.command import ENDINGS, slug
@@ -35,9 +35,9 @@ CANDIDATES, CHOSEN, RESULT = "candidates.jsonl", "hard_set.json", "discovery.jso
 
 
 def run_discovery(config: DiscoveryConfig, words: Sequence[str]) -> int:
-    """Returns the exit code. The report comes once every search is over, and from whoever is the last."""
+    """Measure, search, report; returns the exit code. The process that ends last reports, once every search is over."""
     screen = user_screen()
-    config.env.name = registry.anywhere(config.env.name)
+    config.env.name = anywhere(config.env.name)
     environment = environment_of(config)
     if not config.name:
         config.name = f"discovery-{name_of(environment.name)}-{config.model.name}-s{config.seed}"
@@ -77,7 +77,7 @@ class Study:
         return tasks
 
     def jobs(self) -> tuple[Job, ...]:
-        """In the order in which they are taken: a seed after the other, so that what there is early is balanced."""
+        """The searches in the order in which they are taken: a seed after the other, so that early results are balanced."""
         seeds = range(self.config.seed, self.config.seed + self.config.num_seeds)
         return tuple(
             Job(
@@ -91,7 +91,7 @@ class Study:
         )
 
     def searches(self) -> Jobs:
-        """Each step is finished, so that which attempt is the first success does not depend on which is verified first."""
+        """The jobs. Each step is finished, so that the first success does not depend on which attempt is verified first."""
         return Jobs(self.config, self.jobs(), stop_at_once=False)
 
     @property
@@ -122,7 +122,7 @@ class Study:
 
 
 def _work(study: Study, screen: Console) -> None:
-    """Ray starts while the model is looked at."""
+    """Measure and search. Ray starts while the model is checked."""
     with node_for(study.config) as node:
         _search(study, screen, node)
 

@@ -1,10 +1,11 @@
 """discovery@k: how likely is a search to have solved its task after k attempts, and how sure is one of that?
 
-Over tasks, and seeds of each: the share of searches whose first success came within k. A search that ended without one counts as
-undiscovered at every k, and stays in: it spent its budget, or gave up, and both are failures to discover. Nothing is
-extrapolated beyond the budget. The interval is over both draws, tasks and seeds: a bootstrap of tasks, and of the seeds within
-each (Davison and Hinkley, Bootstrap Methods and their Application, section 3.8), the same draw for all strategies, since they
-share tasks and seeds.
+It is the share of searches, over tasks and seeds of each, whose first success came within k. A search that ended without one
+counts as undiscovered at every k, and stays in: it spent its budget, or gave up. Both are failures to discover. Nothing is
+extrapolated beyond the budget.
+
+The interval is over both draws, tasks and seeds. It is a bootstrap of tasks, and of the seeds within each (Davison and Hinkley,
+Bootstrap Methods and their Application, section 3.8). The draw is the same for all strategies, since they share tasks and seeds.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ def discovery(costs: Costs, k: float) -> float:
 
 
 def interval(costs: Costs, k: float, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
-    """The percentile interval of the cluster bootstrap. Where no resample can differ (all solved, or none) the exact
-    binomial limit over tasks (Clopper and Pearson) stands in for it: five failures in a row are no proof of zero."""
+    """The percentile interval of the cluster bootstrap, (low, high) at ``LEVEL``.
+
+    No resample can differ where all searches solved their tasks, or none. There the exact binomial limit over tasks (Clopper and
+    Pearson) stands in for it: five failures in a row are no proof of zero.
+    """
     values = sorted(discovery(_resampled(costs, random.Random(f"{seed}/{index}")), k) for index in range(num_resamples))
     tail = (1.0 - LEVEL) / 2.0
     low, high = values[math.floor(tail * num_resamples)], values[math.ceil((1.0 - tail) * num_resamples) - 1]
@@ -44,8 +48,10 @@ def attempts_to_reach(costs: Costs, level: float) -> float | None:
 
 
 def versus_best_of_k(costs: Mapping[str, Costs], baseline: str) -> dict[str, object]:
-    """For each strategy the attempts that it needs to reach the baseline's final discovery, over those that the baseline needs
-    for it. ``"not reached"`` where it never does; None for all where the baseline discovered nothing."""
+    """The cost at which each strategy reaches the baseline's final discovery, divided by the cost at which the baseline does.
+
+    ``"not reached"`` where it never does; None for all where the baseline discovered nothing.
+    """
     final = discovery(costs[baseline], math.inf)
     own = attempts_to_reach(costs[baseline], final) if final > 0.0 else None
     found: dict[str, object] = {}
@@ -56,5 +62,5 @@ def versus_best_of_k(costs: Mapping[str, Costs], baseline: str) -> dict[str, obj
 
 
 def _resampled(costs: Costs, draw: random.Random) -> Costs:
-    """Tasks with replacement, and of each its seeds."""
+    """Tasks drawn with replacement, and the seeds of each likewise."""
     return [draw.choices(seeds, k=len(seeds)) for seeds in draw.choices(costs, k=len(costs))]

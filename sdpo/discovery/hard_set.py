@@ -1,7 +1,7 @@
 """Which tasks are hard for the model as it is? A measurement of its own, on seeds that no search uses, kept in a file.
 
-Were tasks chosen by the attempts that are then compared, those would be chosen that had bad luck in them, and every strategy
-would seem to help. The file says of each candidate how many of its attempts solved it; what is chosen follows from it.
+Were tasks chosen by the attempts that are then compared, those that had bad luck in them would be chosen. Every strategy would
+then seem to help. The file says of each candidate how many of its attempts solved it; what is chosen follows from it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ CHUNK = 8
 
 
 def candidates(tasks: Sequence[Task], config: HardSetConfig, seed: int) -> tuple[Task, ...]:
-    """Those that are measured, in an order that has nothing to do with how hard they are."""
+    """The tasks that are measured, in an order that has nothing to do with how hard they are."""
     order = list(range(len(tasks)))
     random.Random(f"{seed}/hard set").shuffle(order)
     return tuple(tasks[index] for index in order[: config.num_candidates])
 
 
 def rates(file: Path) -> dict[str, tuple[int, int]]:
-    """Of each candidate that was measured: attempts that solved it, and attempts."""
+    """(attempts that solved it, attempts) by the id of each candidate that was measured."""
     lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
     records = [json.loads(line) for line in lines if line.endswith("\n")]
     return {record["task"]: (record["solved"], record["attempts"]) for record in records}
 
 
 def measure(config: DiscoveryConfig, tasks: Sequence[Task], parts: Parts, view: SearchView, file: Path) -> None:
-    """pass@k of every candidate that is not in the file yet. One process measures; others wait for it."""
+    """Measure how many attempts solve each candidate that is not in the file yet. One process measures; others wait for it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -80,7 +80,7 @@ def _measured(config: DiscoveryConfig, chunk: Sequence[Task], parts: Parts, view
 
 
 def _asked(token_ids: tuple[int, ...], index: int, config: DiscoveryConfig, task: Task) -> list[Prompt]:
-    """With seeds of the hard set alone, which follow from the task's id."""
+    """The prompts of a task, with seeds of the hard set alone, which follow from the task's id."""
     found = asked((token_ids,), config.hard.num_attempts, f"{config.seed}/hard set/{task.id}")
     return [replace(prompt, task_index=index) for prompt in found]
 
@@ -104,7 +104,7 @@ def chosen(tasks: Sequence[Task], found: dict[str, tuple[int, int]], config: Har
 
 
 def keep_choice(file: Path, tasks: Sequence[Task], found: dict[str, tuple[int, int]], config: HardSetConfig) -> None:
-    """For whoever wants to know later which tasks were measured, and why."""
+    """Write the rule and the tasks that it chose, for whoever wants to know later which were chosen, and why."""
     record = {
         "rule": asdict(config),
         "tasks": {task.id: {"solved": found[task.id][0], "attempts": found[task.id][1]} for task in tasks if task.id in found},

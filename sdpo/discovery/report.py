@@ -15,7 +15,7 @@ from sdpo.solving.search import Search
 AXES = {"attempts": "attempts", "tokens": "generated tokens", "seconds": "seconds of sampling, verifying and learning"}
 BASELINE = "best_of_k"
 NUM_POINTS = 60
-"""Of a curve, each with an interval of its own."""
+"""Points of a curve, each with an interval of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,24 +24,24 @@ class Found:
 
     task_ids: tuple[str, ...]
     searches: Mapping[str, Sequence[Sequence[Search]]]
-    """By strategy: [tasks][seeds]."""
+    """[tasks][seeds] by strategy."""
 
     def costs(self, strategy: str, axis: str) -> Costs:
-        """What was spent up to each first success."""
+        """[tasks][seeds] what was spent up to each first success; None where there was none."""
         return [
             [None if search.solved_at is None else float(getattr(search.solved_at, axis)) for search in seeds]
             for seeds in self.searches[strategy]
         ]
 
     def spent(self, axis: str) -> dict[str, int | float]:
-        """By strategy, over all searches."""
+        """What each strategy spent, over all its searches."""
         return {
             name: sum(getattr(search.spent, axis) for seeds in tasks for search in seeds) for name, tasks in self.searches.items()
         }
 
 
 def table(found: Found) -> Table:
-    """A row a strategy; of discovery the value at the end, with its interval."""
+    """A row a strategy, with discovery at the end and its interval."""
     num_seeds = len(next(iter(found.searches.values()))[0])
     shown = Table(title=f"{len(found.task_ids)} tasks, {num_seeds} seeds each; intervals of 95 %")
     for index, head in enumerate(("strategy", "discovery at the end", "half of it after", "attempts / best-of-k's", "tokens")):
@@ -91,14 +91,14 @@ def record(found: Found) -> dict[str, object]:
 
 
 def _versus(found: Found, axis: str = "attempts") -> dict[str, object]:
-    """Without the baseline there is nothing to be compared with."""
+    """Costs divided by the baseline's, by strategy; None for all without the baseline."""
     if BASELINE not in found.searches:
         return dict.fromkeys(found.searches)
     return versus_best_of_k({name: found.costs(name, axis) for name in found.searches}, BASELINE)
 
 
 def _lost(found: Found) -> dict[str, list[str]]:
-    """By strategy: tasks that it solved with fewer seeds than best-of-k did."""
+    """The ids of the tasks that each strategy solved with fewer seeds than best-of-k did."""
     if BASELINE not in found.searches:
         return {}
     return {
@@ -113,8 +113,10 @@ def _lost(found: Found) -> dict[str, list[str]]:
 
 
 def _picture(found: Found, axis: str) -> str:
-    """Curves of discovery, each with half the width of its interval around it. All end where the first strategy had spent its
-    budget: up to there they are comparable."""
+    """An SVG with the curves of discovery, each with half the width of its interval around it.
+
+    All end where the first strategy had spent its budget: up to there they are comparable.
+    """
     costs_of = {name: found.costs(name, axis) for name in found.searches}
     budgets = [
         max(float(getattr(search.spent, axis)) for search in failed)

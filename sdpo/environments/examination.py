@@ -1,7 +1,7 @@
 """What happens in the process in which an environment is examined? ``python -m sdpo.environments.examination FD``.
 
-The request comes on standard input; what is found goes out at once, through the connection FD, so that what the
-environment hangs or dies of is known. Everything runs in the main thread, as it does in a verifier, but for the rule on threads.
+The request comes on standard input. What is found goes out at once, through the connection FD. So it is known what the
+environment hangs or dies of. Everything runs in the main thread, as it does in a verifier, but for the rule on threads.
 """
 
 from __future__ import annotations

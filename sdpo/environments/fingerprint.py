@@ -1,7 +1,7 @@
 """Are two tasks the same, made in different processes? A digest of what a task is made of, whatever its payload's class.
 
-Sets count without their order, objects by their class and attributes; of an object without either (a function of C, a
-numpy array) only the class counts.
+Sets count without their order, objects by their class and attributes. An object without either (a function of C, a numpy array)
+counts by its class only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Is an environment sound? It is examined in a process of its own, and once more in another: ``check``.
 
-So a verifier that hangs, crashes or leaves things behind cannot harm whoever asks, and what depends on the process (the
-order of a set, the global random generator, tasks that were pickled) comes out differently in the second one.
+So a verifier that hangs, crashes or leaves things behind cannot harm whoever asks. What depends on the process comes out
+differently in the second one: the order of a set, the global random generator, tasks that were pickled.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sdpo.environments.findings import Finding, Inspection, condensed, error, wa
 from sdpo.environments.process import Examination, conduct
 from sdpo.environments.records import Request
 from sdpo.environments.verdict_rules import difference
-from sdpo.envs import registry
 from sdpo.errors import UserError
+from sdpo.plugins.seam import anywhere
 
 NUM_TASKS = 3
 VERDICT_LIMIT_S = 30.0
@@ -38,7 +38,7 @@ def check(
     if num_tasks < 1:
         raise UserError(f"tasks must be at least 1 (verdicts are on tasks); got {num_tasks}")
     request = Request(
-        spec=registry.anywhere(spec),
+        spec=anywhere(spec),
         options=dict(options or {}),
         train_split=train_split,
         heldout_split=heldout_split,

@@ -22,7 +22,7 @@ TEMPLATES = {
     "src/$name/__init__.py": "environment.py.template",
     "tests/test_$name.py": "test.py.template",
 }
-"""Where each file of the package comes from."""
+"""Each file of the package, and the template that it comes from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

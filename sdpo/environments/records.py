@@ -14,7 +14,7 @@ class Request:
     """Which environment to examine, and how."""
 
     spec: str
-    """Means the same in every folder (``registry.anywhere``)."""
+    """Means the same in every folder (``plugins.seam.anywhere``)."""
     options: Mapping[str, object]
     train_split: str
     heldout_split: str

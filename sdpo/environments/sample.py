@@ -16,7 +16,7 @@ from sdpo.types import Task
 
 SETTINGS = ("split", "seed")
 MOST_CHARS = 300
-"""Of an answer or of feedback."""
+"""Most characters of an answer or of feedback."""
 
 
 def sample_tasks(spec: str, count: int, words: Words) -> int:

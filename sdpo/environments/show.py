@@ -67,7 +67,7 @@ class Split:
     """The beginning of a split."""
 
     num_tasks: int
-    """Of the whole."""
+    """Number of tasks in the whole split."""
     first: tuple[Task, ...]
 
 

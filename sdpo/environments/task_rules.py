@@ -15,7 +15,8 @@ SEEDS = (0, 1, 20_260_102)
 UNKNOWN_SPLIT = "no-such-split"
 MOST_TASKS = 5_000
 SEARCH_S = 30.0
-"""Of a procedural split that is longer, or slow to make, only the first tasks are looked at."""
+"""Seconds spent on making a split's tasks. Only the first tasks of a split are looked at if it has more than ``MOST_TASKS``, or
+takes longer to make."""
 
 
 def tasks_of(environment: Environment, split: str, seed: int) -> tuple[Task, ...] | Finding:

@@ -1,4 +1,4 @@
-"""When did which part of a start end? For ``benchmarks/startup.py``; costs a look at the environment elsewhere."""
+"""When did which part of a start end? Serves ``benchmarks/startup.py``; elsewhere it costs a look at the environment."""
 
 from __future__ import annotations
 

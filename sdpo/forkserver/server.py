@@ -3,8 +3,8 @@
 It listens before it imports, so that whoever asks early waits in the queue of the socket. A child's life is tied to both ends:
 it is killed when the one who asked for it hangs up, and when the server ends.
 
-Forking is safe as long as nothing has started a thread that matters or opened an accelerator: importing does neither on a CPU
-(OpenBLAS's threads are stopped and started again by its own fork handlers); ``owner.py`` keeps servers away from GPUs.
+Forking is safe as long as nothing has started a thread that matters or opened an accelerator. Importing does neither on a CPU:
+OpenBLAS's threads are stopped and started again by its own fork handlers. ``owner.py`` keeps servers away from GPUs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ STAGES: tuple[Stage, ...] = (
         kinds=("engine", "learner", "command"),
     ),
 )
-"""In this order in the first process."""
+"""The first process imports them in this order."""
 OWN: dict[str, tuple[str, ...]] = {
     "verifier": ("sdpo.config", "sdpo.envs.registry", "sdpo.envs.sandbox"),
     "engine": ("sdpo.rollout.preload",),
@@ -67,7 +67,7 @@ USUAL = ("verifier", "engine", "learner")
 
 
 def address(folder: Path, kind: str) -> Path:
-    """Where the server for ``kind`` listens."""
+    """The socket at which the server for ``kind`` listens."""
     return folder / f"{kind}{SUFFIX}"
 
 
@@ -200,7 +200,7 @@ def _received(connection: socket.socket) -> tuple[dict[str, object], list[int]]:
 
 
 def _become(request: dict[str, object], descriptors: list[int]) -> None:
-    """The script that was asked for, with its own arguments, environment, folder and streams."""
+    """Run the script that was asked for, with its own arguments, environment, folder and streams."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     for descriptor in descriptors:
@@ -234,7 +234,7 @@ def _become(request: dict[str, object], descriptors: list[int]) -> None:
 
 
 def _run(program: str) -> None:
-    """A file, or ``module:function``."""
+    """Run a file, or ``module:function``."""
     module, separator, name = program.partition(":")
     if separator and not Path(program).exists():
         function: Callable[[], object] = getattr(importlib.import_module(module), name)
@@ -244,7 +244,7 @@ def _run(program: str) -> None:
 
 
 def _leave(code: int) -> None:
-    """As the interpreter would, with what was registered to run at exit."""
+    """End the process as the interpreter would, with what was registered to run at exit."""
     import atexit
     import threading
 

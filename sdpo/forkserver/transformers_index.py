@@ -1,7 +1,7 @@
-"""transformers reads the files of all its models, each time it is imported, to learn which names they define; that is kept.
+"""The names that transformers' models define, kept in a file: else each import reads the files of all its models.
 
-It takes 0.6 s of a core, in the server that imports for engine and learner and again in the command itself. The index is that of
-transformers' own ``define_import_structure``, for one version at one place; a package that its user edits has none.
+Reading them takes 0.6 s of a core, in the server that imports for engine and learner and again in the command itself. The index
+is that of transformers' own ``define_import_structure``, for one version at one place; a package that its user edits has none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEFINES, _FUNCTION = "transformers.utils.import_utils", "define_import_structur
 
 
 def keep_index() -> None:
-    """From now on in this process: the next import of transformers finds the index, or leaves it for the one after."""
+    """Have the next import of transformers in this process find the index, or leave it for the one after."""
     if "transformers" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -72,7 +72,7 @@ def _once(module: ModuleType, define: Callable[..., Structure]) -> Callable[...,
 
 
 def _file(models: Path) -> Path | None:
-    """Of the index of this version at this place; None where the package may change under the same version."""
+    """The file of the index of this version at this place; None where the package may change under the same version."""
     from importlib import metadata
 
     package = metadata.distribution("transformers")

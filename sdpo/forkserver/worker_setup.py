@@ -57,7 +57,7 @@ def forked(server: Path, command: list[str], environment: dict[str, str]) -> int
 
 
 def _rays_folder() -> str:
-    """Without importing Ray, which takes a second."""
+    """Ray's folder, found without importing Ray, which takes a second."""
     import importlib.util
 
     spec = importlib.util.find_spec("ray")

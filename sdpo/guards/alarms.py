@@ -1,6 +1,6 @@
-"""Which rules watch a run. Each is a fold: fed with what a run recorded, it stands where it stood in that run.
+"""Which rules watch a run? Each is a fold: fed with what a run recorded, it stands where it stood in that run.
 
-A rule has one file among its like: ``drift.py`` (against the start), ``progress.py`` (against the best), ``setup.py`` (whether
+Each file has one kind of rule: ``drift.py`` (against the start), ``progress.py`` (against the best), ``setup.py`` (whether
 there is anything to learn). docs/guards.md has them in a table, with thresholds and reasons.
 """
 

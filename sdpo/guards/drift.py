@@ -1,7 +1,8 @@
 """What is held against the start of the run: length, entropy, variety of answers, divergence.
 
-Length and entropy are no alarm while success has risen, or nearly everything is solved: a good SDPO run gets shorter and surer
-too (arXiv 2601.20802 reports responses several times shorter than GRPO's). Numbers that are missing are passed over.
+A change of length or a fall of entropy is no alarm while success has risen, or nearly everything is solved. A good SDPO run gets
+shorter and surer too: arXiv 2601.20802 reports responses several times shorter than GRPO's. Below ``guards.min_entropy``, entropy
+is an alarm unless nearly everything is solved. Numbers that are missing are passed over.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class _AgainstTheStart:
         self.success = _Course(self.config.early, self.config.window)
 
     def add(self, value: float | None, success: float) -> bool:
-        """Whether enough is known."""
+        """Add a step's numbers. Returns whether enough is known."""
         self.value.add(value)
         self.success.add(success)
         return self.value.is_known
@@ -124,8 +125,10 @@ class Entropy(_AgainstTheStart):
 
 @dataclass(slots=True)
 class Variety(_AgainstTheStart):
-    """Attempts that are all alike find out nothing, and rising success while training is no excuse: held-out success may be
-    falling meanwhile, as answers that were right are said by heart."""
+    """Attempts that are all alike find out nothing.
+
+    Rising success while training is no excuse: held-out success may be falling meanwhile, as right answers are memorised.
+    """
 
     def check(self, metrics: Metrics) -> str | None:
         if not self.add(metrics.get("answers/distinct"), metrics["success"]) or self.has_mastered:

@@ -1,7 +1,7 @@
 """The guards of a run: what has been recorded, folded into alarms, and into what the loop does because of them.
 
-Pure: the same records give the same state, so a continued run folds those of the run it continues and stands where that stood
-(λ as high, the teacher as frozen). Hence whoever feeds it live feeds the numbers as they are recorded, rounded.
+Pure: the same records give the same state. A continued run folds the records of the run it continues, and so stands where that
+stood (λ as high, the teacher as frozen). Hence whoever feeds it live feeds the numbers as they are recorded, rounded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sdpo.types import Metrics
 
 
 class Guards:
-    """What the loop asks before it learns, and after it has looked."""
+    """What the loop asks before it learns, and after an evaluation."""
 
     def __init__(self, config: Config) -> None:
         self._config = config.guards

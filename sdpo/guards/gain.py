@@ -1,8 +1,8 @@
 """When does the teacher move? Consolidation-Gated Teacher Refresh (arXiv 2606.03532): only on evidence that the policy is better.
 
-A teacher that moves with the policy (an average, or a copy every few steps) takes on whatever the policy drifts into, and the
-two agree on it. So this one stands still until success has risen since its last refresh and responses have not grown, which is
-how that drift begins. The paper looks at the tail of the lengths; here it is their mean, which every run records.
+A teacher that moves with the policy (an average, or a copy every few steps) takes on whatever the policy drifts into. The two
+then agree on it. So this one stands still until success has risen since its last refresh and responses have not grown: drift
+begins with their growth. The paper looks at the tail of the lengths; here it is their mean, which every run records.
 """
 
 from __future__ import annotations

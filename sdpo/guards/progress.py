@@ -46,7 +46,7 @@ class Success:
 
 @dataclass(slots=True)
 class Heldout:
-    """Always the same tasks, so that the spread over them, which its standard error is, exaggerates the noise of a difference."""
+    """Held-out success against its best. The tasks stay the same, so their spread, the standard error, overstates the noise."""
 
     config: GuardsConfig
     _best: float = -1.0

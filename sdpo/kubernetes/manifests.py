@@ -19,8 +19,10 @@ from sdpo.kubernetes.pods import Manifest, head_template, ray_start, worker_temp
 
 
 def manifest(config: Config, command: Sequence[str], kind: Kind) -> Manifest:
-    """``command``: what the job runs, word by word; a RayCluster is made without. Raises UserError for what cannot be written
-    down so that it works."""
+    """The manifest of a run. ``command`` is what the job runs, word by word; a RayCluster is made without.
+
+    Raises UserError for what cannot be written down so that it works.
+    """
     cluster = config.cluster
     if not isinstance(cluster, KubernetesConfig):
         raise UserError(
@@ -83,7 +85,7 @@ def _cluster(cluster: KubernetesConfig) -> Manifest:
 
 
 def _refuse_unshared(runs_dir: str, cluster: KubernetesConfig) -> None:
-    """Learner ranks write checkpoints where they run, and a new cluster must find them."""
+    """Raises UserError where ``runs_dir`` is not shared: ranks write checkpoints there, and a new cluster must find them."""
     place = PurePosixPath(cluster.mount) / runs_dir
     if ".." in place.parts or not place.is_relative_to(cluster.mount):
         raise UserError(

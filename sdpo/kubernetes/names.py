@@ -1,7 +1,7 @@
 """What is a run called in Kubernetes?
 
 A RayJob's name must be a DNS-1035 label (DNS-1123 that begins with a letter) of at most 47 characters, a RayCluster's of at most
-53: KubeRay appends to them, and what it appends to ends in a label of 63 (KubeRay v1.6, ``ValidateRayJobMetadata``).
+53. KubeRay appends to them, and the whole must fit into a label of 63 (KubeRay v1.6, ``ValidateRayJobMetadata``).
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ class Kind(Enum):
 
     @property
     def max_name(self) -> int:
-        """Characters of its name."""
+        """The most characters of its name."""
         return 47 if self is Kind.RayJob else 53
 
 
 def object_name(run: str, given: str | None, kind: Kind) -> str:
-    """``given`` as it is, or the run's name in lower case, with hyphens for underscores, dots and spaces. Raises UserError."""
+    """``given`` as it is, or the run's name in lower case, with hyphens for underscores, dots and spaces.
+
+    Raises UserError where that is no name for ``kind``.
+    """
     name = run.lower().translate(_HYPHENS) if given is None else given
     if _LABEL.fullmatch(name) and len(name) <= kind.max_name:
         return name

@@ -1,7 +1,7 @@
 """What a pod does before it ends, within ``cluster.grace_s``: let the step end and its checkpoint be written.
 
-In the head's pod the loop is asked to end after its step. In every pod it is then waited until no actor computes any more: they
-go with the loop. Kubernetes runs this (``preStop``) and would else end Ray at once, and the step with it.
+In the head's pod the loop is asked to end after its step. In every pod this then waits until no actor computes any more: they go
+with the loop. Kubernetes runs this (``preStop``) and would else end Ray at once, and the step with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOT_WAITED_FOR = ("ray::IDLE", "ray::JobSupervisor")
 
 
 def pre_stop(processes: Callable[[], Iterable[psutil.Process]]) -> None:
-    """``processes``: those of the pod, now."""
+    """Ask the loop to end, then wait until no actor computes any more. ``processes`` lists those of the pod, now."""
     for process in processes():
         if is_loop(_words(process)):
             with suppress(psutil.NoSuchProcess):
@@ -32,12 +32,12 @@ def pre_stop(processes: Callable[[], Iterable[psutil.Process]]) -> None:
 
 
 def is_loop(words: Sequence[str]) -> bool:
-    """``["…/python", "…/sdpo", "train", …]``, and not the shell that started it."""
+    """Whether it is the loop: ``["…/python", "…/sdpo", "train", …]``, and not the shell that started it."""
     return any(os.path.basename(word) == "sdpo" and following in _COMMANDS for word, following in pairwise(words))
 
 
 def is_at_work(words: Sequence[str]) -> bool:
-    """An actor of the run's, or a task."""
+    """Whether it is an actor of the run's, or a task."""
     return bool(words) and words[0].startswith("ray::") and not words[0].startswith(_NOT_WAITED_FOR)
 
 

@@ -19,8 +19,15 @@ HEADER = "# Written by `sdpo launch render`: change its words and render again, 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(ClusterConfig)) - {"address"}
 
 
+def run_launch(words: Sequence[str]) -> int:
+    """``sdpo launch render``. Raises UserError."""
+    if not words or words[0] != "render":
+        raise UserError(f"sdpo launch can render; got {' '.join(words)!r}. See sdpo launch --help.")
+    return run_render(words[1:])
+
+
 def run_render(words: Sequence[str]) -> int:
-    """The YAML goes to ``to=FILE``, or out. Returns the exit code. Raises UserError."""
+    """Write the manifest to ``to=FILE``, or to standard output. Returns the exit code. Raises UserError."""
     kind, to, others = _told_apart(words)
     text = rendered(others, kind)
     if to is None:
@@ -47,7 +54,7 @@ def rendered(words: Sequence[str], kind: Kind) -> str:
 
 
 def words_of_the_job(words: Sequence[str]) -> list[str]:
-    """The same run, by the loop in the head's pod: it joins the Ray that is there, and knows nothing of pods."""
+    """The words of the same run for the loop in the head's pod: it joins the Ray that is there, and knows nothing of pods."""
     kept = [word for word in words if not _is_of_pods(word)]
     return [*kept, "cluster=ray", "cluster.address=auto"]
 

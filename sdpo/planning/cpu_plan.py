@@ -20,7 +20,7 @@ from sdpo.planning.shapes import ModelShape
 from sdpo.planning.terms import GIB, Term, counted, product, total
 
 BARE_GIB = {"driver": 0.41, "learner": 0.46, "engine": 0.65, "verifier": 0.15, "ray": 0.45}
-"""Of a process with its libraries loaded, as the kernel counted in runs (docs/planning.md). ``ray``: its own, together."""
+"""GiB of a process with its libraries loaded, as the kernel counted in runs (docs/planning.md). ``ray``: all of Ray's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,13 @@ class ProcessPlan:
 
     @property
     def gib(self) -> float:
-        """Of one."""
+        """GiB of one process."""
         return total(self.terms) / GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuPlan:
-    """Of a run on CPUs."""
+    """What each process of a run on CPUs holds, and what is wrong with that."""
 
     config: Config
     shape: ModelShape
@@ -55,12 +55,12 @@ class CpuPlan:
 
     @property
     def machine_gib(self) -> float:
-        """Of the node with the most on it: the driver's."""
+        """GiB on the driver's node, which has the most on it."""
         return sum(process.gib * _on_first_node(process, self.config.cluster.nodes) for process in self.processes)
 
 
 def cpu_plan(config: Config, shape: ModelShape, external: ModelShape | None, machine: Machine) -> CpuPlan:
-    """Of the largest process of each kind, at its peak."""
+    """The plan of a run on CPUs, with the largest process of each kind at its peak."""
     learning = Learning(shape=shape, learner=config.learner, algorithm=config.algorithm, external=external, is_gpu=False)
     processes = (
         ProcessPlan(name="learner", num=config.learner.num_ranks, terms=tuple(_learner(learning, config))),
@@ -86,8 +86,10 @@ def _bare(name: str) -> Term:
 
 
 def _learner(learning: Learning, config: Config) -> Iterator[Term]:
-    """The state, and the larger of what a pass and what the optimizer's step take besides: activations are gone when the flat
-    gradient is made, and the C library gives large blocks back at once."""
+    """What a learner rank holds: the state, and the larger of what a pass and what the optimizer's step take besides.
+
+    Activations are gone when the flat gradient is made, and the C library gives large blocks back at once.
+    """
     held = state(learning)
     passes, step = passing(learning, config), tuple(term for term in held if term.name in _OF_THE_STEP)
     yield _bare("learner")
@@ -99,8 +101,11 @@ _OF_THE_STEP = ("gradient bucket", "gradient of the step")
 
 
 def _engine(shape: ModelShape, config: Config) -> Iterator[Term]:
-    """Weights twice, as they were loaded and packed for the CPU's kernels, a tied output head once more; the KV cache, zeroed and
-    so resident as soon as it is made; and the widest layer of the trial pass."""
+    """What an engine holds: weights, the KV cache, and the widest layer of the trial pass.
+
+    The weights count twice, as they were loaded and as packed for the CPU's kernels, and a tied output head once more. The KV
+    cache is zeroed, and so resident as soon as it is made.
+    """
     rollout, b, longest = config.rollout, item_bytes(config.rollout.dtype), config.max_model_tokens
     numbers = 2 * shape.num_parameters + (shape.embedding_parameters if shape.is_tied else 0)
     trial = max(TRIAL_TOKENS, longest) * b * (2 * shape.hidden + 3 * shape.intermediate)

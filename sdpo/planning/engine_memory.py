@@ -1,7 +1,7 @@
 """What does an engine hold on each GPU it spans, and how much is left for its KV cache?
 
-vLLM takes ``rollout.gpu_memory_utilization`` of the GPU whatever the model: weights and the memory of its trial pass first, the
-KV cache gets the rest (its worker's ``determine_available_memory``).
+vLLM takes ``rollout.gpu_memory_utilization`` of the GPU whatever the model. Weights and the memory of its trial pass come first,
+and the KV cache gets the rest (its worker's ``determine_available_memory``).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from sdpo.planning.shapes import ModelShape
 from sdpo.planning.terms import GIB, Term, counted, product
 
 CONTEXT_GIB = 0.6
-"""Of a CUDA context with its libraries; assumed."""
+"""GiB of a CUDA context with its libraries; assumed."""
 COLLECTIVES_GIB = 0.5
-"""NCCL's buffers, where several GPUs work together; assumed."""
+"""GiB of NCCL's buffers, where several GPUs work together; assumed."""
 TRIAL_TOKENS = 8192
 """Least ``max_num_batched_tokens`` that the engine is given (rollout/engine.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineMemory:
-    """Of one engine, on each of its GPUs."""
+    """Memory of one engine, on each of its GPUs."""
 
     terms: tuple[Term, ...]
     """All of them, the KV cache included."""
     token_bytes: float
-    """Of the KV cache, a token, on one GPU."""
+    """Bytes that the KV cache takes for a token, on one GPU."""
     cache_bytes: float
     """What is left for the KV cache; below 0 where the rest does not even fit."""
 
@@ -44,7 +44,7 @@ def kv_token_bytes(shape: ModelShape, num_bytes: int, width: int) -> float:
 
 
 def engine_memory(shape: ModelShape, config: Config, gpu_gib: float) -> EngineMemory:
-    """On a GPU of that size."""
+    """Memory of an engine on GPUs of ``gpu_gib`` GiB each."""
     rollout, width = config.rollout, config.rollout.tensor_parallel_size
     b = item_bytes(rollout.dtype)
     tokens = max(TRIAL_TOKENS, config.max_model_tokens)

@@ -15,7 +15,7 @@ from sdpo.planning.shapes import ModelShape
 from sdpo.planning.terms import GIB, Term, total
 
 SLACK = 0.05
-"""Of a torch process's tensors, lost between the allocator's blocks; assumed."""
+"""Share of a torch process's tensors that is lost between the allocator's blocks; assumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,21 +25,21 @@ class Machine:
     gpus_per_node: int
     gpu_gib: float
     host_gib: float | None
-    """Of a node; None: not known, so not checked."""
+    """GiB of a node's own memory; None: not known, so not checked."""
     joins_cluster: bool = False
     """Ray is there already, with an object store of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuPlan:
-    """Where everything goes, what it takes, and what is wrong with that."""
+    """Places of everything in a run on GPUs, the memory that it takes, and what is wrong with that."""
 
     config: Config
     shape: ModelShape
     machine: Machine
     where: Places
     rank: tuple[Term, ...]
-    """Of each learner rank; on its GPU, and on its host."""
+    """Memory of each learner rank, on its GPU and on its host."""
     engine: EngineMemory
     hosts: tuple[tuple[Node, tuple[Term, ...]], ...]
     problems: tuple[str, ...]
@@ -52,7 +52,7 @@ class GpuPlan:
 
 
 def gpu_plan(config: Config, shape: ModelShape, external: ModelShape | None, machine: Machine) -> GpuPlan:
-    """Raises UserError where not even the places can be found."""
+    """The plan of a run on GPUs. Raises UserError where not even the places can be found."""
     where = places(config, machine.gpus_per_node)
     rank = rank_terms(config, shape, external)
     engine = engine_memory(shape, config, machine.gpu_gib)
@@ -76,7 +76,7 @@ def gpu_plan(config: Config, shape: ModelShape, external: ModelShape | None, mac
 
 
 def rank_terms(config: Config, shape: ModelShape, external: ModelShape | None) -> tuple[Term, ...]:
-    """Of a learner rank with a GPU."""
+    """Memory of a learner rank with a GPU."""
     learning = Learning(shape=shape, learner=config.learner, algorithm=config.algorithm, external=external)
     tensors = (*state(learning), *passing(learning, config))
     lost = SLACK * total(tensors)
@@ -93,8 +93,11 @@ def told(terms: tuple[Term, ...]) -> str:
 
 
 def _gpu_problems(config: Config, shape: ModelShape, machine: Machine, where: Places, rank: tuple[Term, ...]) -> Iterator[str]:
-    """A rank's own GPU; or a shared one, of which the engine takes its share while the rank keeps all it ever took: torch gives
-    a GPU's memory back to nobody by itself."""
+    """What is wrong with a rank's GPU, its own or a shared one.
+
+    An engine takes its share of a shared GPU, while the rank keeps all it ever took. Torch gives a GPU's memory back to nobody by
+    itself.
+    """
     on_gpu = tuple(term for term in rank if not term.is_on_host)
     if shape.num_heads % config.learner.sequence_parallel:
         yield (
@@ -116,7 +119,7 @@ def _gpu_problems(config: Config, shape: ModelShape, machine: Machine, where: Pl
 
 
 def _engine_problems(config: Config, shape: ModelShape, machine: Machine, engine: EngineMemory) -> Iterator[str]:
-    """One longest sequence must find room in the KV cache, or vLLM refuses to start; and heads are dealt out evenly."""
+    """One longest sequence must find room in the KV cache, or vLLM refuses to start. Heads are dealt out evenly."""
     width, longest = config.rollout.tensor_parallel_size, config.max_model_tokens
     if shape.num_heads % width:
         yield f"rollout.tensor_parallel_size must divide the model's {shape.num_heads} attention heads; got {width}."

@@ -12,9 +12,9 @@ from sdpo.planning.shapes import ModelShape
 from sdpo.planning.terms import GIB, Term, product
 
 PROCESS_GIB = 2.0
-"""Of a process with torch and CUDA, or vLLM, on the host; assumed."""
+"""GiB of a process with torch and CUDA, or vLLM, on the host; assumed."""
 VERIFIER_GIB = 0.3
-"""Of one, sandbox included; assumed."""
+"""GiB of one verifier, sandbox included; assumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,10 @@ def payload_bytes(shape: ModelShape, config: Config) -> float:
 
 
 def object_store_bytes(shape: ModelShape, config: Config) -> float:
-    """2·b·P: the weights that engines serve, kept for one that is restarted, and those on their way; in whole buckets, of which a
-    tensor that is larger has its own."""
+    """2·b·P bytes: the weights that engines serve, kept for one that is restarted, and those on their way.
+
+    They lie in whole buckets, of which a tensor that is larger has its own.
+    """
     return 2.0 * payload_bytes(shape, config)
 
 

@@ -1,6 +1,6 @@
 """What does a learner rank hold while it works on a micro-batch? Activations, and what the loss works in.
 
-T tokens of a pack on this rank, L layers, b bytes a number, H hidden, I of the MLP, Q and K the widths of queries and keys.
+A pack has T tokens on this rank, the model L layers, a number b bytes. Widths: H hidden, I of the MLP, Q of queries, K of keys.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ HEAD_ROWS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassTokens:
-    """Of the largest micro-batch, on one rank."""
+    """Tokens of the largest micro-batch, on one rank."""
 
     student: int
     teacher: int
 
 
 def pass_tokens(config: Config) -> PassTokens:
-    """A pack holds ``batch.micro_batch_tokens``, or one row that is longer; student and teacher are counted together, and a
-    hindsight prompt is at least as long as the prompt, so that the student has at most half, unless rows without a teacher carry
-    a policy gradient. A team of ``sequence_parallel`` ranks shares each row."""
+    """Student's and teacher's tokens in the largest micro-batch, on one rank.
+
+    A pack holds ``batch.micro_batch_tokens``, or one row that is longer. Student and teacher are counted together, and a
+    hindsight prompt is at least as long as the prompt. So the student has at most half, unless rows without a teacher carry a
+    policy gradient. A team of ``sequence_parallel`` ranks shares each row.
+    """
     algorithm, sampling, team = config.algorithm, config.sampling, config.learner.sequence_parallel
     budget, response = config.batch.micro_batch_tokens, sampling.max_response_tokens
     row = sampling.max_prompt_tokens + response
@@ -42,9 +45,11 @@ def pass_tokens(config: Config) -> PassTokens:
 def layer_bytes(shape: ModelShape, num_bytes: int) -> int:
     """Bytes that autograd keeps of a token in one layer.
 
-    Two norms: the input in fp32, 4·H (in fp32 the residual itself), the normalised, b·H (OLMo: fp32), and the product's input,
-    b·H. Attention: queries, keys, values, and its output, b·(2Q + 2K), and where queries and keys are normalised the same two
-    again, (4 + b)·(Q + K). MLP: gate, its SiLU, up, and their product, 4·b·I.
+    - Two norms, each: the input in fp32, 4·H (in fp32 the residual itself); the normalised, b·H (OLMo: fp32); the product's
+      input, b·H.
+    - Attention: queries, keys, values, and its output, b·(2Q + 2K). Normalised queries and keys: the
+      same two again, (4 + b)·(Q + K) (OLMo: fp32, 8·(Q + K)).
+    - MLP: gate, its SiLU, up, and their product, 4·b·I.
     """
     b, queries, keys = num_bytes, shape.queries, shape.keys
     normed = 4 if shape.qk_norm is QkNorm.row else b
@@ -56,14 +61,16 @@ def layer_bytes(shape: ModelShape, num_bytes: int) -> int:
 
 
 def passing(learning: Learning, config: Config) -> tuple[Term, ...]:
-    """Of the student's forward and backward pass, and of the teacher's forward pass, which is over before."""
+    """Memory of the student's forward and backward pass, and of the teacher's forward pass, which is over before."""
     tokens = pass_tokens(config)
     return tuple(term for found in (_activations, _loss) for term in found(learning, config, tokens) if term.num_bytes > 0.0)
 
 
 def _activations(learning: Learning, config: Config, tokens: PassTokens) -> Iterator[Term]:
-    """T·L·layer_bytes; recomputed: a layer's input of each, T·L·b·H, and one layer's whole. The teacher's forward keeps one layer
-    at work, T·b·(4H + 3I), so it counts only where that is more."""
+    """T·L·layer_bytes. Recomputed: the input of each layer, T·L·b·H, and the whole of one, T·layer_bytes.
+
+    The teacher's forward keeps one layer at work, T·b·(4H + 3I), so it counts only where that is more.
+    """
     shape, b = learning.shape, learning.num_bytes
     each = layer_bytes(shape, b)
     if config.learner.gradient_checkpointing:
@@ -84,9 +91,13 @@ def _activations(learning: Learning, config: Config, tokens: PassTokens) -> Iter
 
 
 def _loss(learning: Learning, config: Config, tokens: PassTokens) -> Iterator[Term]:
-    """Never the logits of all tokens: two buffers of a chunk's (three over the whole vocabulary), each
-    ``learner.logits_chunk_mib`` or 4·T·V where that is less; of the support a dozen numbers an id; where the head is trained the
-    fp32 sum of its gradient, 4·V·H, and 4,096 rows of it (objectives/fused.py)."""
+    """What the loss works in, which is never the logits of all tokens.
+
+    - Two buffers of a chunk's logits (three over the whole vocabulary), each ``learner.logits_chunk_mib``, or 4·T·V where that is
+      less.
+    - A dozen numbers for each id of the support.
+    - Where the head is trained, the fp32 sum of its gradient, 4·V·H, and 4,096 rows of it (objectives/fused.py).
+    """
     shape, b, algorithm = learning.shape, learning.num_bytes, config.algorithm
     chunk = max(1, min(int(config.learner.logits_chunk_mib * 2**20) // (4 * shape.vocabulary), tokens.student))
     is_whole = isinstance(algorithm, SDPOConfig) and algorithm.support.kind is SupportKind.full

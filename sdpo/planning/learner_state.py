@@ -136,9 +136,12 @@ def _optimizer(learning: Learning) -> Iterator[Term]:
 
 
 def _buckets(learning: Learning) -> Iterator[Term]:
-    """Gradients on their way: fp32 buckets of 5e8 numbers at ZeRO 1 and 3, b bytes a number at 2 (runtime/zero/stage_1_and_2.py,
-    stage3.py), allocated whole on a GPU and used as far as there are gradients on a CPU. Then 4·A/N for the flat gradient that
-    the step is taken with, outside of BF16_Optimizer, which has it."""
+    """Gradients on their way, in buckets of 5e8 numbers (runtime/zero/stage_1_and_2.py, stage3.py).
+
+    A number is fp32 at ZeRO 1 and 3, and has b bytes at 2. A bucket is allocated whole on a GPU. On a CPU, and by BF16_Optimizer,
+    it is used as far as there are gradients. Then there is the flat gradient that the step is taken with, 4·A/N. ZeRO 3,
+    offloading and BF16_Optimizer, which has it, do not add one.
+    """
     stage, a, n = learning.learner.zero_stage, learning.num_trained, learning.shards
     if stage == 0:
         return
@@ -163,9 +166,14 @@ def _buckets(learning: Learning) -> Iterator[Term]:
 
 
 def _teacher(learning: Learning) -> Iterator[Term]:
-    """An average (``ema``, ``on_gain``): fp32 shards, 4·A/N; and a copy in the compute type for the forward, b·P, over N ranks at
-    ZeRO 3, unless adapters are trained. ``frozen`` and ``trust_region``: the copy; with adapters the base is it. ``live``:
-    nothing. ``external``: b times its own parameters."""
+    """What the teacher takes, by its kind.
+
+    - ``ema``, ``on_gain``: the average in fp32 shards, 4·A/N. Unless adapters are trained, also a copy in the compute type for
+      the forward, b·P, over N ranks at ZeRO 3.
+    - ``frozen``, ``trust_region``: the copy. With adapters the base is it.
+    - ``live``: nothing.
+    - ``external``: b times its own parameters.
+    """
     algorithm = learning.algorithm
     if not isinstance(algorithm, SDPOConfig):
         return

@@ -1,7 +1,7 @@
 """Which learner rank and which engine is on which node and GPU?
 
-Ranks fill nodes in order, so that neighbours, and teams that share rows, are on one node as far as that goes; engines are spread
-over what is left, each whole on a node, since its slices talk in every layer. Where GPUs are shared, rank i and engine i share
+Ranks fill nodes in order, so that neighbours, and teams that share rows, are on one node as far as that goes. Engines are spread
+over what is left. Each is whole on a node, since its slices talk in every layer. Where GPUs are shared, rank i and engine i share
 GPU i. Ray is asked for the same shares, and numbers nodes in its own order.
 """
 
@@ -28,14 +28,14 @@ class Spot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where everything of a run is."""
+    """The node and GPU of every learner rank and engine of a run."""
 
     num_nodes: int
     gpus_per_node: int
     shares: GpuShares
     ranks: tuple[Spot, ...]
     engines: tuple[tuple[Spot, ...], ...]
-    """Of each engine, the GPUs that it spans."""
+    """The GPUs that each engine spans."""
     teams: tuple[tuple[int, ...], ...]
     """Ranks that share rows."""
 
@@ -54,7 +54,7 @@ class Places:
 
 
 def places(config: Config, gpus_per_node: int) -> Places:
-    """Raises UserError where there are too few GPUs, or no node has room for an engine."""
+    """Give every rank and engine its place. Raises UserError where there are too few GPUs, or no node has room for an engine."""
     num_nodes, rollout, num_ranks = config.cluster.nodes, config.rollout, config.learner.num_ranks
     shares = shares_of(num_nodes * gpus_per_node, num_ranks, rollout, config.cluster.placement)
     engines: tuple[tuple[Spot, ...], ...]

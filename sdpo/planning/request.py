@@ -16,7 +16,7 @@ from sdpo.planning.gpu_plan import Machine
 from sdpo.planning.scale import Network
 
 GPU_GIB = 80.0
-"""Of a GPU where nothing is said."""
+"""GiB of a GPU where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class PlanRequest:
     machine: Machine
     network: Network
     scale: str | None
-    """Where the times of the phases come from; None: nothing is said of how the run scales."""
+    """Source of the times of the phases; None: nothing is said of how the run scales."""
 
 
 _OWN = ("gpu_gib", "host_gib", "scale", "network_gb_s", "latency_us")

@@ -2,12 +2,12 @@
 
 Generation is divided by the engines until the longest response alone takes as long. Learning is divided by the ranks in whole
 rows. The optimizer is divided where ZeRO splits it. Gradients go round a ring: 2(N-1)/N of their bytes over a node's bandwidth,
-and 2(N-1) latencies (Patarasuk and Yuan, 2009, for the all-reduce; a reduce-scatter or all-gather is half of it). Weights reach N
+and 2(N-1) latencies (Patarasuk and Yuan, 2009, for the all-reduce). A reduce-scatter or all-gather is half of it. Weights reach N
 nodes in log2 N rounds. What the driver does is not divided (Amdahl, 1967). With ``rollout.staleness`` generation and learning
 happen side by side: the longer of them counts instead of both.
 
-Strong: the same batch on more nodes; efficiency is t(1) / (N t(N)). Weak: N times the batch on N nodes; t(1) / t(N), where what
-the optimizer gains from more shards is not counted, so that it never exceeds 1.
+Strong scaling is the same batch on more nodes; its efficiency is t(1) / (N t(N)). Weak scaling is N times the batch on N nodes;
+its efficiency is t(1) / t(N). What the optimizer gains from more shards is not counted there, so that it never exceeds 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FACTORS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Part(Enum):
-    """Of a step; the value is its word."""
+    """A part of a step; the value is its word."""
 
     generation = "generation"
     longest = "the longest response"
@@ -40,12 +40,12 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Between nodes."""
+    """The network between nodes."""
 
     bytes_per_s: float
-    """Of a node, in one direction."""
+    """Bytes a second that a node sends, in one direction."""
     latency_s: float
-    """Of a message."""
+    """Latency of a message, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +54,11 @@ class Workload:
 
     source: str
     num_nodes: int
-    """That it was measured on."""
+    """Number of nodes that it was measured on."""
     generate_s: float
     """Until the last completion, beside earlier steps or not."""
     longest_s: float
-    """Of the longest response by itself; at most ``generate_s``."""
+    """Seconds of the longest response by itself; at most ``generate_s``."""
     verify_s: float
     learn_s: float
     """The updates, without the optimizer."""
@@ -69,14 +69,14 @@ class Workload:
     rows_per_update: float
     updates: int
     ranks_per_node: float
-    """That have rows of their own."""
+    """Ranks of a node that have rows of their own."""
     passes: int
     """Micro-batches of a rank in an update."""
     zero_stage: int
     gradient_bytes: float
     """fp32, of what is trained."""
     weight_bytes: float
-    """Of the whole model, in the compute type."""
+    """Bytes of the whole model, in the compute type."""
     overlaps: bool
     """Whether generation and learning are side by side."""
 
@@ -198,8 +198,13 @@ def ring_s(num_bytes: float, num_nodes: int, network: Network, *, turns: int = 2
 
 
 def communication_s(work: Workload, network: Network, factor: int, *, is_weak: bool) -> float:
-    """Of a step. ZeRO 0: an all-reduce of the fp32 gradients an update; 1: besides, the new parameters gathered; 2: gradients
-    scattered in every pass; 3: that, and parameters gathered three times a pass (teacher, forward, backward)."""
+    """Seconds of a step for gradients and parameters between nodes.
+
+    - ZeRO 0: an all-reduce of the fp32 gradients an update.
+    - ZeRO 1: besides, the new parameters gathered.
+    - ZeRO 2: gradients scattered in every pass, and the new parameters gathered an update.
+    - ZeRO 3: in every pass gradients scattered, and parameters gathered three times (teacher, forward, backward).
+    """
     num_nodes = work.num_nodes * factor
     passes = work.passes if is_weak else ceil(work.passes / factor)
     gathered = ring_s(work.weight_bytes, num_nodes, network, turns=1)

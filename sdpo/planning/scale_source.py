@@ -1,4 +1,4 @@
-"""Where do the times of the scale model come from? A run folder, a line of JSON, or docs/performance.md."""
+"""The times of the scale model, from a run folder, a line of JSON, or docs/performance.md."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Times:
     longest_s: float | None
     num_nodes: int
     ranks_per_node: float
-    """That had rows of their own."""
+    """Ranks of a node that had rows of their own."""
     attempts: float
     learned_tokens: float | None
-    """Of a step, over all ranks."""
+    """Tokens learned in a step, over all ranks."""
     updates: int
 
 
@@ -157,8 +157,11 @@ def _data_ranks(run: RunRecord, request: PlanRequest) -> int:
 
 
 def _longest_s(run: RunRecord, generate_s: float) -> float | None:
-    """While all sequences run at once, each advances a token a pass, so the longest one lasts as long as generation does; alone
-    it would be quicker. Where they came in waves, it is a part of that: lengths of the last step's attempts tell how much."""
+    """Seconds of the longest response by itself; None where the run does not say enough.
+
+    While all sequences run at once, each advances a token a pass, so the longest one lasts as long as generation does. Alone it
+    would be quicker. Where sequences came in waves, it is a part of that. The lengths of the last step's attempts tell how much.
+    """
     lengths = [attempt.num_tokens for attempt in run.attempts if attempt.num_tokens]
     at_once, engines = (run.config.get(f"rollout.{key}") for key in ("max_num_seqs", "num_engines"))
     if not lengths or not isinstance(at_once, int) or not isinstance(engines, int):

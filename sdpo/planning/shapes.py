@@ -32,7 +32,7 @@ class ModelShape:
     """A dense decoder."""
 
     source: str
-    """Where the numbers come from."""
+    """Source of the numbers."""
     vocabulary: int
     """V"""
     hidden: int
@@ -49,10 +49,10 @@ class ModelShape:
     qk_norm: QkNorm
     has_qkv_bias: bool
     has_output_bias: bool
-    """Of attention's last product."""
+    """Whether attention's last product has a bias."""
     has_mlp_bias: bool
     max_tokens: int | None
-    """Of prompt and response; None: it does not say."""
+    """Most tokens of prompt and response; None: it does not say."""
 
     @property
     def queries(self) -> int:
@@ -141,7 +141,7 @@ _QK_NORMS = {
 
 
 def shape_in(file: Path) -> ModelShape:
-    """Of a config.json. Raises UserError where it is none, or of a model that is not built of these parts."""
+    """The shape in a config.json. Raises UserError where it is none, or of a model that is not built of these parts."""
     try:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

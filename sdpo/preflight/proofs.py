@@ -24,7 +24,7 @@ _KEPT_S = 30 * 86400.0
 
 
 class Claim:
-    """That everything it was given goes together."""
+    """The claim that everything it was given goes together."""
 
     def __init__(self, *facts: object) -> None:
         """``facts``: whatever the check depends on, as ``repr`` writes it."""
@@ -35,7 +35,7 @@ class Claim:
         self._add("transformers", importlib.metadata.version("transformers"), *facts)
 
     def about_files(self, folder: Path) -> None:
-        """A model's or tokenizer's files: names, sizes and times of change."""
+        """Add a model's or tokenizer's files: names, sizes and times of change."""
         for file in sorted(folder.iterdir()):
             status = file.stat() if file.exists() else file.lstat()  # an editor's lock is a link to nothing
             self._add(str(file.resolve()), status.st_size, status.st_mtime_ns)
@@ -51,7 +51,7 @@ class Claim:
         return None
 
     def remember(self, tokenizer_class: str) -> None:
-        """It was checked, and holds. A cache that cannot be written costs time, no more."""
+        """Keep that the claim was checked, and holds. A cache that cannot be written costs time, no more."""
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             for old in self._file.parent.iterdir():

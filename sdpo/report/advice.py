@@ -1,7 +1,7 @@
-"""What to change so that a step takes less time: one table of rules, each a share that is too large and the config key to turn.
+"""What to change so that a step takes less time. A table of rules has for each share that is too large a config key to turn.
 
-A rule looks at the median step (``phases.py``), the run's config and the machine that it is asked on. Its limit is where
-changing the key begins to be worth the trouble, not where something is broken. ``[key]`` in a sentence becomes the key with the
+A rule looks at the median step (``phases.py``), the run's config and the machine that it is asked on. Its limit is where changing
+the key begins to be worth the trouble, not where something is broken. ``[key]`` in a sentence becomes the config key with the
 value it has, e.g. ``rollout.num_verifiers (now 2)``.
 """
 

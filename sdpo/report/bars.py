@@ -1,4 +1,4 @@
-"""Stacked bars on one scale, one above the other, as wide as the page: a bar's text keeps its size on a phone and on paper."""
+"""Stacked bars on one scale, one above the other, as wide as the page. A bar's text keeps its size on a phone and on paper."""
 
 from __future__ import annotations
 

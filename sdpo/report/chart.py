@@ -1,6 +1,7 @@
-"""Curves with bands as one SVG: by itself, readable in light and dark, or a part of a page that has its colours and its legend.
+"""Curves with bands as one SVG, by itself or as a part of a page.
 
-Curves are told apart by their colour and by their dashes, so also by the colour-blind and on paper.
+By itself it is readable in light and dark. As a part of a page it takes the page's colours and legend. Curves are told apart by
+their colour and by their dashes, so also by the colour-blind and on paper.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def short(number: float) -> str:
 
 
 class _Axes:
-    """Where a number lies."""
+    """The axes of a chart, which place a point in it, in pixels."""
 
     def __init__(self, series: Sequence[Series], y_range: tuple[float, float] | None, frame: Frame) -> None:
         xs = [x for one in series for x in (*one.xs, *(x for run_xs, _ in one.runs for x in run_xs))]

@@ -23,7 +23,7 @@ from sdpo.report.tables import NOTHING, percent
 from sdpo.terminal.printable import printable
 
 MAX_CHARACTERS = 60
-"""Of a config value, or of a name, in a cell."""
+"""Most characters of a config value, or of a name, in a cell."""
 WIDTH_IN_FILES = 240
 """Columns where nobody's screen has a width: a table in a file is not folded."""
 

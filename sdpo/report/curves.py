@@ -13,7 +13,7 @@ from sdpo.report.record import RunRecord
 from sdpo.types import Metrics
 
 MAX_POINTS = 240
-"""Of a curve; longer ones are drawn through the means of neighbours."""
+"""Most points of a curve; longer ones are drawn through the means of neighbours."""
 
 
 class Axis(Enum):
@@ -26,7 +26,7 @@ class Axis(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """Of an axis."""
+    """The unit of an axis."""
 
     label: str
     size: float
@@ -56,13 +56,13 @@ def spent(steps: Sequence[Metrics], axis: Axis) -> list[float]:
 
 
 def training_curve(run: RunRecord, metric: str, axis: Axis) -> Curve:
-    """Of the steps that have it."""
+    """A metric over the steps that have it."""
     pairs = [(x, step[metric]) for x, step in zip(spent(run.steps, axis), run.steps, strict=False) if metric in step]
     return _thinned(pairs)
 
 
 def heldout_curve(run: RunRecord, metric: str, axis: Axis) -> Curve:
-    """Of the evaluations after steps whose cost is known, and of the one before training."""
+    """A metric over the evaluation before training and those after steps whose cost is known."""
     until = {0.0: 0.0, **{step["step"]: x for x, step in zip(spent(run.steps, axis), run.steps, strict=False)}}
     return _thinned(
         [

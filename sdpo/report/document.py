@@ -1,7 +1,7 @@
 """The report as one HTML page: no script, no network, nothing that needs another file.
 
-Whatever stands in it went through ``markup.py``, so a completion is text; the content security policy, which allows one style
-sheet by its hash and nothing else, holds even if that were wrong.
+Whatever stands in it went through ``markup.py``, so a completion is text. The content security policy allows one style sheet by
+its hash and nothing else, and holds even if that were wrong.
 """
 
 from __future__ import annotations

@@ -119,14 +119,14 @@ def without_samples(evidence: Evidence) -> float | None:
 
 
 def saving(evidence: Evidence) -> float | None:
-    """Of all the time of steps and checkpoints."""
+    """Share of checkpoints in all the time of steps and checkpoints."""
     saved = sum(row.get("time/save_s", 0.0) for row in evidence.rows)
     stepped = sum(row.get("time/step_s", 0.0) for row in evidence.rows)
     return saved / (saved + stepped) if saved + stepped > 0.0 else None
 
 
 def evaluating(evidence: Evidence) -> float | None:
-    """Of all the time of steps and evaluations, where there are evaluations beside the first and the last."""
+    """Share of evaluations in all the time of steps and evaluations, where there are some beside the first and the last."""
     evaluated = sum(evaluation.get("time/evaluate_s", 0.0) for evaluation in evidence.evaluations)
     stepped = sum(row.get("time/step_s", 0.0) for row in evidence.rows)
     return evaluated / (evaluated + stepped) if evaluated + stepped > 0.0 and len(evidence.evaluations) > 2 else None

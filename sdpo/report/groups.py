@@ -1,6 +1,6 @@
 """Which runs are one experiment, what tells experiments apart, and what each of them is called.
 
-Runs that differ in nothing but their seed, and in where they lie, are one group: its numbers are means over seeds with their
+Runs that differ in nothing but their seed, and in where they lie, are one group. Its numbers are means over seeds with their
 standard error.
 """
 
@@ -126,8 +126,11 @@ def _identity(run: RunRecord) -> object:
 
 
 def _labels(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
-    """The algorithm's name; where several groups share it, with the values of the keys that tell them apart, and where those are
-    many or none, with the first run's name."""
+    """A label for each group: the algorithm's name, and more where several groups share it.
+
+    Then the values of the keys that tell them apart are added. Where those keys are many or none, the first run's name is added
+    instead. Labels that are still the same are numbered.
+    """
     names = [_algorithm(group[0]) for group in groups]
     labels = []
     for name, group in zip(names, groups, strict=True):

@@ -1,7 +1,7 @@
 """Which attempts does a run hold, and where do they lie? In memory are places in files, never the texts.
 
-``refresh`` reads what is new since the last time: the steps whose files have changed, and the lines behind those known already of
-the files that grow. It stops after a while, so that somebody who looks at ten thousand attempts sees the first ones at once.
+``refresh`` reads what is new since the last time: the steps whose files have changed, and the new lines of the files that grow.
+It stops after a while, so that somebody who looks at ten thousand attempts sees the first ones at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sdpo.report.records import AttemptRecord, CreditRecord
 Signature = tuple[int, int, int]
 """Inode, size and time of change of a file."""
 Place = tuple[int, int]
-"""Where a line begins in its file, and its length in bytes."""
+"""The byte at which a line begins in its file, and its length in bytes."""
 GIST_CHARACTERS = 120
 _GROUP, _ATTEMPT = (re.compile(rb'"%s":\s*(\d{1,9})\b' % key) for key in (b"task_index", b"attempt"))
 
@@ -47,7 +47,7 @@ class Step:
 
     entries: tuple[Entry, ...] = ()
     credits: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """Where the record of each (task index, attempt) begins in the credit file, uncompressed."""
+    """Place of the record of each (task index, attempt) in the credit file: bytes, uncompressed."""
     revision: int = 0
     signatures: dict[Path, Signature] = field(default_factory=dict)
     is_cut: dict[Path, bool] = field(default_factory=dict)

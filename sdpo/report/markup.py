@@ -1,7 +1,7 @@
 """HTML in which whatever a model, an environment or a config wrote can only be text.
 
-Elements are built by ``element``, never pasted: a ``str`` is escaped on its way in, and ``Markup``, which is not, comes out of
-this module and out of ``chart.py`` and ``bars.py`` alone.
+Elements are built by ``element``, never pasted. A ``str`` is escaped on its way in. ``Markup``, which is not, comes out of this
+module and out of ``chart.py`` and ``bars.py`` alone.
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ def as_text(text: str) -> Markup:
 
 
 def spelled(text: str) -> str:
-    """The same text with everything that is not to be seen spelled out: ``\\x1b`` for an escape character, ``\\u202e`` for one
-    that turns the line around, ``\\ud800`` for half a character, which no file could hold."""
+    """The same text with everything that is not to be seen spelled out.
+
+    ``\\x1b`` is an escape character, ``\\u202e`` one that turns the line around, and ``\\ud800`` half a character, which no file
+    could hold.
+    """
     return "".join(char if _is_seen(char) else char.encode("unicode_escape").decode("ascii") for char in text)
 
 

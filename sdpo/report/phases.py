@@ -1,4 +1,4 @@
-"""Where does a step's time go? The times that a step recorded, as parts that do not overlap and add up to the step.
+"""The times that a step recorded, as parts that do not overlap and add up to the step.
 
 ``time/verify_s`` is a part of ``time/generate_s``, and ``time/teacher_s``, ``time/student_s`` and ``time/optimizer_s`` are parts
 of ``time/learn_s``. Any of them may be missing; then its seconds stay with the whole that it is a part of.
@@ -44,15 +44,15 @@ class StepTimes:
     """The median step of a run, the first one aside: it starts engines' caches and kernels, and is no measure."""
 
     num_steps: int
-    """That were counted."""
+    """Number of steps that were counted."""
     is_first_counted: bool
-    """Because there is no other."""
+    """Whether the first step was counted, because there is no other."""
     seconds: Mapping[Phase, float]
     """Median of each phase that took part; they need not add up to the median step."""
 
     @property
     def total_s(self) -> float:
-        """Of the medians, so that shares add up to 1."""
+        """Sum of the medians, in seconds, so that shares add up to 1."""
         return sum(self.seconds.values())
 
     def share(self, *phases: Phase) -> float:
@@ -60,7 +60,7 @@ class StepTimes:
 
 
 def step_times(rows: Sequence[Metrics]) -> StepTimes | None:
-    """None where no step recorded its times."""
+    """The median step. None where no step recorded its times."""
     first, later = ([parts for row in some if (parts := phases(row))] for some in (rows[:1], rows[1:]))
     steps = later or first
     if not steps:

@@ -1,9 +1,9 @@
 """What does a run folder hold? Its files as typed records, as far as they can be read.
 
-A run that goes on, or was killed, leaves a file cut off in the middle of a line; a run of an older version has no ``credit/``
-and no places in its rollouts. Whatever can be read is given; what is missing is for the caller to say. Links that lead out of
-the folder are not followed. A completion may hold anything, lone surrogates and control characters included, and is passed on
-as it is: whoever shows it must make it harmless.
+A run that goes on, or was killed, leaves a file cut off in the middle of a line. A run of an older version has no ``credit/`` and
+no places in its rollouts. Whatever can be read is given; what is missing is for the caller to say. Links that lead out of the
+folder are not followed. A completion may hold anything, lone surrogates and control characters included, and is passed on as it
+is. Whoever shows it must make it harmless.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class LineReader:
     def __init__(self, file: Path, start: int = 0) -> None:
         self._file = file
         self.end = start
-        """Where the last whole line ends: bytes, of the uncompressed file."""
+        """End of the last whole line: bytes, of the uncompressed file."""
         self.is_cut = False
         """Something follows that is no whole line."""
 

@@ -1,6 +1,6 @@
 """What of a run does a report show, and what is missing in its folder?
 
-Everything is taken as it lies there: a run may be under way, cut off in the middle of a line, of an older version, or without
+Everything is taken as it lies there. A run may be under way, cut off in the middle of a line, of an older version, or without
 evaluations, rollouts or credit. What cannot be read is counted and said, and the rest is shown.
 """
 
@@ -31,12 +31,12 @@ class RunRecord:
     steps: tuple[Metrics, ...]
     """One a step, ``step`` among the numbers, in order."""
     evaluations: tuple[Metrics, ...]
-    """Evaluations, likewise."""
+    """One an evaluation, ``step`` among the numbers, in order."""
     alarms: tuple[Alarm, ...]
     attempts: tuple[AttemptRecord, ...]
-    """Of the last step that recorded any."""
+    """Attempts of the last step that recorded any."""
     credited: CreditRecord | None
-    """Of the last step that recorded any, the attempt of whose tokens hindsight says most."""
+    """The attempt of whose tokens hindsight says most, in the last step that recorded any credit."""
     missing: tuple[str, ...]
     """Sentences without their full stop."""
 
@@ -83,7 +83,7 @@ def flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def hindsight_credit(record: CreditRecord) -> tuple[float | None, ...]:
-    """Of each token: teacher less student, nats; None where it is not the policy's own."""
+    """Hindsight credit of each token: teacher less student, nats; None where the token is not the policy's own."""
     pairs = zip(record.student, record.teacher, strict=True)
     return tuple(None if student is None or teacher is None else teacher - student for student, teacher in pairs)
 

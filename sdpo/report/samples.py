@@ -17,7 +17,7 @@ LEVELS = (0.5, 1.5, 3.0)
 
 
 def samples(groups: Sequence[RunGroup]) -> Markup:
-    """Of the first run of each group that recorded any."""
+    """Samples of the first run of each group that recorded any."""
     parts = []
     for group in groups:
         run = next((run for run in group.runs if run.attempts or run.credited), None)

@@ -1,9 +1,9 @@
 """How does the page reach the records? A local server that answers with the page's own files and with what a run folder holds.
 
 Completions are hostile, and so may be another page in the same browser. Nothing in a request names a file: the page's files are
-read once at the start, attempts are asked for by number. Answers carry a policy under which no script but the page's own runs
-and nothing is fetched from elsewhere, and a request must come under a name of this machine: against a foreign name that was
-made to resolve to it (DNS rebinding).
+read once at the start, attempts are asked for by number. Answers carry a policy under which no script but the page's own runs and
+nothing is fetched from elsewhere. A request must come under a name of this machine. This refuses a foreign name that was made to
+resolve to it (DNS rebinding).
 """
 
 from __future__ import annotations

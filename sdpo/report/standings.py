@@ -13,7 +13,7 @@ from sdpo.report.timing import rates
 from sdpo.types import Metrics
 
 LAST_STEPS = 5
-"""Of a run: their training success is one number, because a single batch says little."""
+"""Last steps of a run over which its training success is averaged, because a single batch says little."""
 SUCCESS, ERROR = "heldout/success", "heldout/success_se"
 
 
@@ -29,7 +29,7 @@ class Standing:
     steps: tuple[int, int]
     """The fewest and the most that a run has finished."""
     asked_steps: int | None
-    """Of the run that was asked for the most, where configs say."""
+    """Steps that were asked for, of the run that was asked for the most; None where configs do not say."""
     generations: Estimate | None
     """Attempts a run, set-aside ones included."""
     first: Estimate | None
@@ -47,9 +47,9 @@ class Standing:
     lift_last: Estimate | None
     tokens_per_s: Estimate | None
     hours: Estimate | None
-    """Of a run's steps, without evaluations and checkpoints."""
+    """Hours of a run's steps, without evaluations and checkpoints."""
     num_alarms: int
-    """Of all its runs."""
+    """Alarms of all its runs."""
 
 
 def standings(groups: Sequence[RunGroup]) -> tuple[Standing, ...]:
@@ -104,7 +104,7 @@ def _best(group: RunGroup) -> tuple[Estimate | None, float | None]:
 
 
 def _over_seeds(group: RunGroup, of: Callable[[RunRecord], float | None]) -> Estimate | None:
-    """Of a number whose error a lone run does not know."""
+    """Estimate of a number whose error a lone run does not know."""
     return estimate(group, of, lambda run: None)
 
 

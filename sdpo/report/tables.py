@@ -40,7 +40,7 @@ def heldout_table(groups: Sequence[RunGroup]) -> Markup:
 
 
 def heldout_change(group: RunGroup) -> Estimate | None:
-    """Of success, over the runs that were evaluated at before and after; a lone run's error is not known."""
+    """Change of success, over the runs that were evaluated at before and after; a lone run's error is not known."""
     later = after(group)
 
     def change(run: RunRecord) -> float | None:

@@ -18,7 +18,7 @@ MEMORY = "memory/"
 
 
 def timing(groups: Sequence[RunGroup]) -> Markup:
-    """Of the median step of each run, the first one aside."""
+    """The times of the median step of each run, the first one aside."""
     named = [(_label(group, run), run, step_times(run.steps)) for group in groups for run in group.runs]
     timed = [(label, run, times) for label, run, times in named if times is not None]
     if not timed:

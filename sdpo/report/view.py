@@ -55,7 +55,12 @@ def view_config(words: Sequence[str]) -> ViewConfig:
     return ViewConfig(paths=tuple(map(Path, paths)), host=host, port=int(port), opens=opens == "true")
 
 
-def run_view(config: ViewConfig) -> int:
+def run_view(words: Sequence[str]) -> int:
+    """``sdpo view``. Raises UserError."""
+    return serve(view_config(words))
+
+
+def serve(config: ViewConfig) -> int:
     """Serves until Ctrl-C. Raises UserError where a folder is no run, or the address cannot be had."""
     runs = [Run(path) for path in config.paths]
     listening = bound(config.host, config.port)

@@ -1,4 +1,4 @@
-"""Where what is made once for all runs of a user is kept."""
+"""The folder that keeps what is made once for all runs of a user."""
 
 from __future__ import annotations
 

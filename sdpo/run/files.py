@@ -18,7 +18,7 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """A reader sees the old text or the new one, and of several writers the last one's."""
+    """Write ``text`` in one rename: a reader sees the old text or the new one, and of several writers the last one's."""
     scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
     try:
         scratch.write_text(text)

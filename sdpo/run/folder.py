@@ -1,9 +1,11 @@
 """What lies where in a run's folder, whose config it belongs to, and what of it counts after a kill.
 
-``config.yaml``, ``metrics.jsonl`` (one line a step), ``evaluations.jsonl`` (one line an evaluation), ``alarms.jsonl``,
-``rollouts/step_NNNNNN.jsonl`` (one line an attempt), ``credit/step_NNNNNN.jsonl.gz`` (``credit.py``; one line for some of
-them), ``unfinished/`` (``journal.py``), ``checkpoints/step_NNNNNN/``,
-``skipped/`` (updates that could not be taken), ``tensorboard/``, ``wandb/`` with ``wandb.json``, ``mlflow.json``, ``logs/``.
+- ``config.yaml``, ``alarms.jsonl``, ``best.json``.
+- ``metrics.jsonl`` has one line a step, ``evaluations.jsonl`` one line an evaluation.
+- ``rollouts/step_NNNNNN.jsonl`` has one line an attempt.
+- ``credit/step_NNNNNN.jsonl.gz`` has one line for some of the attempts (``tracking/credit.py``).
+- ``unfinished/`` (``journal.py``), ``checkpoints/step_NNNNNN/``, ``skipped/`` (updates that could not be taken).
+- ``tensorboard/``, ``wandb/`` with ``wandb.json``, ``mlflow.json`` (``tracking/identity.py``), ``logs/``.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """Which checkpoint a run that an alarm ended was best at."""
+        """The file that says which checkpoint a run that an alarm ended was best at."""
         return self.path / "best.json"
 
     @property
@@ -89,7 +91,7 @@ class RunFolder:
         return self.path / "tensorboard"
 
     def tracker(self, name: str) -> Path:
-        """Which of a tracker's runs this one is (``trackers/identity.py``)."""
+        """The file that says which of a tracker's runs this one is (``tracking/identity.py``)."""
         return self.path / f"{name}.json"
 
     @property
@@ -103,7 +105,7 @@ class RunFolder:
         return self.credit / f"step_{step:06d}.jsonl.gz"
 
     def rollouts_up_to(self, step: int) -> tuple[Path, ...]:
-        """Of the steps 1 to ``step``, in order."""
+        """The rollout files of the steps 1 to ``step``, in order."""
         return tuple(self.rollouts_of(number) for number in range(1, step + 1))
 
     def claim(self, config: Config) -> None:
@@ -121,7 +123,7 @@ class RunFolder:
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
 
     def check(self, config: Config) -> None:
-        """That it can be written, and the rules of ``resume=``, without touching anything."""
+        """Raises UserError where it cannot be written or ``resume=`` forbids this config. Touches nothing."""
         refuse_unwritable(self.path)
         if not self.config.is_file():
             if config.resume is Resume.must:
@@ -197,7 +199,7 @@ def flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def _step_of(line: str) -> float:
-    """The step a line belongs to; never, for one that was cut off."""
+    """The step a line belongs to; infinity for one that was cut off."""
     try:
         return float(json.loads(line)["step"]) if line.endswith("\n") else float("inf")
     except (ValueError, KeyError, TypeError):

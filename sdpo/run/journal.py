@@ -1,10 +1,14 @@
 """What is kept of a step that is under way, so that a killed driver asks again only for what is missing?
 
-Every verified attempt is a line of ``RUN/unfinished/step_NNNNNN.jsonl`` as soon as its verdict is there, with everything a
-completion and a verdict hold, floats exactly. A continued run takes over what was sampled for the same prompt with the same seed,
-by weights that its own descend from; everything else is asked again: lines of weights that will be learned anew, which need not
-come out the same, a line that the kill cut off, and attempts that were set aside, because whoever starts the run again may have
-mended the environment. A step's file goes once a checkpoint stands from which the step will not be repeated.
+Every verified attempt is a line of ``RUN/unfinished/step_NNNNNN.jsonl`` as soon as its verdict is there. The line has everything
+that a completion and a verdict hold, floats exactly. A continued run takes over what was sampled for the same prompt with the
+same seed, by weights that its own descend from. It asks again for everything else:
+
+- Lines of weights that will be learned anew, which need not come out the same.
+- A line that the kill cut off.
+- Attempts that were set aside: whoever starts the run again may have mended the environment.
+
+A step's file goes once a checkpoint stands from which the step will not be repeated.
 
 A line is flushed to the operating system, not to the disk: it survives the process, not a power cut.
 """
@@ -34,7 +38,7 @@ class Journal:
     """The unfinished steps of a run."""
 
     def __init__(self, folder: Path, *, step: int) -> None:
-        """For a run that goes on, or begins, with the weights of ``step``: what later ones sampled counts no more."""
+        """Open it for a run that goes on, or begins, with the weights of ``step``; what later weights sampled is removed."""
         self._folder = folder
         self._last_step = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,8 +46,10 @@ class Journal:
         self._forget_weights_after(step)
 
     def page(self, step: int, prompts: Sequence[Prompt], *, oldest_version: int) -> Page:
-        """Where the answers to the ``prompts`` of a step go; ``step`` steps will be finished after it. Lines of weights older
-        than ``oldest_version`` are not taken over."""
+        """The page for the answers to the ``prompts`` of a step; ``step`` steps will be finished after it.
+
+        Lines of weights older than ``oldest_version`` are not taken over.
+        """
         if step <= self._last_step:  # the run has gone back to a checkpoint
             self._forget_weights_after(step - 1)
         self._last_step = step
@@ -71,7 +77,7 @@ class Page:
         self._file = file
         self._asked = {place(prompt): prompt for prompt in prompts}
         self.taken = tuple((self._asked[where], attempt) for where, attempt in taken.items())
-        """What a run that was killed had of them."""
+        """The attempts that a killed run already had."""
         self.missing = tuple(prompt for prompt in prompts if place(prompt) not in taken)
 
     def written(self, verified: Iterable[tuple[Prompt, Attempt | SetAside]]) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
@@ -83,7 +89,7 @@ class Page:
                 yield prompt, outcome
 
     def _record(self, prompt: Prompt, outcome: Attempt | SetAside) -> dict[str, object]:
-        """``prompt`` may be that of a later turn."""
+        """The line of an answer; ``prompt`` may be that of a later turn."""
         asked = self._asked[place(prompt)]
         record: dict[str, object] = {
             "task_index": asked.task_index,
@@ -111,7 +117,7 @@ class _Line:
     """One answer."""
 
     text: str
-    """As it stands in the file, its end included."""
+    """The line as it stands in the file, its end included."""
     place: Place
     seed: int
     prompt: str
@@ -120,7 +126,7 @@ class _Line:
 
 
 def _lines(file: Path) -> list[_Line]:
-    """Those that can be read; one that a kill or a full disk cut off cannot."""
+    """The lines that can be read; one that a kill or a full disk cut off cannot."""
     texts = file.read_text().splitlines(keepends=True) if file.is_file() else []
     return [line for line in map(_line, texts) if line is not None]
 
@@ -151,7 +157,7 @@ def _write_whole(file: Path, lines: Iterable[_Line]) -> None:
 
 
 def _digest(prompt: Prompt) -> str:
-    """Of its token ids, which are the same in every attempt at a task and would be most of the file."""
+    """A digest of the token ids, which are the same in every attempt at a task and would be most of the file."""
     return blake2b(repr(prompt.token_ids).encode(), digest_size=16).hexdigest()
 
 
@@ -182,7 +188,7 @@ def _completion(fields: Mapping[str, Any]) -> Completion:
 
 
 def _plain_verdict(verdict: Verdict) -> dict[str, object]:
-    """Environments may count in numpy's numbers, which JSON does not know."""
+    """A verdict in plain values. Environments may count in numpy's numbers, which JSON does not know."""
     return {
         "reward": float(verdict.reward),
         "feedback": verdict.feedback,

@@ -1,4 +1,4 @@
-"""Where process output goes: that of libraries into a file of the run, so that the screen stays the user's; stacks on request."""
+"""Process output: that of libraries goes into a file of the run, so that the screen stays the user's. Stacks on request."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ PROCESSES = "processes"
 
 
 def redirect_output(path: Path) -> None:
-    """Send this process's standard output and error, those of C++ libraries and children included, to the end of ``path``, and
-    from now on the stacks of all its threads whenever it gets SIGUSR1 (from C, so also while it hangs in a library)."""
+    """Send this process's standard output and error to the end of ``path``, those of C++ libraries and children included.
+
+    Whenever it gets SIGUSR1, the stacks of all its threads go there too. C writes them, so also while it hangs in a library.
+    """
     _send_output(path)
     answer_with_stacks(path.parent)
 
 
 @contextmanager
 def output_into(path: Path) -> Iterator[None]:
-    """Send this process's output to the end of ``path`` likewise, for the length of the block."""
+    """Send this process's output to the end of ``path`` for the length of the block."""
     saved = os.dup(1), os.dup(2)
     try:
         _send_output(path)
@@ -72,7 +74,7 @@ def processes(logs: Path) -> list[int]:
 
 
 def ask_for_stacks(logs: Path) -> int:
-    """Have each of them but this one write its stacks. Returns how many were asked."""
+    """Have each of the ``processes`` but this one write its stacks. Returns how many were asked."""
     others = [pid for pid in processes(logs) if pid != os.getpid()]
     for pid in others:
         with suppress(OSError):  # it has ended since

@@ -31,7 +31,7 @@ _DOING = {
     "save": ("saving a checkpoint", f"{_LEARNER}, to write it"),
     "rebuild": ("rebuilding the learner", "its new ranks"),
 }
-"""Of each phase: what the run does, and whom it waits for."""
+"""What the run does in each phase, and whom it waits for."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Progress:
     num_asked: int = 0
     num_verdicts: int = 0
     num_updates: int = 0
-    """All of the phase."""
+    """These four count within the phase, verdicts within a round of a conversation."""
     at: float = field(default_factory=time.monotonic)
     """When it was seen; time.monotonic() seconds."""
 
@@ -79,10 +79,10 @@ class Progress:
 
 
 class Watchdog:
-    """To be entered as a context. Reports a stall once, and its end."""
+    """A context manager whose thread reports a stall once, and its end."""
 
     def __init__(self, progress: Progress, say: Callable[[str], None], logs: Path, *, report_s: float) -> None:
-        """``say`` is called from a thread of its own, and so is what it calls."""
+        """``say`` is called from the watchdog's own thread."""
         self._progress, self._say, self._logs, self._report_s = progress, say, logs, report_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import SolveConfig
-from sdpo.envs import registry
+from sdpo.plugins.seam import anywhere
 from sdpo.solving.claim import claim, name_of
 from sdpo.solving.folder import SOLUTION, SearchFolder
 from sdpo.solving.following import Following
@@ -45,7 +45,7 @@ ENDINGS = {
 def run_solve(config: SolveConfig, words: Sequence[str]) -> int:
     """Returns the exit code: 0 where everything is solved, 3 where a budget was spent before."""
     screen = user_screen()
-    config.env.name = registry.anywhere(config.env.name)
+    config.env.name = anywhere(config.env.name)
     environment = environment_of(config)
     if config.task is not None:
         tasks: tuple[Task, ...] = (the_task(config, environment, config.task),)

@@ -15,7 +15,7 @@ from sdpo.sweep.names import Point, points
 
 
 def run_sweep(words: Sequence[str]) -> int:
-    """Returns the exit code: 0 where every point ended well, or was submitted."""
+    """Run or submit every point. Returns the exit code: 0 where every point ended well, or was submitted."""
     screen = Console(soft_wrap=True, highlight=False, markup=False)
     dry_run = "dry_run=true" in words
     launcher = launcher_config([word for word in words if word.startswith("hydra")])
@@ -32,7 +32,7 @@ def run_sweep(words: Sequence[str]) -> int:
 
 
 def _points(words: Sequence[str]) -> list[tuple[Point, Config]]:
-    """Raises UserError where one of them is not sound, or its folder is another's."""
+    """The points with their configs. Raises UserError where one of them is not sound, or its folder is another's."""
     words_of_points = sweep_points(words)
     named = points(words_of_points, [_config(one).name for one in words_of_points])
     found = [(point, _config(point.words)) for point in named]

@@ -29,8 +29,10 @@ def shown(point: Point) -> str:
 
 
 def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
-    """0 where every point ended well, else 1; 128 + a signal's number where one ended the sweep: the run that goes on is asked to
-    stop, and none is started any more."""
+    """Run the points. Returns 0 where every point ended well, else 1; 128 + a signal's number where one ended the sweep.
+
+    On a signal the run that goes on is asked to stop, and none is started any more.
+    """
     present = _Present()
     outcomes: list[str] = []
     with _stopping(present):

@@ -1,4 +1,7 @@
-"""What is each point of a sweep called? Its run's folder, so no two alike; and readable, so only what sets it apart is added."""
+"""What is each point of a sweep called?
+
+The name is that of its run's folder, so no two are alike. It is readable, so only what sets the point apart is added.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Point:
 
 
 def points(words_of_points: Sequence[tuple[str, ...]], names: Sequence[str]) -> list[Point]:
-    """``names`` are those that the runs would have by themselves."""
+    """The points, each with a name of its own; ``names`` are those that the runs would have by themselves."""
     found = list(names)
     if len(set(names)) < len(names):
         differing = [index for index, words in enumerate(zip(*words_of_points, strict=True)) if len(set(words)) > 1]
@@ -46,7 +49,7 @@ def _named(name: str, words: Sequence[str], spoken_of: frozenset[str]) -> str:
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    """A second one of the same name gets a number."""
+    """The names; a second one of the same name gets a number."""
     seen: Counter[str] = Counter()
     found = []
     for name in names:

@@ -1,8 +1,8 @@
 """The points of a sweep as Slurm jobs: what sbatch is asked, and the script that runs on a job's first node.
 
-``srun`` starts the command on every node (``cluster/part.py``). A run that was asked to stop, because its time is nearly over or
-its nodes are wanted, ends with a checkpoint and 128 + the signal; the script then puts the job back into the queue, where the
-same command goes on (``resume=auto``). ``launch/slurm/train.sbatch`` is the same by hand.
+``srun`` starts the command on every node (``cluster/part.py``). A run is asked to stop when its time is nearly over or its
+nodes are wanted. It then ends with a checkpoint and 128 + the signal. The script puts the job back into the queue, where the same
+command goes on (``resume=auto``). ``launch/slurm/train.sbatch`` is the same by hand.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Job:
     name: str
     log: Path
     options: tuple[str, ...]
-    """Of sbatch."""
+    """Options of sbatch."""
     script: str
 
 
 def job(point: Point, config: Config, launcher: SlurmLauncherConfig) -> Job:
-    """Raises UserError where the run would not use the nodes that it is given."""
+    """The Slurm job of a point. Raises UserError where the run would not use the nodes that it is given."""
     cluster = config.cluster
     if cluster.address is None and cluster.allocation is not AllocationKind.slurm:
         raise UserError(
@@ -76,12 +76,12 @@ def _script(point: Point, config: Config, launcher: SlurmLauncherConfig) -> str:
 
 
 def shown(job: Job) -> str:
-    """For somebody who wants to see it before it is submitted."""
+    """The command and script of a job, for somebody who wants to see it before it is submitted."""
     return f"{shlex.join(['sbatch', *job.options])} <<'END'\n{job.script}END"
 
 
 def submit(jobs: Sequence[Job], say: Callable[[str], None]) -> int:
-    """0 where Slurm took every one, else 1."""
+    """Submit the jobs. Returns 0 where Slurm took every one, else 1."""
     codes = []
     for one in jobs:
         one.log.parent.mkdir(parents=True, exist_ok=True)  # Slurm does not make it, and fails the job

@@ -1,4 +1,4 @@
-"""What a command that computes for minutes owes those who started it: a screen of their own, and an end when they ask."""
+"""A command that computes for minutes, in the foreground: a screen that stays the user's, and an end when the user asks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StopRequest:
 
 
 def user_screen() -> Console:
-    """On a descriptor of its own, so that it stays the user's when this process's output is sent to a file."""
+    """A console on a descriptor of its own, so that it stays the user's when this process's output is sent to a file."""
     return Console(file=os.fdopen(os.dup(1), "w", buffering=1), soft_wrap=False)
 
 
@@ -42,8 +42,10 @@ def process_output_into(log: Path, screen: Console) -> Iterator[None]:
 
 @contextmanager
 def stopping(stop: StopRequest, terminal: Terminal, *others: signal.Signals) -> Iterator[None]:
-    """SIGINT, SIGTERM, a closed terminal and the ``others`` ask for an end after the step; a second one, or one before the first
-    step, ends at once."""
+    """Have SIGINT, SIGTERM, a closed terminal and the ``others`` ask for an end after the step, for the length of the block.
+
+    A second one, or one before the first step, ends at once; but a SIGTERM that follows a SIGTERM changes nothing.
+    """
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.is_set and number == signal.SIGTERM == stop.signal_number:

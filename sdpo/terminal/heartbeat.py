@@ -38,11 +38,11 @@ class Heartbeat:
         self._thread.join()
 
     def begins(self) -> None:
-        """Another phase."""
+        """Note that another phase begins."""
         self._phase_since = self._clock()
 
     def spoke(self) -> None:
-        """A line was printed."""
+        """Note that a line was printed."""
         self._spoke_at = self._clock()
 
     def beat(self) -> None:

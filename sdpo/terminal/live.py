@@ -26,7 +26,7 @@ from sdpo.terminal.view import PHASES, SHOWN, STOPPING, Drawn, Seen, at_work, dr
 _PARTS = {"evaluate": Part.evaluation, "lift": Part.lift, "save": Part.checkpoint}
 """Phases that are parts of a run beside its steps."""
 _LOOKS = ("evaluate", "lift")
-"""Phases of one evaluation: what is waited for while the second goes on is the end of both."""
+"""Phases of one evaluation: the heartbeat counts from the begin of the first to the end of the second."""
 _SAMPLING = ("generate", "evaluate", "lift")
 """Phases that count attempts."""
 
@@ -76,11 +76,11 @@ class Terminal:
             self._heartbeat.__exit__(kind, error, trace)
 
     def say(self, sentence: str) -> None:
-        """A line that stays on the screen."""
+        """Print a line that stays on the screen."""
         self._print(escape(printable(sentence)))
 
     def warn(self, sentence: str) -> None:
-        """A line that stays on the screen and is hard to miss."""
+        """Print a line that stays on the screen and is hard to miss."""
         self._print(f"[bold red]warning:[/] {escape(printable(sentence))}")
 
     def _print(self, line: str | Text) -> None:
@@ -89,7 +89,7 @@ class Terminal:
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def note(self, label: str, text: str) -> None:
-        """A line of the view, replacing what was noted under the label before; without a live view it is said."""
+        """Set a line of the view, in place of what was noted under the label before; without a live view it is printed."""
         if self._live is None and self._seen.notes.get(label) != text:
             self.say(f"{label}: {text}")
         self._seen.notes[label] = text
@@ -101,7 +101,7 @@ class Terminal:
             self.say(STOPPING)
 
     def alarm(self, alarm: Alarm) -> None:
-        """Said at once, and kept in the view."""
+        """Print an alarm at once, and keep it in the view."""
         self._seen.alarms = [*self._seen.alarms, alarm]
         self._print(alarm_line(alarm.step, alarm.guard.value, alarm.sentence))
 
@@ -111,8 +111,8 @@ class Terminal:
         alarms: Sequence[Alarm] = (),
         evaluations: Sequence[Mapping[str, float]] = (),
     ) -> None:
-        """What an interrupted run had recorded, so that the curves go on; what was shown of later steps is forgotten."""
-        last = int(rows[-1]["step"]) if rows else -1  # before the first step nothing counts, not even a look at the model
+        """Show what an interrupted run had recorded, so that the curves go on; forget what was shown of later steps."""
+        last = int(rows[-1]["step"]) if rows else -1  # before the first step nothing counts, not even an evaluation
         seen = self._seen
         seen.heldout = [(step, success) for step, success in seen.heldout if step <= last]
         seen.lifts = [(step, lift) for step, lift in seen.lifts if step <= last]
@@ -135,7 +135,7 @@ class Terminal:
             self._remaining.begins(_PARTS[name], self._phase_since)
 
     def waits_for(self, what: str) -> None:
-        """What the phase cannot go on without, e.g. ``the engines``."""
+        """Note what the phase cannot go on without, e.g. ``the engines``."""
         self._seen.waits_for = what
 
     def progress(self, done: int, total: int, num_tokens: int) -> None:
@@ -164,7 +164,7 @@ class Terminal:
             )
 
     def update_ends(self, update: int, row: Mapping[str, float]) -> None:
-        """Of a command whose steps are single updates, with nothing sampled in between."""
+        """End an update, in a command whose steps are single updates with nothing sampled in between."""
         self._remaining.ends(self._clock())
         self._remember(row)
         if self._live is None:
@@ -220,8 +220,10 @@ class Terminal:
         return self._drawn.view
 
     def _fit(self) -> None:
-        """The size is that of the console's own terminal, which its user may change at any time; rich would ask for that of the
-        standard streams, which may be files."""
+        """Set the console's size to that of its own terminal, which the user may change at any time.
+
+        rich would ask for that of the standard streams, which may be files.
+        """
         with suppress(OSError, ValueError, AttributeError):  # it is no terminal
             size = os.get_terminal_size(self._console.file.fileno())
             if size.columns > 0:
@@ -229,7 +231,7 @@ class Terminal:
 
 
 def _erased(num_rows: int) -> Control:
-    """Rows at the end of what was drawn, which rich will erase as many rows of as it has drawn."""
+    """Erase ``num_rows`` rows at the end of what was drawn; rich erases the others, as many as it has drawn."""
     return Control(*[(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * num_rows)
 
 

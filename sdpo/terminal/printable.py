@@ -2,5 +2,5 @@
 
 
 def printable(text: str) -> str:
-    """Without control characters: a completion must not drive the terminal."""
+    """The text without control characters: a completion must not drive the terminal."""
     return "".join(char for char in text if char in "\n\t" or char.isprintable())

@@ -1,8 +1,8 @@
-"""How long will it still take? From how long steps, evaluations and checkpoints took, and how many of each are to come.
+"""How long will it still take? Estimated from the durations of steps, evaluations and checkpoints, and how many are to come.
 
 The first of a kind is slow (caches, compilation, the first batch of an engine), so it does not count once there are others. As
-long as there is but one evaluation, it is compared with what the steps say of the engine's speed. Later ones count alike: what
-they differ in is mostly chance, and a mean over too few follows every breath. Pure: time is what the caller says it is.
+long as there is but one evaluation, it is compared with what the steps say of the engine's speed. Later ones count alike: they
+differ mostly by chance, and a mean over too few would follow that. Pure: time is what the caller says it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be done: for each part the steps after which it comes, in order, one as often as it comes after it."""
+    """What is to be done: for each part the steps after which it comes, in order; a step as often as the part comes after it."""
 
     num_steps: int
     evaluations: Sequence[int] = ()
@@ -53,7 +53,7 @@ class Plan:
 
 
 def plan_of(config: Config) -> Plan:
-    """Of a training run."""
+    """The plan of a training run."""
     steps = range(config.num_steps + 1)
     evaluations = [step for step in steps if config.evaluation.is_due(step, config.num_steps)]
     is_measured = config.hindsight_answered is not None
@@ -66,7 +66,7 @@ def plan_of(config: Config) -> Plan:
 
 
 class Remaining:
-    """Follows a plan."""
+    """Follows a plan, and estimates the seconds that are left of it."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -85,7 +85,7 @@ class Remaining:
         self._took_before = took
 
     def begins(self, part: Part, now: float) -> None:
-        """What was under way has ended."""
+        """Note that ``part`` begins; what was under way has ended."""
         self.ends(now)
         self._under_way, self._since = part, now
 
@@ -96,17 +96,17 @@ class Remaining:
             self._under_way = None
 
     def sampled(self, num_tokens: int) -> None:
-        """What an evaluation has sampled so far."""
+        """Note how many tokens an evaluation has sampled so far."""
         if self._under_way is Part.evaluation:
             self._evaluation_tokens = num_tokens
 
     def speed(self, tokens_per_s: float) -> None:
-        """Of a step's generation."""
+        """Note the speed of a step's generation."""
         if tokens_per_s > 0.0:  # else all was taken over from a run that was killed
             self._speeds.append(tokens_per_s)
 
     def seconds(self, now: float, share: float = 0.0) -> float | None:
-        """Until the end; None where nothing is known yet. ``share``: of what is under way, as far as its own progress says."""
+        """Seconds until the end; None where nothing is known yet. ``share`` of what is under way is done, by its own progress."""
         spent = now - self._since
         expected = self._expected(self._under_way, spent, share)
         left = 0.0 if expected is None else max(0.0, expected - spent)
@@ -125,7 +125,7 @@ class Remaining:
         return left
 
     def _expected(self, part: Part | None, spent: float, share: float) -> float | None:
-        """How long what is under way takes in all."""
+        """Seconds that what is under way takes in all; None where they are not known."""
         if part is None:
             return 0.0
         typical = self.typical(part)

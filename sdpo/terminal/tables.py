@@ -22,7 +22,7 @@ _ROWS = (
     ("heldout/response_tokens", None, "response tokens", "tokens", 1.0, ""),
     ("lift", "lift/se", "teacher lift", "lift", 100.0, "%"),
 )
-"""Of an evaluation: key, key of its standard error, label at length and in short, scale, unit."""
+"""Rows for an evaluation: key, key of its standard error, label at length and in short, scale, unit."""
 _FULL, _PLAIN = 72, 40
 """Columns from which the table has its words and its lines, and from which it is a table."""
 
@@ -66,7 +66,7 @@ def sample_attempt(attempt: Mapping[str, object], width: int) -> Panel:
 
 
 def alarm_line(step: int, guard: str, sentence: str) -> Text:
-    """What nobody shall overlook."""
+    """An alarm in a line, in red so that nobody overlooks it."""
     return Text.assemble((f"ALARM after step {step} · {guard}: ", "bold red"), printable(sentence))
 
 
@@ -79,7 +79,7 @@ def _compared(
 
 
 def _with_error(evaluation: Mapping[str, object], name: str, error: str | None, scale: float, unit: str) -> str:
-    """Empty where the evaluation does not say."""
+    """A value with its standard error and unit; empty where the evaluation does not say."""
     if name not in evaluation:
         return ""
     spread = f" ± {_number(evaluation[error]) * scale:.1f}" if error is not None and error in evaluation else ""

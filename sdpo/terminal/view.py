@@ -63,18 +63,18 @@ class Seen:
     step: int = 0
     phase: str = "start"
     phase_s: float = 0.0
-    """How long that has been going on."""
+    """Seconds since the phase began."""
     waits_for: str = ""
     """What the phase cannot go on without; empty: there is nothing to say of it."""
     done: int = 0
     total: int = 0
-    """Of what the phase counts; 0: it counts nothing."""
+    """How many the phase counts up to; 0: it counts nothing."""
     num_tokens: int = 0
     eta_s: float | None = None
     """None: not known yet."""
     is_stopping: bool = False
     history: dict[str, list[float]] = field(default_factory=dict)
-    """By metric, a value a step."""
+    """A value a step, by metric."""
     notes: dict[str, str] = field(default_factory=dict)
     """What a command has to say besides, by label."""
     heldout: list[tuple[int, float]] = field(default_factory=list)
@@ -104,12 +104,12 @@ class Drawn:
     """Columns of its lines."""
 
     def num_rows(self, width: int) -> int:
-        """Rows of a terminal that was made ``width`` columns wide since, and has wrapped what was there."""
+        """The rows that it takes on a terminal that was made ``width`` columns wide since, and has wrapped it."""
         return sum(max(1, ceil(columns / max(width, 1))) for columns in self.widths)
 
 
 def drawn(seen: Seen, width: int) -> Drawn:
-    """At most ``width`` columns wide, every line a line of the terminal."""
+    """The view, at most ``width`` columns wide, every line a line of the terminal."""
     width = min(max(width, 1), WIDEST)
     is_framed = width >= _FRAMED
     inner = width - 4 if is_framed else width
@@ -123,7 +123,7 @@ def drawn(seen: Seen, width: int) -> Drawn:
 
 
 def one_line(text: str) -> str:
-    """Fit to stand in a line: no control characters, no line's end."""
+    """The text in a single line, without control characters."""
     return " ".join(printable(text).split())
 
 
@@ -134,14 +134,14 @@ def duration(seconds: float) -> str:
 
 
 def at_work(doing: str, seconds: float, *, waits_for: str = "", done: int = 0, total: int = 0, counted: str = "") -> str:
-    """In a line, e.g. ``evaluating held-out tasks: 34 of 192 attempts, 1 min 02 s``. ``total`` 0: nothing is counted."""
+    """What is done, e.g. ``evaluating held-out tasks: 34 of 192 attempts, 1 min 02 s``. ``total`` 0: nothing is counted."""
     parts = [f"waiting for {waits_for}"] if waits_for else []
     parts += [f"{done} of {total} {counted}".rstrip()] if total else []
     return f"{doing}: {', '.join([*parts, duration(seconds)])}"
 
 
 def eta(seconds: float | None, num_steps: int) -> str:
-    """In words; where it is not known, since when it will be."""
+    """The remaining time in words; where it is not known, from when on it will be."""
     if seconds is None:
         return "after the first step" if num_steps else "after the first answers"
     return duration(seconds)
@@ -160,7 +160,7 @@ def _bar(value: float, low: float, high: float) -> str:
 
 
 def _now(seen: Seen, is_wordy: bool) -> list[_Line]:
-    """Where the run is, what it does, and how long it will take."""
+    """Lines for the step, for what the run does, and for how long it will take."""
     lines = []
     if seen.num_steps:
         share = max(0, seen.step - 1) / seen.num_steps
@@ -195,12 +195,12 @@ def _numbers(seen: Seen, is_wordy: bool) -> list[_Line]:
 
 
 def _first_and_last(found: Sequence[tuple[int, _T]]) -> list[tuple[int, _T]]:
-    """A long run has more than a screen has lines."""
+    """The first one and the last two: a long run has more than a screen has lines."""
     return [*found[:1], *found[1:][-2:]]
 
 
 def _laid_out(lines: Sequence[_Line], width: int) -> list[Text]:
-    """Labels below one another, and values, and curves where they have room."""
+    """The lines with labels below one another, and values, and curves where they have room."""
     widest_label = max((cell_len(line.label) for line in lines), default=0)
     widest_value = max((cell_len(line.value) for line in lines if line.curve or line.share is not None), default=0)
     room = min(width - widest_label - widest_value - 4, _LONGEST_CURVE)

@@ -15,10 +15,10 @@ from rich.console import Console
 from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
-from sdpo.envs import registry
 from sdpo.errors import UserError
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
+from sdpo.plugins.seam import anywhere
 from sdpo.preflight.models import WARMUP_RECORD
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
@@ -51,7 +51,7 @@ class Outcome:
 def run_warmup(config: WarmupConfig) -> int:
     """The model's folder appears whole, at the very end, or not at all. Returns the exit code."""
     screen = user_screen()
-    config.env.name = registry.anywhere(config.env.name)
+    config.env.name = anywhere(config.env.name)
     target = Path(config.to).absolute()
     if target.exists():
         raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {target} is. Choose another.")

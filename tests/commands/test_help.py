@@ -12,7 +12,8 @@ import yaml
 
 from sdpo import __version__
 from sdpo.cli import main
-from sdpo.commands.help import COMMANDS, OVERVIEW, page, words_about
+from sdpo.commands.help import overview, page, words_about
+from sdpo.commands.table import BUILT_IN as COMMANDS
 from sdpo.config import Config, EvaluateConfig, LearnerConfig
 from sdpo.config.compose import defaults
 from sdpo.environments import command as envs
@@ -32,7 +33,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> s
 
 
 def test_every_command_of_the_overview_has_a_page_and_no_other() -> None:
-    assert set(re.findall(r"^  sdpo (\w+)", OVERVIEW, flags=re.MULTILINE)) == set(COMMANDS)
+    assert set(re.findall(r"^  sdpo (\w+)", overview(), flags=re.MULTILINE)) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -46,7 +47,7 @@ def test_each_way_to_ask_gives_the_page_of_that_command(command: str, capsys: py
 
 def test_without_a_command_help_is_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--help"], ["-h"], ["help"]):
-        assert printed(capsys, *words) == OVERVIEW
+        assert printed(capsys, *words) == overview()
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +100,7 @@ def test_what_commands_take_besides_keys_is_what_they_read() -> None:
     """Names and defaults that stand in the text."""
     named = {name: {option.partition("=")[0] for option, _ in about.options} for name, about in COMMANDS.items()}
     assert named["view"] == set(view.SETTINGS)
-    assert f"host={view.HOST} port={view.PORT}" in OVERVIEW
+    assert f"host={view.HOST} port={view.PORT}" in overview()
     assert named["plan"] == set(request._OWN)
     assert named["envs"] == {"OPTION", *sample.SETTINGS, *envs.CHECK_SETTINGS, *preparing.SETTINGS}
 

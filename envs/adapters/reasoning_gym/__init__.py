@@ -1,8 +1,8 @@
 """The environment ``reasoning_gym``: any dataset of the package reasoning-gym, by name.
 
-Reward is the dataset's own score, in [0, 1]. Its scorers say nothing but a number, so feedback is about what can be said without
-knowing better: that no answer was found, what was wrong with its form, how much it scored. No code of the package runs in this
-process, nor does an answer: ``scoring.py``, ``worker.py``, ``plain.py``.
+Reward is the dataset's own score, in [0, 1]. Its scorers return nothing but a number. Feedback therefore says only what is known
+without the answer: that none was found, what was wrong with its form, or how much it scored. No code of the package runs in this
+process, nor does an answer: see ``scoring.py``, ``worker.py``, ``plain.py``.
 
 Left out: curricula, and ``composite``, which mixes datasets.
 """
@@ -186,7 +186,7 @@ def _unscored(feedback: str, *, has_answer: bool) -> Verdict:
 
 
 def _feedback(value: float) -> str:
-    """Of the score alone, cut and not rounded, so that nothing short of 1 reads as 1."""
+    """Feedback that tells the score alone, cut and not rounded, so that nothing short of 1 reads as 1."""
     shown = math.floor(value * 100) / 100
     if shown > 0.1:
         return (

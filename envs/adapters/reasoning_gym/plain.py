@@ -1,10 +1,15 @@
 """Is an answer plain data? Asked before a scorer of reasoning-gym that executes its text gets to see it.
 
-Nine scorers of reasoning-gym hand the answer to ``eval``, or to sympy's ``parse_expr``, which is ``eval`` with rewriting
-first. A text that passes here is a list of numbers and strings, a bare word that names nothing, or an expression of
-numbers, one-letter variables, ``+ - * / **`` and the usual functions: no attribute, no subscript, no keyword, no lambda, no
-call but of those functions. Stricter than the scorers, never looser: what they would have scored as an expression and is
-refused here (implicit multiplication, factorials) gets nothing, with the reason.
+Nine scorers of reasoning-gym hand the answer to ``eval``, or to sympy's ``parse_expr``, which is ``eval`` with rewriting first. A
+text passes here in one of three forms:
+
+- a list of numbers and strings
+- a bare word that names nothing
+- an expression of numbers, one-letter variables, ``+ - * / **`` and the usual functions
+
+An expression has no attribute, no subscript, no keyword and no lambda, and calls only those functions. The check is stricter than
+the scorers, never looser. Some texts that they would have scored as an expression are refused here (implicit multiplication,
+factorials). Such a text gets nothing, with the reason.
 """
 
 from __future__ import annotations

@@ -1,14 +1,18 @@
 """The process that runs reasoning-gym: makes puzzles, and scores answers in forks that have walled themselves in.
 
-Run as a script, with nothing of this package in it; requests come in on standard input, replies go out on standard output, both
-marshalled behind their length. Hostile is only the answer, so it is read only in a fork, after the walls: processor time, address
-space, no files written (Landlock, where the kernel has it, and a file size of 0), no capabilities, no network, no new process,
-no signal to another. A fork may read what its user may read: sympy and others import parts of themselves late.
+It runs as a script, with nothing of this package in it. Requests come in on standard input and replies go out on standard output,
+both marshalled behind their length. Only the answer is hostile, so it is read only in a fork, after the walls. The walls are:
+
+- limits on processor time and address space
+- no files written (Landlock, where the kernel has it, and a file size of 0)
+- no capabilities, no network, no new process, no signal to another
+
+A fork may read what its user may read: sympy and others import parts of themselves late.
 
 What remains: a scorer calculates the score in the process that reads the answer. A text that makes the scorer execute it could
-find the nonce in that process's memory and write a score of its own choice. Texts that the nine executing scorers would
-execute are refused before (``plain.py``); for a hole in that, or in a scorer not yet known to execute, the walls bound the
-damage, but not the score.
+find the nonce in that process's memory and write a score of its own choice. Texts that the nine executing scorers would execute
+are refused before (``plain.py``). For a hole in that, or in a scorer not yet known to execute, the walls bound the damage, but
+not the score.
 """
 
 from __future__ import annotations
@@ -36,8 +40,8 @@ _PDEATHSIG, _SECCOMP, _NO_NEW_PRIVILEGES, _SECCOMP_FILTER = 1, 22, 38, 2
 _CAPABILITY_VERSION = 0x20080522
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
 _LANDLOCK_WRITING = {1: 0x1FF2, 2: 0x3FF2, 3: 0x7FF2}
-"""Every right of a Landlock version but those to execute and read: 1 to open for writing, make and remove, 2 to move, 3 to
-truncate."""
+"""Every right of a Landlock version but those to execute and read. Version 1 has those to open for writing, make and remove; 2
+adds moving, and 3 truncating."""
 _NONCE_BYTES = 16
 _SCORED, _RAISED, _NO_WALLS = b"=", b"!", b"#"
 _STOOD_IN_FOR = (

@@ -1,13 +1,12 @@
 """How is a reward function found and called, and what may it return?
 
-Two forms, told apart by whether there is a parameter ``completions``:
+There are two forms, told apart by whether there is a parameter ``completions``:
 
-- one completion: ``f(completion, *, prompt=…, answer=…, …) -> float | (float, feedback)``;
-- TRL's (``GRPOTrainer(reward_funcs=…)``): ``f(completions, *, prompts=…, answer=[…], **columns) -> list`` of the same, one
-an entry; for
-  a prompt that is a text, prompts and completions are texts, for one of messages they are lists of messages.
+- one completion: ``f(completion, *, prompt=…, answer=…, …) -> float | (float, feedback)``
+- TRL's (``GRPOTrainer(reward_funcs=…)``): ``f(completions, *, prompts=…, answer=[…], **columns) -> list`` of the same, one an
+  entry. Where the prompt is a text, prompts and completions are texts. Where it is messages, they are lists of messages.
 
-Columns are passed by keyword, those only that the function names, or all where it takes ``**``. It may be ``async``.
+Columns are passed by keyword: those that the function names, or all where it takes ``**``. The function may be ``async``.
 """
 
 from __future__ import annotations

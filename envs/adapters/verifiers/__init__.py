@@ -29,7 +29,7 @@ class VerifiersTask:
     """A task's payload."""
 
     options: str
-    """Of the taskset it came from, as JSON: the held-out one may have others."""
+    """Options of the taskset it came from, as JSON: the held-out one may have others."""
     record: str
     """The task's own data, as JSON: it may hold the answer, so it is never shown."""
 

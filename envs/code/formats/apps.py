@@ -1,7 +1,7 @@
 """What is a row in the style of APPS: a question, and its inputs and outputs as one JSON text?
 
-With ``fn_name`` the inputs are lists of arguments; there, a list of one stands for each value that is returned if all outputs
-have that form. It knows no public tests, so the first ones are visible.
+With ``fn_name`` the inputs are lists of arguments. If there all outputs are lists of one, each stands for the value in it, which
+is what is returned. The format knows no public tests, so the first ones are visible.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """Which calls, with which results, does a test in Python assert?
 
-Its text is parsed and never run. What can be read: ``f(…) == literal`` either way around, ``f(…) is True``, ``assert f(…)``,
-``assert not f(…)`` and ``abs(f(…) - literal) < literal``, all of them with literal arguments. The rest is counted.
+Its text is parsed and never run. These forms can be read, all of them with literal arguments, and the rest is counted:
+
+- ``f(…) == literal`` either way around, ``f(…) is True``
+- ``assert f(…)``, ``assert not f(…)``
+- ``abs(f(…) - literal) < literal``
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What is a row of a data set that was prepared for training: a prompt, and all tests of it in one JSON object?
 
-The form in which the authors of SDPO train (arXiv 2601.20802): ``tests``, or ``reward_model.ground_truth``, holds ``inputs``,
-``outputs``, ``testtype`` (stdin, functional, or code: inputs are asserts), ``fn_name`` and ``time_limit``. Such files mix
-programming with other questions, which are left out. They know no public tests, so the first ones are visible.
+The authors of SDPO train on this form (arXiv 2601.20802). ``tests``, or ``reward_model.ground_truth``, holds ``inputs``,
+``outputs``, ``testtype``, ``fn_name`` and ``time_limit``. ``testtype`` is stdin, functional, or code, whose inputs are asserts.
+Such files mix programming with other questions, which are left out. They know no public tests, so the first ones are visible.
 """
 
 from __future__ import annotations

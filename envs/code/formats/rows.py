@@ -1,7 +1,8 @@
-"""Where do the rows of a file of problems come from, and what is refused in them?
+"""Read the rows of a file of problems, and refuse what is wrong in them.
 
-A row knows where it stands, so that whatever is wrong with it is said with the file and the line. JSON lines, a JSON list, and
-Parquet where pyarrow is installed; a folder written by ``datasets.save_to_disk``, or the name of a dataset, where datasets is.
+A row knows its place, so that whatever is wrong with it is said with the file and the line. A file is JSON lines, a JSON list, or
+Parquet where pyarrow is installed. Where datasets is installed, a folder written by ``datasets.save_to_disk`` or the name of a
+dataset is read too.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What is a row of LiveCodeBench v6 (``test6.jsonl`` of its hub), for ``code_file``?
 
-The paper takes the questions of contests from February to April 2025, 131 of them, trains with half of each one's tests and
-validates with all (arXiv 2601.20802, section 4; the authors' code has how). Here: ``train`` has half of the private tests, a
-seeded draw, ``whole`` all, and the file's other questions are held out. Private tests are packed as a pickle, which is read and
-never run; they are written as JSON.
+The paper takes the questions of contests from February to April 2025, 131 of them. It trains with half of each one's tests and
+validates with all (arXiv 2601.20802, section 4; the authors' code has how). Here ``train`` has half of the private tests, a
+seeded draw, and ``whole`` has all of them. The file's other questions are held out. Private tests are packed as a pickle, which
+is read and never run; they are written as JSON.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _private(row: Row) -> list[object]:
 
 
 def _half(tests: list[object], identity: str) -> list[object]:
-    """In their order, the same ones each time."""
+    """Half of the tests in their order, the same ones each time."""
     if not tests:
         return []
     chosen = random.Random(f"livecodebench/{identity}").sample(range(len(tests)), max(1, len(tests) // 2))

@@ -1,4 +1,4 @@
-"""Where are the published files? In a folder, or on the hub, from where they come once and stay in its cache."""
+"""The published files of a set of tasks, from a folder or the hub. From there they come once and stay in its cache."""
 
 from __future__ import annotations
 

@@ -56,15 +56,15 @@ class Recipe:
     hub: str | None
     """The dataset's id on the hub; None: it is not there."""
     patterns: tuple[tuple[str, ...], ...]
-    """Of the files that hold it, on the hub and in a folder: those of the first alternative of which there is one."""
+    """Names of the files that hold it, on the hub and in a folder. The first alternative of which there is a file counts."""
     convert: Callable[[Published], Kept | Passed]
 
     @property
     def files(self) -> str:
-        """In words."""
+        """The files' names, in words."""
         return ", or ".join(" and ".join(alternative) for alternative in self.patterns)
 
 
 def plain(text: str) -> str:
-    """Less white space and case, in which copies differ."""
+    """``text`` less white space and case, in which copies differ."""
     return " ".join(text.lower().split())

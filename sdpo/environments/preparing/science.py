@@ -1,8 +1,8 @@
 """What is a row of SciKnowEval (arXiv 2406.09098), as a question of ``multiple_choice``?
 
-Two published forms: the hub's (``question``, ``choices`` with ``text`` and ``label``, ``answerKey``, ``type``, ``domain``,
-``details.level``), of which a domain's multiple-choice questions of one level are taken, and the one in which the authors of SDPO
-ship them (``prompt``, ``answer``, ``kind``), taken as it is.
+There are two published forms. The hub's has ``question``, ``choices`` with ``text`` and ``label``, ``answerKey``, ``type``,
+``domain`` and ``details.level``. Its multiple-choice questions of one domain and one level are taken. The authors of SDPO ship
+the other one (``prompt``, ``answer``, ``kind``), which is taken as it is.
 """
 
 from __future__ import annotations
