@@ -1,11 +1,28 @@
 """What does a step learn from, and when is it generated?
 
-``OnPolicy``: when the step asks, by the weights that it starts from. ``Ahead``: up to ``rollout.staleness`` steps before, by a
-thread of its own, while the learner works on earlier steps.
+``OnPolicy`` generates when the step asks, by the weights that it starts from. ``Ahead`` does so up to ``rollout.staleness`` steps
+before, in a thread of its own, while the learner works on earlier steps.
 
-The thread asks the engine and the verifiers, and nothing else: tasks are drawn and rendered by the loop's thread, which also has
-the terminal. Engine and verifiers may be asked by several threads at once, and answer each without waiting for what another does
-with its answers. So the thread ends its batch by itself, whatever the loop does or waits for.
+The thread asks the engine and the verifiers, and nothing else. The loop's thread draws and renders tasks, and has the terminal.
+Several threads at once may ask engine and verifiers, which answer each without waiting for what another does with its answers.
+So the thread ends its batch by itself, whatever the loop does or waits for.
+
+``Ahead``, with k = ``rollout.staleness``; a queue's name stands in brackets::
+
+    the loop's thread                                         the thread "rollouts"
+      of(s): batches up to s + k are drawn and rendered         waits at [asked]; one batch after the other:
+      | each new _Batch                                         |
+      +--------------------> [asked], first in, first out ----->+ fill(): the whole batch, all of its turns
+                                                                |   sample: gate held --> EngineFleet
+      waits at [events] of batch s                              |     waits at its outbox for completions
+      | <------------------- [events], one for each batch <-----+   verify, reply --> VerifierPool
+      v                        completions, then the groups     |     waits for replies and verdicts
+      learns from batch s; meanwhile the thread goes on with s + 1 .. s + k, which wait whole in [events]
+      load(version s + 1): does not wait; engines serve it before anything that is asked from then on
+      of(s + 1): batch s + k + 1 may begin
+      paused(): waits for the gate, so until nothing is being sampled; then the thread waits for it
+
+``OnPolicy``, k = 0: the loop's thread fills its batch itself; ``load`` waits until all engines serve the weights.
 
 Shapes: P tasks a step.
 """

@@ -46,7 +46,7 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
-from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig, StrategyName
+from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig
 from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
 from sdpo.config.tracking import MlflowConfig, WandbConfig, WandbMode
 from sdpo.config.warmup import PairsConfig, WarmupConfig
@@ -101,7 +101,6 @@ __all__ = [
     "SearchConfig",
     "SlurmLauncherConfig",
     "SolveConfig",
-    "StrategyName",
     "SupportConfig",
     "SupportKind",
     "TaintEffect",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from typing import Protocol, cast
 
 from omegaconf import MISSING
 
@@ -13,28 +13,19 @@ from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.rules import at_least, between
 from sdpo.config.run import BatchConfig, EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.teacher import HintChoice, TeacherKind
+from sdpo.plugins.seams import STRATEGIES
 
 
-class StrategyName(Enum):
-    """What is done with a failure."""
-
-    best_of_k = "best_of_k"
-    """Nothing: ask again."""
-    multi_turn = "multi_turn"
-    """Ask again, and tell what was said of earlier attempts."""
-    sdpo = "sdpo"
-    """Learn from what was said of it, and ask again."""
-    sdpo_multi_turn = "sdpo_multi_turn"
-    """Both."""
-
-    @property
-    def learns(self) -> bool:
-        return self in (StrategyName.sdpo, StrategyName.sdpo_multi_turn)
+class Traits(Protocol):
+    """What the config needs to know of a strategy."""
 
     @property
     def tells(self) -> bool:
         """Whether its prompts hold what was said of earlier attempts."""
-        return self in (StrategyName.multi_turn, StrategyName.sdpo_multi_turn)
+        ...
+
+    @property
+    def learns(self) -> bool: ...
 
 
 @dataclass
@@ -97,20 +88,26 @@ class SearchConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     @property
-    def strategies_used(self) -> tuple[StrategyName, ...]:
+    def strategies_used(self) -> tuple[str, ...]:
         raise NotImplementedError
 
     @property
+    def _traits(self) -> tuple[Traits, ...]:
+        return tuple(cast(Traits, STRATEGIES.load(name)) for name in self.strategies_used)
+
+    @property
     def learns(self) -> bool:
-        return any(strategy.learns for strategy in self.strategies_used)
+        return any(strategy.learns for strategy in self._traits)
 
     @property
     def max_question_tokens(self) -> int:
         """Of the longest prompt that is asked."""
-        tells = any(strategy.tells for strategy in self.strategies_used)
+        tells = any(strategy.tells for strategy in self._traits)
         return max(self.sampling.max_prompt_tokens, self.context_tokens if tells else 0)
 
     def __post_init__(self) -> None:
+        for name in self.strategies_used:
+            STRATEGIES.check("strategy", name)
         at_least("stale_steps", self.stale_steps, 0, "it counts steps")
         at_least("keep_every", self.keep_every, 1, "it counts steps")
         at_least("num_workers", self.num_workers, 1, "somebody has to search")
@@ -179,13 +176,13 @@ class SolveConfig(SearchConfig):
     """The id of a task, or a file that holds one."""
     tasks: str | None = None
     """``all`` those of ``split``, or ids with commas between them."""
-    strategy: StrategyName = StrategyName.sdpo
-    """What is done with a failure: ``best_of_k``, ``multi_turn``, ``sdpo`` or ``sdpo_multi_turn``."""
+    strategy: str = "sdpo"
+    """What is done with a failure: ``best_of_k``, ``multi_turn``, ``sdpo``, ``sdpo_multi_turn``, or a name of your own."""
     stop_at_once: bool = True
     """A solution ends the step it was found in; else the step's other attempts are verified too."""
 
     @property
-    def strategies_used(self) -> tuple[StrategyName, ...]:
+    def strategies_used(self) -> tuple[str, ...]:
         return (self.strategy,)
 
     def __post_init__(self) -> None:
@@ -224,7 +221,7 @@ class HardSetConfig:
 class DiscoveryConfig(SearchConfig):
     """``sdpo discovery``: strategies over hard tasks and seeds, at equal budgets."""
 
-    strategies: list[StrategyName] = field(default_factory=lambda: list(StrategyName))
+    strategies: list[str] = field(default_factory=lambda: list(STRATEGIES.built_in))
     """Those that are compared."""
     num_seeds: int = 3
     """Searches of each task and strategy, with the seeds ``seed``, ``seed`` + 1, …"""
@@ -233,14 +230,11 @@ class DiscoveryConfig(SearchConfig):
     hard: HardSetConfig = field(default_factory=HardSetConfig)
 
     @property
-    def strategies_used(self) -> tuple[StrategyName, ...]:
+    def strategies_used(self) -> tuple[str, ...]:
         return tuple(self.strategies)
 
     def __post_init__(self) -> None:
         SearchConfig.__post_init__(self)
         at_least("num_seeds", self.num_seeds, 1, "a measurement needs a seed")
         if not self.strategies or len(set(self.strategies)) != len(self.strategies):
-            raise ValueError(
-                "strategies must name each strategy that is compared once; got "
-                f"{[strategy.value for strategy in self.strategies]}."
-            )
+            raise ValueError(f"strategies must name each strategy that is compared once; got {list(self.strategies)}.")

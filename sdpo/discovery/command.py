@@ -84,8 +84,8 @@ class Study:
                 task=task,
                 strategy=strategy,
                 seed=seed,
-                folder=SearchFolder(self.folder / "searches" / strategy.value / slug(task.id) / f"seed_{seed}"),
-                title=f"sdpo discovery · {strategy.value} · {task.id} · seed {seed}",
+                folder=SearchFolder(self.folder / "searches" / strategy / slug(task.id) / f"seed_{seed}"),
+                title=f"sdpo discovery · {strategy} · {task.id} · seed {seed}",
             )
             for seed, task, strategy in product(seeds, self.tasks() or (), self.config.strategies)
         )
@@ -108,14 +108,14 @@ class Study:
         return self._followed.sentence()
 
     def found(self) -> Found:
-        by_place = {(job.strategy.value, job.task.id, job.seed): job.standing(self.config)[0] for job in self.jobs()}
+        by_place = {(job.strategy, job.task.id, job.seed): job.standing(self.config)[0] for job in self.jobs()}
         tasks = self.tasks()
         assert tasks is not None, "every candidate is measured"
         seeds = range(self.config.seed, self.config.seed + self.config.num_seeds)
         return Found(
             task_ids=tuple(task.id for task in tasks),
             searches={
-                strategy.value: [[by_place[strategy.value, task.id, seed] for seed in seeds] for task in tasks]
+                strategy: [[by_place[strategy, task.id, seed] for seed in seeds] for task in tasks]
                 for strategy in self.config.strategies
             },
         )

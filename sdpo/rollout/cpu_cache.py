@@ -4,7 +4,7 @@ vLLM 0.30 fills all of it with zeros first. For 2 GiB that is 1.8 s of every sta
 model never touches. Fresh pages of an anonymous mapping are zero anyway. vLLM has no hook for this, so ``torch.zeros`` stands for
 another function while an engine is made.
 
-It also makes an object for every block. For a model of 0.1 M parameters 2 GiB are 131,072 blocks, and half of an engine's start.
+It makes an object for every block, too. For a model of 0.1 M parameters 2 GiB are 131,072 blocks, and half of an engine's start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LARGE_BYTES = 64 * 2**20
 """Smaller tensors are as torch makes them."""
 _ROOM = 4
-"""Times what all rows that run at once can fill: what is more could only hold prefixes of rows long past."""
+"""Times what all rows that run at once can fill. More could only hold prefixes of rows long past."""
 
 
 def bound(config: VllmConfig) -> None:
@@ -41,7 +41,7 @@ def bound(config: VllmConfig) -> None:
 
 @contextmanager
 def zeroed_when_touched() -> Iterator[None]:
-    """For the length of the block, large zeros on the CPU of one byte an element cost nothing until they are touched."""
+    """Have large zeros on the CPU of one byte an element cost nothing until they are touched, for the length of the block."""
     zeros = torch.zeros
 
     def lazy(*size: Any, dtype: torch.dtype | None = None, device: Any = None, **others: Any) -> Tensor:

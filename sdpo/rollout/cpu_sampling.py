@@ -1,7 +1,7 @@
 """Seeded sampling on the CPU with one random number a token, where vLLM draws one for every token of the vocabulary.
 
-Measured on two cores with SmolLM2-135M at 64 sequences: of 80 ms a decoding step, 60 ms went into 64 × 49,152 exponential
-draws (vLLM 0.30). Inverse-CDF sampling draws from the same distribution with a single uniform number per request. vLLM has no
+Measured on two cores with SmolLM2-135M at 64 sequences (vLLM 0.30): 60 of 80 ms a decoding step went into 64 × 49,152
+exponential draws. Inverse-CDF sampling draws from the same distribution with a single uniform number per request. vLLM has no
 hook for this, so its CPU sampler's method is replaced, once, in the process of the engine.
 """
 

@@ -1,10 +1,10 @@
 """One vLLM engine in this process: token ids in, token ids and logprobs out. No Ray here; ``engine_loop.py`` runs it for as long
 as its process lives.
 
-It is stepped by hand rather than by vLLM's AsyncLLM: requests may be added between any two steps all the same, while weights can
-only change there, every token's version is known exactly, and an engine is one process, which a kill ends wholly.
+It is stepped by hand rather than by vLLM's AsyncLLM. Requests may be added between any two steps all the same. Weights can only
+change there, so every token's version is known exactly. An engine is one process, which a kill ends wholly.
 
-Imports vllm only once an engine is made: importing it takes seconds and sets process-wide state.
+vllm is imported only once an engine is made: importing it takes seconds and sets process-wide state.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from vllm.v1.engine.llm_engine import LLMEngine
 
 CPU_BLOCK_TOKENS = 32
-"""Of the KV cache, the least that vLLM's CPU attention takes. Only whole blocks are shared between siblings, and with its default
-of 128 there a shorter prompt was computed anew for every attempt: 15 s instead of 6 for 8 tasks x 6 attempts of 114 tokens."""
+"""Tokens of a block of the KV cache: the least that vLLM's CPU attention takes. Only whole blocks are shared between siblings.
+With its default of 128 there, a shorter prompt was computed anew for every attempt. For 8 tasks x 6 attempts of 114 tokens that
+took 15 s instead of 6."""
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class _Running:
     internal_id: str
     """vLLM's own name of the request."""
     version: int
-    """Of the weights that sample its tokens from now on."""
+    """Version of the weights that sample its tokens from now on."""
     sampled_before: list[tuple[int, int]] = field(default_factory=list)
     """Earlier versions, each with the number of tokens that had come when it ended."""
 
@@ -166,14 +167,14 @@ class VllmEngine:
             self._engine.abort_request(known)
 
     def step(self) -> list[tuple[str, Completion]]:
-        """A token more for what is running; those that ended with it."""
+        """Sample a token more for each running request. Returns those that ended with it, by their ids."""
         from vllm import RequestOutput
 
         ended = [o for o in self._engine.step() if isinstance(o, RequestOutput) and o.finished]
         return [(output.request_id, self._completion(output)) for output in ended]
 
     def rest(self) -> None:
-        """Weights into the host's memory, the cache away, until there is work or weights."""
+        """Move the weights into the host's memory and drop the cache, until there is work or weights."""
         assert not self.has_work
         self._engine.sleep(level=1)
         self._is_resting = True

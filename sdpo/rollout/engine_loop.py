@@ -71,9 +71,9 @@ class Pulse:
     """A sign of life."""
 
     ended: tuple[tuple[str, Completion], ...]
-    """By the requests' ids, since the last pulse."""
+    """Completions since the last pulse, by the requests' ids."""
     num_steps: int
-    """Since the engine began: one with work whose number stands still is stuck."""
+    """Steps since the engine began. An engine with work whose number stands still is stuck."""
 
 
 class WeightsLost(LearnerLost):
@@ -122,7 +122,7 @@ class EngineLoop:
             self._raise_failure()
 
     def order(self, number: int, order: Order) -> Future[Served]:
-        """Done when it is obeyed: for weights, when they are served."""
+        """Leave an order. The future is done when it is obeyed: for weights, when they are served."""
         done: Future[Served] = Future()
         with self._news:
             self._raise_failure()
@@ -131,7 +131,7 @@ class EngineLoop:
         return done
 
     def take(self, wait_s: float) -> Pulse:
-        """What has ended, as soon as something has; after ``wait_s`` also nothing."""
+        """What has ended, as soon as something has; nothing, where nothing has after ``wait_s`` seconds."""
         with self._news:
             self._news.wait_for(lambda: bool(self._ended) or self._failure is not None, wait_s)
             self._raise_failure()
@@ -168,7 +168,7 @@ class EngineLoop:
                 self._news.notify_all()
 
     def _obey(self, engine: Stepped) -> None:
-        """Everything that is to be obeyed before the next step; waits while there is nothing to do."""
+        """Obey everything that is to be obeyed before the next step; wait while there is nothing to do."""
         while True:
             with self._news:
                 if not engine.has_work:
@@ -203,8 +203,10 @@ class EngineLoop:
                 engine.rest()
 
     def _fetched(self, payload: WeightPayload) -> list[PackedWeights]:
-        """All of them before anything is changed: an engine never has parts of two models because somebody else died. They are
-        views on shared memory, which holds the whole payload anyway."""
+        """All buckets, before anything is changed: an engine never has parts of two models because somebody else died.
+
+        They are views on shared memory, which holds the whole payload anyway. Raises WeightsLost where one cannot be fetched.
+        """
         try:
             return [self._fetch(bucket) for bucket in payload.buckets]
         except Exception as error:

@@ -43,7 +43,7 @@ class EngineActor:
         self._loop.wait_until_ready()
 
     def order(self, number: int, order: Order) -> Served | None:
-        """For weights, returns when they are served, for a rest when the memory is free; else at once."""
+        """Pass an order on. Returns when weights are served, or for a rest when the memory is free; for others at once."""
         done = self._loop.order(number, order)
         return done.result() if isinstance(order, Load | Rest) else None
 
@@ -52,11 +52,12 @@ class EngineActor:
 
 
 FETCH_TIMEOUT_S = 30.0
-"""For one bucket, also from another machine. Ray waits without end for an object whose owner died while it was on its way."""
+"""Longest wait for one bucket, also from another machine. Ray itself would wait without end for an object whose owner died
+while it was on its way."""
 
 
 def _fetched(bucket: object) -> PackedWeights:
-    """From the object store, without a copy where it is on this machine."""
+    """The bucket from the object store, without a copy where it is on this machine."""
     assert isinstance(bucket, ray.ObjectRef)
     weights = ray.get(bucket, timeout=FETCH_TIMEOUT_S)
     assert isinstance(weights, PackedWeights)
@@ -110,12 +111,15 @@ class EngineFleet:
         self._supervisor.readiness().result()
 
     def when_ready(self, call: Callable[[], object]) -> None:
-        """``call``, from another thread, once every engine can sample or one never will."""
+        """Call ``call``, from another thread, once every engine can sample or one never will."""
         self._supervisor.readiness().add_done_callback(lambda _: call())
 
     def load(self, weights: object, *, version: int) -> None:
-        """``weights`` is a WeightPayload, better of references to the object store. Returns when every living engine serves them;
-        with ``rollout.staleness`` at once, and what went wrong is raised by the next sample; other weights make up for it."""
+        """Send ``weights``, a WeightPayload, better of references to the object store.
+
+        Returns when every living engine serves them. With ``rollout.staleness`` it returns at once. What went wrong is
+        then raised by the first sample that begins after it is known, unless newer weights were sent before.
+        """
         assert isinstance(weights, WeightPayload)
         loading = self._supervisor.load(Load(payload=weights, version=version))
         if self._waits_for_weights:
@@ -125,7 +129,10 @@ class EngineFleet:
             self._loading = loading
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
-        """Asked at the first ``next``. Closing the iterator early makes the engines forget the rest."""
+        """One completion for each prompt, as they end, asked for at the first ``next``.
+
+        Closing the iterator early makes the engines forget the rest.
+        """
         if self._loading is not None and self._loading.done():
             self._loading.result()
         job = self._supervisor.ask(prompts, sampling)
@@ -144,7 +151,7 @@ class EngineFleet:
                 self._supervisor.cancel(job)
 
     def conditions(self) -> tuple[Condition, ...]:
-        """How each engine does."""
+        """The condition of each engine."""
         return self._supervisor.conditions()
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """``import_vllm``: what an engine's process imports of vLLM, and no more.
 
-vLLM 0.30 imports 4,800 modules. Half of the time goes into its HTTP servers, which nobody starts here, and into TorchInductor,
-which has nothing to compile on a CPU with ``rollout.enforce_eager``: the model stays as it is, and vLLM's small decorated
+vLLM 0.30 imports 4,800 modules. Half of the time goes into its HTTP servers, which nobody starts here, and into TorchInductor.
+That has nothing to compile on a CPU with ``rollout.enforce_eager``. The model stays as it is, and vLLM's small decorated
 functions are not worth a C++ compiler's seconds.
 """
 
@@ -27,8 +27,8 @@ _OF_SERVERS = {
     "vllm.entrypoints.mcp.tool_server": "ToolServer",
     "vllm.parser.engine.adapters": "ParserEngineReasoningAdapter",
 }
-"""Modules of vLLM's HTTP servers, each with the class that the engine's own modules name: an annotation, and a parser of
-reasoning that nobody is asked for here. They import another thousand modules, openai and fastapi among them."""
+"""Modules of vLLM's HTTP servers, each with the class that the engine's own modules name. The first is an annotation, the second
+a parser of reasoning that nobody is asked for here. They import another thousand modules, openai and fastapi among them."""
 _LATER = (
     "vllm.model_executor.model_loader.default_loader",
     "vllm.model_executor.models.llama",
@@ -40,8 +40,10 @@ _LATER = (
 
 
 def import_vllm(*, compiles: bool) -> None:
-    """Import vLLM. On a CPU, unless it ``compiles``, torch.compile leaves what is decorated with it as it is from now on in this
-    process, and TorchInductor is not imported."""
+    """Import vLLM. On a CPU, unless it ``compiles``, TorchInductor is not imported.
+
+    From then on torch.compile leaves what is decorated with it as it is, in this process.
+    """
     os.environ.update(ENVIRONMENT)
     import torch
 
@@ -70,7 +72,7 @@ def import_vllm(*, compiles: bool) -> None:
 
 @contextmanager
 def _without_servers() -> Iterator[None]:
-    """Empty classes stand for those of the servers' modules that are not imported yet, while the engine's own are."""
+    """Have empty classes stand for the servers' modules that are not imported yet, while the engine's own are."""
     placed = [name for name in _OF_SERVERS if name not in sys.modules]
     for name in placed:
         sys.modules[name] = ModuleType(name)

@@ -1,7 +1,8 @@
 """One engine of the fleet as the driver knows it: what it was asked, what it answered and when, and so whether it lives.
 
-An engine is *starting*, then *refitting* (taking the present weights, before it gets any work), then *ready*; *suspect* when it
-does not answer, and *dead* when it died, did not answer for too long, or had work and took no step.
+An engine is *starting*, then *refitting* (taking the present weights, before it gets any work), then *ready*. It is *suspect*
+when it does not answer. It is *dead* when it died, did not start in time, did not answer for too long, or had work and took no
+step.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sdpo.rollout.engine_loop import Abort, Load, Order, Pulse, Request, Rest, S
 from sdpo.types import Completion, Sampling
 
 PULSE_S = 1.0
-"""An engine with nothing to tell answers that often."""
+"""An engine with nothing to tell answers after that time."""
 
 
 class Health(Enum):
@@ -89,7 +90,7 @@ class Condition:
     pid: int | None
     """None until it has said so."""
     version: int | None
-    """Of the weights it serves."""
+    """Version of the weights it serves; None before it was given any."""
     num_owed: int
     """Prompts it was given and has not answered."""
 
@@ -98,19 +99,19 @@ News = Ended | Started | Loaded | NotLoaded | Died
 
 
 class Member:
-    """Owned by the supervisor's thread; nothing here waits."""
+    """An engine, from its first process to its last. Owned by the supervisor's thread; nothing here waits."""
 
     def __init__(self, index: int, spawn: Callable[[], Any], config: RolloutConfig, log: Path) -> None:
         """``spawn`` starts the actor."""
         self.index, self.log = index, log
         self._spawn, self._config = spawn, config
         self.num_restarts = 0
-        """Without a completion in between."""
+        """Restarts without a completion in between."""
         self._has_ever_started = False
         self.start()
 
     def start(self) -> None:
-        """A new process in this place."""
+        """Start a new process in this place."""
         self._actor = self._spawn()
         self._process: actors.Process | None = None
         self.health = Health.starting
@@ -152,7 +153,7 @@ class Member:
         self._order(Sample(requests=tuple(requests), sampling=sampling))
 
     def forget(self, ids: list[str]) -> None:
-        """Requests that nobody waits for any more."""
+        """Have it forget requests that nobody waits for any more."""
         mine = tuple(request_id for request_id in ids if self.owed.pop(request_id, None) is not None)
         if mine:
             self._order(Abort(ids=mine))
@@ -165,11 +166,11 @@ class Member:
         self._calls[self._order(load)] = load
 
     def rest(self) -> None:
-        """Once it is through with what it has."""
+        """Have it rest once it is through with what it has."""
         self._calls[self._order(Rest())] = _Call.rest
 
     def hear(self, ref: Any) -> Iterator[News]:
-        """What the answer to a question says; completions that are not owed any more are dropped."""
+        """The news in the answer to a question; completions that are not owed any more are dropped."""
         call = self._calls.pop(ref, None)
         if call is None:
             return
@@ -206,7 +207,7 @@ class Member:
                 yield Loaded(load=call, served=answer)
 
     def complaint(self) -> Died | None:
-        """Whether it has been silent or stuck for too long; it becomes suspect before."""
+        """Died, where it has been starting, silent or stuck for too long; else None. A silent one becomes suspect before."""
         now = time.monotonic()
         if self.health is Health.dead:
             return None
@@ -225,7 +226,7 @@ class Member:
         return None
 
     def bury(self) -> list[Request]:
-        """End the process for certain; what it still owed."""
+        """End the process for certain. Returns what it still owed."""
         self.health = Health.dead
         actors.kill(self._actor, self._process)
         owed, self.owed = list(self.owed.values()), {}
@@ -249,6 +250,6 @@ class Member:
         self._calls[self._actor.take.remote(PULSE_S)] = _Call.pulse
 
     def _order(self, order: Order) -> Any:
-        """In the order they are given here, whatever order they arrive in."""
+        """Send an order with its number: orders are obeyed as they are given here, whatever order they arrive in."""
         number, self._num_orders = self._num_orders, self._num_orders + 1
         return self._actor.order.remote(number, order)

@@ -37,7 +37,7 @@ class Cancelled:
 
 @dataclass(slots=True, eq=False)
 class Awaited:
-    """Something that is so at some time."""
+    """A state that is waited for: ``done`` once it is so."""
 
     done: Future[None] = field(default_factory=Future)
 
@@ -61,7 +61,7 @@ class Loading(Awaited):
 
     load: Load
     is_served: bool = False
-    """By one engine at least."""
+    """Whether one engine at least serves them."""
 
 
 Question = Job | Cancelled | Readiness | Resting | Loading

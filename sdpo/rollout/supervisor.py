@@ -1,10 +1,13 @@
 """The thread that keeps a fleet of engines at work: hands out prompts, hears what comes back, replaces what dies.
 
-What the fleet is asked is done in that order: prompts are handed out, whole groups to the engine that has the least to do, until
-all engines are full; new weights go to every engine once the prompts before them are handed out, and each engine takes them when
-it is through with those (``engine_loop.py``). A dead engine's unfinished prompts are asked again first of all, with the same
-seeds. An engine that was restarted gets the present weights before any work. Each prompt is answered once: only an engine that
-still owes an answer is heard.
+What the fleet is asked is done in that order:
+
+- Prompts are handed out, whole groups to the engine that has the least to do, until all engines are full.
+- New weights go to every engine once the prompts before them are handed out. Each engine takes them when it is through with
+  those, or with ``rollout.partial`` between two steps (``engine_loop.py``).
+
+A dead engine's unfinished prompts are asked again first of all, with the same seeds. An engine that was restarted gets the
+present weights before any work. Each prompt is answered once: only an engine that still owes an answer is heard.
 """
 
 from __future__ import annotations
@@ -33,14 +36,14 @@ IDLE_S = 0.2
 
 
 class Supervisor:
-    """Asked from any thread; what it knows, its own thread alone touches."""
+    """Asked from any thread; its own thread alone changes what it knows."""
 
     def __init__(self, members: Sequence[Member], config: RolloutConfig, on_event: Callable[[str], None]) -> None:
         self._members, self._config, self._on_event = members, config, on_event
         self._inbox: SimpleQueue[Question | None] = SimpleQueue()
         self._orders: deque[Job | Loading] = deque()
         self._jobs: dict[str, Job] = {}
-        """By request, those that are unanswered."""
+        """The jobs by the ids of their unanswered requests."""
         self._loadings: list[Loading] = []
         """Begun, and not yet done."""
         self._waiting: list[Readiness] = []
@@ -51,14 +54,14 @@ class Supervisor:
         self._restart_at: dict[Member, float] = {}
         """When a dead engine is started again."""
         self._lost_at: dict[Member, float] = {}
-        """When one that is not ready again yet was last ready, or began."""
+        """When one that is not ready again yet was found dead first."""
         self._request_ids = count()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
         self._thread.start()
 
     def ask(self, prompts: Sequence[Prompt], sampling: Sampling) -> Job:
-        """A task's prompts stay together, so that one engine computes what they have in common once."""
+        """Ask for completions. A task's prompts stay together, so that one engine computes what they have in common once."""
         by_task = groupby(sorted(prompts, key=lambda prompt: prompt.task_index), key=lambda prompt: prompt.task_index)
         groups = [[Request(id=str(next(self._request_ids)), prompt=prompt) for prompt in group] for _, group in by_task]
         job = Job(sampling=sampling, groups=deque(groups), unanswered={request.id for group in groups for request in group})
@@ -86,7 +89,7 @@ class Supervisor:
         return resting.done
 
     def conditions(self) -> tuple[Condition, ...]:
-        """Of every engine; a glance from outside, so a moment old."""
+        """The condition of every engine, read from outside, so a moment old."""
         return tuple(member.condition for member in self._members)
 
     def close(self) -> None:
@@ -95,7 +98,7 @@ class Supervisor:
 
     def _post(self, question: Question) -> None:
         self._inbox.put(question)
-        if self._failure is not None:  # asked for first: the thread ends by answering what is in the inbox
+        if self._failure is not None:  # looked at after the put: the thread ends by answering what is in the inbox
             raise self._failure
 
     def _run(self) -> None:
@@ -127,7 +130,7 @@ class Supervisor:
         )
 
     def _hear_driver(self) -> bool:
-        """False once the fleet is closed."""
+        """Take the questions that are there. Returns False once the fleet is closed."""
         wait_s = IDLE_S if self._is_idle else 0.0
         while True:
             try:
@@ -207,7 +210,7 @@ class Supervisor:
             loading.is_served = loading.is_served or loading.load is sent
 
     def _has_not_loaded(self, news: NotLoaded) -> None:
-        """Who sent the weights is gone. Where no engine has them, prompts are not answered before somebody sends others."""
+        """Fail the loading, whose sender is gone. Where no engine is ready, fail the jobs too: they need other weights first."""
         for loading in [loading for loading in self._loadings if loading.load is news.load]:
             self._loadings.remove(loading)
             loading.fail(news.error)
@@ -279,11 +282,11 @@ class Supervisor:
             self._waiting.clear()
 
     def _is_through(self, loading: Loading) -> bool:
-        """Every engine that lives serves it, and one does; those that are being restarted get it before any work."""
+        """Whether every engine that lives serves it, and one does; those that are being restarted get it before any work."""
         return loading.is_served and not any(loading.load in member.loads for member in self._members)
 
     def _hand_out(self) -> None:
-        """What was asked, in that order, as far as engines have room."""
+        """Hand out what was asked, in that order, as far as engines have room."""
         while self._orders:
             self._is_at_rest = False
             head = self._orders[0]
@@ -305,7 +308,7 @@ class Supervisor:
                 member.load(loading.load)
 
     def _least_busy(self) -> Member | None:
-        """None where every engine is full, or none is there."""
+        """The ready engine that owes the least; None where every engine is full, or none is there."""
         room = self._config.max_num_seqs + self._config.max_num_seqs // 4  # a little more than runs at once, so that none waits
         able = [member for member in self._members if member.health is Health.ready and len(member.owed) < room]
         return min(able, key=lambda member: len(member.owed)) if able else None

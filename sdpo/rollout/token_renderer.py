@@ -22,5 +22,5 @@ class TokenRenderer(BaseRenderer[Any]):
 
 
 def register() -> None:
-    """For engines that are made in this process from now on."""
+    """Have engines that are made in this process from now on use it."""
     RENDERER_REGISTRY.renderers[USUAL] = (__name__, TokenRenderer.__name__)

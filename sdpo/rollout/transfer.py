@@ -1,14 +1,14 @@
 """A backend of vLLM's weight transfer protocol (start, update, finish) that takes buckets from this process's memory.
 
-vLLM brings backends for CUDA alone (``nccl``, ``ipc``); this one is for everything else. It is found by its name in vLLM's own
+vLLM brings backends for CUDA alone (``nccl``, ``ipc``); this one works on every device. It is found by its name in vLLM's own
 registry, also by the workers of a tensor-parallel engine, which load it as a plugin (``vllm.general_plugins``).
 
 vLLM repacks weights for its CPU kernels layer by layer, as soon as all of a layer's have come. That passes over a tied output
-head: no tensor of that name arrives, so the head's packed copy stays the *old* embedding, and every token would be sampled from
-a mixture of two models (vLLM 0.30, CPU). The head is therefore packed again at the end.
+head: no tensor of that name arrives, so the head's packed copy stays the *old* embedding. Every token would then be sampled
+from a mixture of two models (vLLM 0.30, CPU). The head is therefore packed again at the end.
 
-vLLM also warns at every update of each layer for which no tensor came, that head and layers without weights included; of these it
-is told to expect nothing. A layer whose weights are missing is still warned of.
+vLLM also warns at every update of each layer for which no tensor came, that head and layers without weights included. It is told
+to expect nothing of these. A layer whose weights are missing is still warned of.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def tied_head(model: Any) -> Any:
 
 
 def expect_nothing_of_weightless_layers(model: nn.Module, head: object) -> None:
-    """Between start and finish: set to 0 what vLLM waits for at the tied ``head``, and at layers that have nothing but buffers
-    which no checkpoint holds (rotary embeddings). It restores them as before."""
+    """Set to 0 what vLLM waits for at the tied ``head``, and at layers that have nothing but buffers which no checkpoint holds
+    (rotary embeddings). Call it between start and finish. vLLM restores these layers as before."""
     for layer in model.modules():
         info = get_layerwise_info(layer)
         if info.kernel_tensors is None or info.load_numel:

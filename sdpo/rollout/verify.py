@@ -83,7 +83,7 @@ class _Question(NamedTuple):
     task: Task
     completion: Completion
     answers: deque[_Answer]
-    """Where the answer goes: to the call that asked."""
+    """The queue that the answer goes into: that of the call that asked."""
     has_killed: bool = False
     """Whether a process died over it. One may die of itself, or be killed; a second time, the question is at fault."""
 
@@ -102,7 +102,7 @@ class _Worker:
     actor: Any
     """Handle on a VerifierActor."""
     starting: ray.ObjectRef[Process] | None
-    """Not yet answered that it is there; the time limit of a verdict begins only then."""
+    """Its answer that it is there; None once that has come. The time limit of a verdict begins only then."""
     process: Process | None = None
     """Known once it is there."""
     owed: deque[_Owed] = field(default_factory=deque)
@@ -113,8 +113,8 @@ class _Worker:
 class VerifierPool:
     """The Verifier of the loop, over ``config.num_verifiers`` actors.
 
-    Several threads may ask at once. Their questions wait in the same queues, and whoever looks for answers hands out everybody's;
-    the lock is held for no longer than a look takes. So no call waits for what another one's completions wait for.
+    Several threads may ask at once. Their questions wait in the same queues, and whoever looks for answers hands out everybody's.
+    The lock is held for no longer than a look takes. So no call waits for what another one's completions wait for.
     """
 
     def __init__(self, env: EnvConfig, asked: SandboxConfig, config: RolloutConfig, logs: Path) -> None:
@@ -123,7 +123,7 @@ class VerifierPool:
         self._log = logs / "verifier.log"
         self._lock = Lock()
         self._num_failed_starts = 0
-        """In a row."""
+        """Failed starts in a row."""
         self._workers = [self._start() for _ in range(config.num_verifiers)]
 
     def wait_until_ready(self) -> None:
@@ -192,14 +192,14 @@ class VerifierPool:
         worker.owed.append(_Owed(ref=ref, question=question))
 
     def _wait(self, wait_s: float) -> None:
-        """Until a worker has an answer, for whichever call."""
+        """Wait until a worker has an answer, for whichever call, and at most ``wait_s`` seconds."""
         with self._lock:
             heads = [worker.owed[0].ref for worker in self._workers if worker.owed]
         if heads:
             ray.wait(heads, num_returns=1, timeout=wait_s)
 
     def _hand_out(self) -> None:
-        """Every answer that is there, to whoever asked."""
+        """Hand every answer that is there to whoever asked; replace workers that died or took too long."""
         heads = {worker.owed[0].ref: worker for worker in self._workers if worker.owed}
         if not heads:
             return
@@ -238,8 +238,10 @@ class VerifierPool:
         return self._config.verify_timeout_s if worker.starting is None else self._config.start_timeout_s
 
     def _outlive(self, worker: _Worker, error: str) -> None:
-        """The worker died over its oldest question: that is asked once more, then set aside. One that has never begun died of
-        something else. Raises MachineError where none begins any more."""
+        """Replace a worker that died over its oldest question: that is asked once more, then set aside.
+
+        One that has never begun died of something else. Raises MachineError where none begins any more.
+        """
         if worker.starting is not None:
             self._num_failed_starts += 1
             if self._num_failed_starts > self._config.max_restarts:
@@ -255,13 +257,13 @@ class VerifierPool:
             self._replace(worker, [first._replace(has_killed=True), *others])
 
     def _set_aside(self, worker: _Worker, error: str) -> None:
-        """What the worker was working on; a new process in its place is asked the rest again."""
+        """Set aside what the worker was working on; a new process in its place is asked the rest again."""
         failed, *others = [owed.question for owed in worker.owed]
         self._replace(worker, others)
         failed.answers.append((failed.prompt, SetAside(completion=failed.completion, error=error)))
 
     def _replace(self, worker: _Worker, questions: Sequence[_Question]) -> None:
-        """A new process, which is asked these."""
+        """Put a new process in the worker's place, and ask it these."""
         kill(worker.actor, worker.process)
         successor = self._start()
         worker.actor, worker.starting, worker.process = successor.actor, successor.starting, None

@@ -5,7 +5,7 @@
 - ``rollouts/step_NNNNNN.jsonl`` has one line an attempt.
 - ``credit/step_NNNNNN.jsonl.gz`` has one line for some of the attempts (``tracking/credit.py``).
 - ``unfinished/`` (``journal.py``), ``checkpoints/step_NNNNNN/``, ``skipped/`` (updates that could not be taken).
-- ``tensorboard/``, ``wandb/`` with ``wandb.json``, ``mlflow.json`` (``tracking/identity.py``), ``logs/``.
+- ``tensorboard/``, ``wandb/`` with ``wandb.json``, ``mlflow.json``, ``logs/``; ``tracking/identity.py`` has the two JSON files.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class RunFolder:
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
 
     def check(self, config: Config) -> None:
-        """Raises UserError where it cannot be written or ``resume=`` forbids this config. Touches nothing."""
+        """Raises UserError where the folder is not writable, or ``resume=`` or its config forbids this run. Touches nothing."""
         refuse_unwritable(self.path)
         if not self.config.is_file():
             if config.resume is Resume.must:

@@ -61,7 +61,7 @@ def run_solve(config: SolveConfig, words: Sequence[str]) -> int:
             strategy=config.strategy,
             seed=config.seed,
             folder=SearchFolder(folder if config.task is not None else folder / "tasks" / slug(task.id)),
-            title=f"sdpo solve · {config.strategy.value} · {task.id}",
+            title=f"sdpo solve · {config.strategy} · {task.id}",
         )
         for task in tasks
     ]
@@ -86,7 +86,7 @@ def slug(task_id: str) -> str:
 
 def _name(config: SolveConfig, task_id: str) -> str:
     what = name_of(task_id) if config.task is not None else f"{name_of(config.env.name.rpartition(':')[2].lower())}-tasks"
-    return f"solve-{what}-{config.strategy.value}-{config.model.name}-s{config.seed}"
+    return f"solve-{what}-{config.strategy}-{config.model.name}-s{config.seed}"
 
 
 def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, screen: Console, node: LocalNode | None) -> None:
@@ -117,7 +117,7 @@ def _told(config: SolveConfig, jobs: Sequence[Job], folder: Path, screen: Consol
     if unfinished:
         screen.print(f"{len(unfinished)} searches are being worked on by other processes.", highlight=False)
     record = {
-        "env": config.env.name, "strategy": config.strategy.value, "tasks": len(jobs), "solved": num_solved,
+        "env": config.env.name, "strategy": config.strategy, "tasks": len(jobs), "solved": num_solved,
         "folder": str(folder),
         "attempts": sum(search.spent.attempts for _, search, _ in standings),
         "tokens": sum(search.spent.tokens for _, search, _ in standings),

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 
-from sdpo.config import SearchConfig, StrategyName
+from sdpo.config import SearchConfig
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.parts import Parts
 from sdpo.solving.search import Ending, Search, absorbed
 from sdpo.solving.solve import solve
-from sdpo.solving.strategies import STRATEGIES
+from sdpo.solving.strategy import strategy
 from sdpo.solving.view import SearchView
 from sdpo.types import Task
 
@@ -32,7 +32,7 @@ class Job:
     """A search that is asked for."""
 
     task: Task
-    strategy: StrategyName
+    strategy: str
     seed: int
     folder: SearchFolder
     title: str
@@ -46,7 +46,7 @@ class Job:
         about: dict[str, object] = {
             "task": self.task.id,
             "env": self.task.env,
-            "strategy": self.strategy.value,
+            "strategy": self.strategy,
             "seed": self.seed,
         }
         self.folder.finish(search, ending, about)
@@ -81,12 +81,11 @@ class Jobs:
                     search, ending = solve(
                         job.task,
                         self._config,
-                        STRATEGIES[job.strategy],
+                        strategy(job.strategy),
                         parts,
                         job.folder,
                         view,
                         seed=job.seed,
-                        learns=job.strategy.learns,
                         stop_at_once=self._stop_at_once,
                     )
                     job.finish(search, ending)

@@ -34,13 +34,12 @@ def solve(
     log: SearchLog,
     *,
     seed: int,
-    learns: bool,
     stop_at_once: bool,
 ) -> tuple[Search, Ending]:
     """Go on from where ``folder`` stands, to a solution or to the end of the budget. The learner must be as it begins."""
     learner = parts.learner
     hindsight = config.algorithm.hindsight
-    search = absorbed(Search(task, hindsight), folder.stand(learner if learns else None))
+    search = absorbed(Search(task, hindsight), folder.stand(learner if strategy.learns else None))
     verifier = Once(parts.verifier, search.verdicts)
     log.told(search)
     while (ending := search.ending(config.budget, config.stale_steps)) is None:
@@ -61,12 +60,12 @@ def solve(
 
         # 2. Learn from what was said of the failures. Nothing is learned after a solution.
         num_rows = 0
-        if learns and not any(attempt.verdict.is_solved for attempt in group.attempts):
+        if strategy.learns and not any(attempt.verdict.is_solved for attempt in group.attempts):
             num_rows = _learn(group, config, strategy, search, parts, log, seed)
 
         # 3. Keep the step, and only then count it.
         step = Step(number=number, seconds=time.monotonic() - began, attempts=tried(answers), learned_rows=num_rows)
-        folder.add(step, learner if learns and number % config.keep_every == 0 else None)
+        folder.add(step, learner if strategy.learns and number % config.keep_every == 0 else None)
         search.absorb(step)
         log.told(search)
     return search, ending

@@ -33,7 +33,7 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be done: for each part the steps after which it comes, in order; a step as often as the part comes after it."""
+    """What is to be done: for each part the steps after which it comes, in order. A part may come twice after a step."""
 
     num_steps: int
     evaluations: Sequence[int] = ()

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.config import BatchConfig, BudgetConfig, EnvConfig, ModelConfig, SDPOConfig, SolveConfig, StrategyName
+from sdpo.config import BatchConfig, BudgetConfig, EnvConfig, ModelConfig, SDPOConfig, SolveConfig
 from sdpo.errors import UserError
+from sdpo.plugins.seams import STRATEGIES
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.jobs import Job, Jobs
 from sdpo.solving.parts import Parts
 from sdpo.solving.search import Ending, Search
 from sdpo.solving.solve import solve
-from sdpo.solving.strategies import STRATEGIES
+from sdpo.solving.strategy import strategy as named
 from sdpo.types import Attempt, Completion, Finish, Message, Prompt, Ranks, Role, Sampling, SetAside, Task, Verdict
 from tests.loop.fakes import FakeLearner, FakeRenderer, task
 
 TASK = task("hard")
-LEARNING = [StrategyName.sdpo, StrategyName.sdpo_multi_turn]
+LEARNING = ["sdpo", "sdpo_multi_turn"]
 
 
 @dataclass
@@ -136,7 +137,7 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        strategy: StrategyName = StrategyName.sdpo,
+        strategy: str = "sdpo",
         judge: Callable[[int], Verdict | None] = failing,
         *,
         attempts: int = 12,
@@ -151,12 +152,11 @@ class Run:
         self.search, self.ending = solve(
             TASK,
             self.config,
-            STRATEGIES[strategy],
+            named(strategy),
             self.parts,
             self.folder,
             self.log,
             seed=0,
-            learns=strategy.learns,
             stop_at_once=stop_at_once,
         )
 
@@ -165,7 +165,7 @@ class Run:
         return Parts(engine=self.engine, verifier=self.verifier, renderer=Renderer(), learner=self.learner)  # type: ignore[arg-type]
 
 
-def config(strategy: StrategyName = StrategyName.sdpo, attempts: int = 12) -> SolveConfig:
+def config(strategy: str = "sdpo", attempts: int = 12) -> SolveConfig:
     return SolveConfig(
         task="hard",
         strategy=strategy,
@@ -182,32 +182,32 @@ def texts(folder: Path) -> list[str]:
     return [one.text for step in SearchFolder(folder).steps() for one in step.attempts]
 
 
-@pytest.mark.parametrize("strategy", list(StrategyName))
-def test_every_strategy_spends_its_budget_and_no_more(strategy: StrategyName, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", list(STRATEGIES.built_in))
+def test_every_strategy_spends_its_budget_and_no_more(strategy: str, tmp_path: Path) -> None:
     run = Run(tmp_path, strategy, attempts=10)
     assert (run.ending, run.search.spent.attempts, len(run.engine.asked)) == (Ending.attempts, 10, 10)
 
 
-@pytest.mark.parametrize("strategy", list(StrategyName))
-def test_learners_learn_from_every_failure_and_others_from_none(strategy: StrategyName, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", list(STRATEGIES.built_in))
+def test_learners_learn_from_every_failure_and_others_from_none(strategy: str, tmp_path: Path) -> None:
     run = Run(tmp_path, strategy)
     learned = [update.num_learned_rows for update in run.learner.updates]
-    assert learned == ([4, 4, 4] if strategy.learns else [])
-    assert run.engine.loaded[1] == (2 if strategy.learns else 0)
+    assert learned == ([4, 4, 4] if named(strategy).learns else [])
+    assert run.engine.loaded[1] == (2 if named(strategy).learns else 0)
 
 
-@pytest.mark.parametrize("strategy", list(StrategyName))
-def test_turns_are_told_every_distinct_failure_and_others_the_question_alone(strategy: StrategyName, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", list(STRATEGIES.built_in))
+def test_turns_are_told_every_distinct_failure_and_others_the_question_alone(strategy: str, tmp_path: Path) -> None:
     run = Run(tmp_path, strategy)
     asked = ["".join(map(chr, prompt.token_ids)) for prompt in run.engine.asked[::4]]
-    tells = strategy in (StrategyName.multi_turn, StrategyName.sdpo_multi_turn)
+    tells = named(strategy).tells
     # Four verdicts a step, of three kinds: the one that happened last comes last.
     told = ["hard", "hard|failure 1|failure 2|failure 0", "hard|failure 2|failure 0|failure 1"]
     assert asked == (told if tells else ["hard"] * 3)
 
 
 def test_the_first_attempts_are_the_same_whatever_the_strategy(tmp_path: Path) -> None:
-    first = {strategy: texts_of(Run(tmp_path / strategy.value, strategy)) for strategy in StrategyName}
+    first = {strategy: texts_of(Run(tmp_path / strategy, strategy)) for strategy in STRATEGIES.built_in}
     assert len({tuple(found[:4]) for found in first.values()}) == 1
     assert len({tuple(found) for found in first.values()}) == 2, "the fake engine does not read the question"
 
@@ -240,7 +240,7 @@ def test_a_verifier_that_always_breaks_is_the_environments_fault(tmp_path: Path)
 
 
 @pytest.mark.parametrize("strategy", LEARNING)
-def test_an_environment_that_says_nothing_is_warned_of(strategy: StrategyName, tmp_path: Path) -> None:
+def test_an_environment_that_says_nothing_is_warned_of(strategy: str, tmp_path: Path) -> None:
     run = Run(tmp_path, strategy, judge=lambda number: Verdict(reward=0.0))
     assert [warning.partition(": ")[2] for warning in run.log.warnings] == [
         "the environment said nothing of any failure, so there was nothing to learn from"
@@ -248,11 +248,9 @@ def test_an_environment_that_says_nothing_is_warned_of(strategy: StrategyName, t
     assert run.search.num_learned == 0
 
 
-@pytest.mark.parametrize("strategy", list(StrategyName))
+@pytest.mark.parametrize("strategy", list(STRATEGIES.built_in))
 @pytest.mark.parametrize("keep_every", [1, 2])
-def test_a_killed_search_goes_on_with_the_attempts_it_would_have_made(
-    strategy: StrategyName, keep_every: int, tmp_path: Path
-) -> None:
+def test_a_killed_search_goes_on_with_the_attempts_it_would_have_made(strategy: str, keep_every: int, tmp_path: Path) -> None:
     whole = texts_of(Run(tmp_path / "whole", strategy, attempts=24, keep_every=keep_every))
     for stop_after in (1, 3):
         with pytest.raises(KeyboardInterrupt):
@@ -306,9 +304,7 @@ def _jobs(folder: Path, tasks: Sequence[Task]) -> list[list[str]]:
     """The texts that each task was answered with."""
     learner = Learner([], ranks=Ranks(num=1, pairs_per_token=100.0))
     parts = Parts(engine=Engine(), verifier=Verifier(failing), renderer=Renderer(), learner=learner)  # type: ignore[arg-type]
-    jobs = [
-        Job(task=one, strategy=StrategyName.sdpo, seed=0, folder=SearchFolder(folder / one.id), title=one.id) for one in tasks
-    ]
+    jobs = [Job(task=one, strategy="sdpo", seed=0, folder=SearchFolder(folder / one.id), title=one.id) for one in tasks]
     searches = Jobs(config(), jobs, stop_at_once=True)
     searches.work(parts, Log(), folder, lambda job, search, ending: None)  # type: ignore[arg-type]
     return [texts(job.folder.path) for job in jobs]

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sdpo.config import HindsightConfig, StrategyName
+from sdpo.config import HindsightConfig
 from sdpo.config.compose import discovery_config, solve_config
 from sdpo.errors import MachineError, UserError
+from sdpo.plugins.seams import STRATEGIES
 from sdpo.run.files import write_whole
 from sdpo.run.folder import flat, plain
 from sdpo.solving.claim import _MAY_DIFFER, claim, name_of
@@ -145,7 +146,9 @@ def test_the_settings_of_the_paper_are_shipped() -> None:
     assert (config.batch.num_tasks, config.batch.group_size, algorithm.support.num_ids) == (1, 16, 20)
     assert (algorithm.divergence.value, algorithm.teacher.ema_rate, algorithm.pointwise_clip) == ("reverse_kl", 0.01, 5.0)
     assert (learner.lr, learner.weight_decay, learner.grad_clip, learner.lora.rank) == (1e-6, 0.01, 1.0, 0)
-    assert discovery_config(["experiment=solve_livecodebench", "env.options.path=lcb.jsonl"]).strategies == list(StrategyName)
+    assert discovery_config(["experiment=solve_livecodebench", "env.options.path=lcb.jsonl"]).strategies == list(
+        STRATEGIES.built_in
+    )
 
 
 def test_a_folder_belongs_to_the_config_it_began_with(tmp_path: Path) -> None:
@@ -211,7 +214,7 @@ def test_searches_that_others_work_on_are_followed_by_what_their_folders_say(tmp
     jobs = [
         Job(
             task=task,
-            strategy=StrategyName.best_of_k,
+            strategy="best_of_k",
             seed=0,
             folder=SearchFolder(tmp_path / task.id),
             title=task.id,
