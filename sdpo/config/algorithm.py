@@ -10,17 +10,7 @@ from omegaconf import MISSING
 from sdpo.config.policy_gradient import PolicyGradientConfig, RatioLevel
 from sdpo.config.rules import at_least, between, positive
 from sdpo.config.teacher import HindsightConfig, TeacherConfig
-
-
-class Divergence(Enum):
-    """Which way student and teacher are compared."""
-
-    reverse_kl = "reverse_kl"
-    """KL(student‖teacher)"""
-    forward_kl = "forward_kl"
-    """KL(teacher‖student)"""
-    jsd = "jsd"
-    """(1-β)·KL(student‖m) + β·KL(teacher‖m), m = (1-β)·student + β·teacher"""
+from sdpo.plugins.seams import DIVERGENCES
 
 
 class Granularity(Enum):
@@ -151,7 +141,8 @@ class SDPOConfig(AlgorithmConfig):
     """Self-Distillation Policy Optimization (section 2)."""
 
     name: str = "sdpo"
-    divergence: Divergence = Divergence.reverse_kl
+    divergence: str = "reverse_kl"
+    """``reverse_kl`` (student to teacher), ``forward_kl``, ``jsd`` (Jensen-Shannon), or a name of your own."""
     jsd_beta: float = 0.5
     """Weight of the teacher in the mixture; used by ``jsd`` alone."""
     granularity: Granularity = Granularity.logits
@@ -199,11 +190,12 @@ class SDPOConfig(AlgorithmConfig):
 
     def __post_init__(self) -> None:
         AlgorithmConfig.__post_init__(self)
-        if self.granularity is not Granularity.logits and self.divergence is not Divergence.reverse_kl:
+        DIVERGENCES.check("algorithm.divergence", self.divergence)
+        if self.granularity is not Granularity.logits and self.divergence != "reverse_kl":
             raise ValueError(
                 f"algorithm.granularity={self.granularity.value} works with algorithm.divergence=reverse_kl only (the other "
                 "divergences need the distribution, not just the sampled token); got "
-                f"{self.divergence.value}. Set algorithm.granularity=logits or algorithm.divergence=reverse_kl."
+                f"{self.divergence}. Set algorithm.granularity=logits or algorithm.divergence=reverse_kl."
             )
         if not 0.0 < self.jsd_beta < 1.0:
             raise ValueError(

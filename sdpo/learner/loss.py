@@ -14,6 +14,7 @@ from sdpo.learner.recording import Recorder
 from sdpo.learner.statistics import LossStatistics, joined
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
+from sdpo.objectives.divergence import divergence_of
 from sdpo.objectives.fused import fused_loss
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss, reference_kl
@@ -69,8 +70,7 @@ def micro_batch_loss(
                 for part in teacher
             ),
             support=algorithm.support,
-            divergence=algorithm.divergence,
-            jsd_beta=algorithm.jsd_beta,
+            divergence=divergence_of(algorithm),
             pointwise_clip=algorithm.pointwise_clip,
         )
         part, statistics, scores = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)

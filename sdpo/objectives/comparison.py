@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor
 
-from sdpo.config import Divergence, SupportConfig, SupportKind
+from sdpo.config import SupportConfig, SupportKind
+from sdpo.objectives.divergence import Divergence, WholeRows
 from sdpo.objectives.logits import Logits
 
 
@@ -18,8 +20,17 @@ class Comparison:
     """The teacher's logits are the sum of these: one model's, or a trust region's mixture of two."""
     support: SupportConfig
     divergence: Divergence
-    jsd_beta: float
     pointwise_clip: float | None = None
+
+    @property
+    def whole(self) -> WholeRows:
+        """The divergence over the whole vocabulary. Raises ValueError where it is not written out for that."""
+        if not hasattr(self.divergence, "read"):
+            raise ValueError(
+                f"a divergence over the whole vocabulary needs its gradient by hand (sdpo.objectives.divergence.WholeRows); "
+                f"{self.divergence!r} has none. Set algorithm.support.kind=student or teacher, with fewer ids."
+            )
+        return cast(WholeRows, self.divergence)
 
     def is_whole(self, vocabulary: int) -> bool:
         """Whether the support leaves nothing out."""

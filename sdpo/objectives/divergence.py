@@ -1,41 +1,134 @@
 """How far apart are two distributions given by their log-probabilities over the same buckets?
 
-Each takes ``[N, K]`` log-probabilities in nats that sum to one in the last dimension, and returns ``[N]``. Gradients flow
-to the student alone: the caller detaches the teacher.
+Each takes ``[N, K]`` log-probabilities in nats that sum to one in the last dimension, and returns ``[N]``. Gradients flow to the
+student alone: the caller detaches the teacher. Another divergence is a class with ``terms``, made of the algorithm's config. It
+is named in ``sdpo/plugins/seams.py``, by an entry point, or by its file.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
-from sdpo.config import Divergence
+from sdpo.config import SDPOConfig
+from sdpo.objectives.torch_rows import row_dots
+from sdpo.plugins.seams import DIVERGENCES
 
 
-def divergence(student_NK: Tensor, teacher_NK: Tensor, kind: Divergence, jsd_beta: float, *, clip: float | None = None) -> Tensor:
+class Divergence(Protocol):
+    """How student and teacher are compared."""
+
+    def terms(self, student_NK: Tensor, teacher_NK: Tensor) -> Tensor:
+        """[N, K] what each bucket adds to the divergence. A bucket that both exclude, with -inf, adds 0 and has no gradient."""
+        ...
+
+
+class WholeRows(Protocol):
+    """A divergence that is also written out over the whole vocabulary, r rows at a time, with its gradient by the logits.
+
+    With p the student's probabilities, the gradient by the logit v is ``share · p_v (inner_v - mean)``. Where ``share`` is None
+    it is ``p_v - inner_v``.
+    """
+
+    @property
+    def share(self) -> float | None: ...
+
+    def read(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
+        """[r] the divergence, and [r] the p-mean of the inner term, which is left in ``teacher_rV``. The inputs are
+        log-probabilities, ``p_rV`` is the exponential of the student's."""
+        ...
+
+
+def divergence_of(algorithm: SDPOConfig) -> Divergence:
+    """The one that ``algorithm.divergence`` names. Raises ValueError where it names none."""
+    make = DIVERGENCES.load(algorithm.divergence)
+    found = make(algorithm) if callable(make) else None
+    if found is None or not callable(getattr(found, "terms", None)):
+        raise ValueError(
+            f"algorithm.divergence must name a class or function that makes a sdpo.objectives.divergence.Divergence of the "
+            f"algorithm's config; {algorithm.divergence!r} is {make!r}"
+        )
+    return cast(Divergence, found)
+
+
+def divergence(kind: Divergence, student_NK: Tensor, teacher_NK: Tensor, *, clip: float | None = None) -> Tensor:
     """[N] divergence in nats, at least 0 up to rounding; with ``clip`` the sum of its terms, each clamped to [-clip, clip], which
     may be less than 0 (OPSD, arXiv 2601.18734)."""
-    if clip is not None:
-        return _terms(student_NK, teacher_NK, kind, jsd_beta).clamp(-clip, clip).sum(-1)
-    match kind:
-        case Divergence.reverse_kl:
-            return _kl(student_NK, teacher_NK)
-        case Divergence.forward_kl:
-            return _kl(teacher_NK, student_NK)
-        case Divergence.jsd:
-            return jensen_shannon(student_NK, teacher_NK, jsd_beta)
+    terms_NK = kind.terms(student_NK, teacher_NK)
+    return (terms_NK if clip is None else terms_NK.clamp(-clip, clip)).sum(-1)
 
 
-def jensen_shannon(student_NK: Tensor, teacher_NK: Tensor, beta: float) -> Tensor:
-    """(1-β)·KL(S‖m) + β·KL(T‖m) with m = (1-β)·S + β·T, for 0 < β < 1. [N], in nats, at most the entropy of β.
+@dataclass(frozen=True, slots=True)
+class ReverseKL:
+    """KL(S‖T)"""
+
+    share: float | None = 1.0
+
+    @classmethod
+    def of(cls, algorithm: SDPOConfig) -> ReverseKL:
+        return cls()
+
+    def terms(self, student_NK: Tensor, teacher_NK: Tensor) -> Tensor:
+        return _kl_terms(student_NK, teacher_NK)
+
+    def read(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
+        divergence_r = row_dots(p_rV, teacher_rV.neg_().add_(student_rV))
+        return divergence_r, divergence_r
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardKL:
+    """KL(T‖S)"""
+
+    share: float | None = None
+
+    @classmethod
+    def of(cls, algorithm: SDPOConfig) -> ForwardKL:
+        return cls()
+
+    def terms(self, student_NK: Tensor, teacher_NK: Tensor) -> Tensor:
+        return _kl_terms(teacher_NK, student_NK)
+
+    def read(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
+        q_rV = teacher_rV.exp()
+        divergence_r = row_dots(q_rV, teacher_rV.sub_(student_rV))
+        teacher_rV.copy_(q_rV)
+        return divergence_r, divergence_r
+
+
+@dataclass(frozen=True, slots=True)
+class JensenShannon:
+    """(1-β)·KL(S‖m) + β·KL(T‖m) with m = (1-β)·S + β·T, for 0 < β < 1. In nats, at most the entropy of β.
 
     It tends to 0 at both ends of β and not to a KL: only divided by β does it tend to KL(T‖S) as β → 0, and divided by 1-β to
     KL(S‖T) as β → 1. That is why the KLs have names of their own.
     """
-    mixture_NK = _mixture(student_NK, teacher_NK, beta)
-    return (1.0 - beta) * _kl(student_NK, mixture_NK) + beta * _kl(teacher_NK, mixture_NK)
+
+    beta: float
+
+    @classmethod
+    def of(cls, algorithm: SDPOConfig) -> JensenShannon:
+        return cls(algorithm.jsd_beta)
+
+    @property
+    def share(self) -> float | None:
+        return 1.0 - self.beta
+
+    def terms(self, student_NK: Tensor, teacher_NK: Tensor) -> Tensor:
+        mixture_NK = _mixture(student_NK, teacher_NK, self.beta)
+        return (1.0 - self.beta) * _kl_terms(student_NK, mixture_NK) + self.beta * _kl_terms(teacher_NK, mixture_NK)
+
+    def read(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
+        """Where both have underflowed the difference is multiplied by their zeros, and has to be finite for that."""
+        q_rV = teacher_rV.exp()
+        mixture_rV = torch.lerp(p_rV, q_rV, self.beta).clamp_(min=torch.finfo(p_rV.dtype).tiny).log_()
+        of_teacher_r = row_dots(q_rV, teacher_rV.sub_(mixture_rV))
+        of_student_r = row_dots(p_rV, torch.sub(student_rV, mixture_rV, out=teacher_rV))
+        return (1.0 - self.beta) * of_student_r + self.beta * of_teacher_r, of_student_r
 
 
 def entropy(logprobs_NK: Tensor) -> Tensor:
@@ -43,27 +136,10 @@ def entropy(logprobs_NK: Tensor) -> Tensor:
     return -(logprobs_NK.exp() * logprobs_NK.masked_fill(logprobs_NK == -torch.inf, 0.0)).sum(-1)
 
 
-def _terms(student_NK: Tensor, teacher_NK: Tensor, kind: Divergence, beta: float) -> Tensor:
-    """[N, K] what each bucket adds to the divergence."""
-    match kind:
-        case Divergence.reverse_kl:
-            return _kl_terms(student_NK, teacher_NK)
-        case Divergence.forward_kl:
-            return _kl_terms(teacher_NK, student_NK)
-        case Divergence.jsd:
-            mixture_NK = _mixture(student_NK, teacher_NK, beta)
-            return (1.0 - beta) * _kl_terms(student_NK, mixture_NK) + beta * _kl_terms(teacher_NK, mixture_NK)
-
-
 def _mixture(student_NK: Tensor, teacher_NK: Tensor, beta: float) -> Tensor:
     weighted_student_NK, weighted_teacher_NK = student_NK + math.log1p(-beta), teacher_NK + math.log(beta)
     is_empty = (student_NK == -torch.inf) & (teacher_NK == -torch.inf)
     return torch.logaddexp(weighted_student_NK.masked_fill(is_empty, 0.0), weighted_teacher_NK.masked_fill(is_empty, 0.0))
-
-
-def _kl(p_NK: Tensor, q_NK: Tensor) -> Tensor:
-    """KL(p‖q)"""
-    return _kl_terms(p_NK, q_NK).sum(-1)
 
 
 def _kl_terms(p_NK: Tensor, q_NK: Tensor) -> Tensor:

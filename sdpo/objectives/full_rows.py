@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdpo.config import Divergence
+from sdpo.objectives.divergence import WholeRows
 from sdpo.objectives.logits import wide
 from sdpo.objectives.scores import TokenScores
 from sdpo.objectives.slopes import Slopes
@@ -38,15 +38,13 @@ class FullReading:
 class FullRows:
     """The buffers of a chunk, and every pass over them."""
 
-    def __init__(
-        self, shape_CV: tuple[int, int], hidden_NH: Tensor, temperature: float, kind: Divergence, jsd_beta: float
-    ) -> None:
+    def __init__(self, shape_CV: tuple[int, int], hidden_NH: Tensor, temperature: float, divergence: WholeRows) -> None:
         dtype, device = wide(hidden_NH), hidden_NH.device
         self.student_CV = torch.empty(shape_CV, dtype=dtype, device=device)
         self.teacher_CV = torch.empty(shape_CV, dtype=dtype, device=device)
         self._weights = torch.empty(shape_CV, dtype=dtype, device=device)
         self._narrow = hidden_NH.dtype
-        self._temperature, self._kind, self._beta = temperature, kind, jsd_beta
+        self._temperature, self._divergence = temperature, divergence
 
     def settle(self, logits_nV: Tensor) -> Tensor:
         """Logits to log-probabilities, in place; their exponentials are left in ``_weights``."""
@@ -68,7 +66,7 @@ class FullRows:
         divergence_n, mean_n = torch.empty_like(student_n), torch.empty_like(student_n)
         for first in range(0, num, SCRATCH_ROWS):
             rows = slice(first, min(first + SCRATCH_ROWS, num))
-            divergence_n[rows], mean_n[rows] = self._compare(student_nV[rows], teacher_nV[rows], p_nV[rows])
+            divergence_n[rows], mean_n[rows] = self._divergence.read(student_nV[rows], teacher_nV[rows], p_nV[rows])
         scores = TokenScores(
             student_N=student_n,
             entropy_N=-row_dots(p_nV, student_nV),
@@ -84,12 +82,12 @@ class FullRows:
         student_nV, inner_nV, p_nV = self.student_CV[:num], self.teacher_CV[:num], self._weights[:num]
         by_divergence_n1, by_sampled_n1 = slopes.divergence_n[:, None], slopes.student_n[:, None]
         by_logits_nV = inner_nV
-        if self._kind is Divergence.forward_kl:
+        share = self._divergence.share
+        if share is None:
             inner_nV.mul_(-by_divergence_n1)
             times_p_nV = student_nV.add_(reading.scores.entropy_N[:, None]).mul_(-slopes.entropy_n[:, None])
             by_logits_nV.add_(times_p_nV.add_(by_divergence_n1 - by_sampled_n1).mul_(p_nV))
         else:
-            share = 1.0 if self._kind is Divergence.reverse_kl else 1.0 - self._beta
             inner_nV.sub_(reading.mean_n[:, None]).mul_(share * by_divergence_n1).sub_(by_sampled_n1)
             if slopes.has_entropy:
                 inner_nV.sub_(student_nV.add_(reading.scores.entropy_N[:, None]).mul_(slopes.entropy_n[:, None]))
@@ -98,20 +96,3 @@ class FullRows:
         if self._temperature != 1.0:
             by_logits_nV.div_(self._temperature)
         return narrowed(by_logits_nV, self._narrow, self.student_CV)
-
-    def _compare(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
-        """Divergence and p-mean of some rows; the teacher's become the inner term. Differences are taken before they are summed:
-        two sums of ten nats would cancel."""
-        if self._kind is Divergence.reverse_kl:
-            divergence_r = row_dots(p_rV, teacher_rV.neg_().add_(student_rV))
-            return divergence_r, divergence_r
-        q_rV = teacher_rV.exp()
-        if self._kind is Divergence.forward_kl:
-            divergence_r = row_dots(q_rV, teacher_rV.sub_(student_rV))
-            teacher_rV.copy_(q_rV)
-            return divergence_r, divergence_r
-        # Where both have underflowed the difference is multiplied by their zeros, and has to be finite for that.
-        mixture_rV = torch.lerp(p_rV, q_rV, self._beta).clamp_(min=torch.finfo(p_rV.dtype).tiny).log_()
-        of_teacher_r = row_dots(q_rV, teacher_rV.sub_(mixture_rV))
-        of_student_r = row_dots(p_rV, torch.sub(student_rV, mixture_rV, out=teacher_rV))
-        return (1.0 - self._beta) * of_student_r + self._beta * of_teacher_r, of_student_r

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from sdpo.config import Divergence, Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
+from sdpo.config import Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
 
 
 def distillation(
@@ -67,14 +67,16 @@ def buckets(student_RV: Tensor, teacher_RV: Tensor, support: SupportConfig) -> t
 def divergence(student_RK: Tensor, teacher_RK: Tensor, algorithm: SDPOConfig) -> Tensor:
     """[R] in nats."""
     match algorithm.divergence:
-        case Divergence.reverse_kl:
+        case "reverse_kl":
             terms_RK = _kl(student_RK, teacher_RK)
-        case Divergence.forward_kl:
+        case "forward_kl":
             terms_RK = _kl(teacher_RK, student_RK)
-        case Divergence.jsd:
+        case "jsd":
             beta = algorithm.jsd_beta
             mixture_RK = ((1.0 - beta) * student_RK.exp() + beta * teacher_RK.exp()).log()
             terms_RK = (1.0 - beta) * _kl(student_RK, mixture_RK) + beta * _kl(teacher_RK, mixture_RK)
+        case other:
+            raise ValueError(f"only the papers' divergences are written out here; got {other}")
     clip = math.inf if algorithm.pointwise_clip is None else algorithm.pointwise_clip
     return terms_RK.clamp(-clip, clip).sum(-1)
 

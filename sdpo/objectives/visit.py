@@ -49,7 +49,7 @@ class Visit:
     def _buffers(self, comparison: Comparison | None) -> Rows | FullRows:
         shape_CV = (self._chunk, self._vocabulary)
         if comparison is not None and comparison.is_whole(self._vocabulary):
-            return FullRows(shape_CV, self._hidden_NH, self._temperature, comparison.divergence, comparison.jsd_beta)
+            return FullRows(shape_CV, self._hidden_NH, self._temperature, comparison.whole)
         if triton_rows.can_run(self._hidden_NH):
             return triton_rows.TritonRows(shape_CV, self._hidden_NH, self._temperature)
         return TorchRows(shape_CV, self._hidden_NH, self._temperature)
@@ -119,9 +119,7 @@ class Visit:
         taught_nK = teacher.buckets.logprobs(tail=comparison.support.tail)
         with torch.enable_grad():
             buckets_nK = student.buckets.logprobs(tail=comparison.support.tail).detach().requires_grad_()
-            divergence_n = divergence(
-                buckets_nK, taught_nK, comparison.divergence, comparison.jsd_beta, clip=comparison.pointwise_clip
-            )
+            divergence_n = divergence(comparison.divergence, buckets_nK, taught_nK, clip=comparison.pointwise_clip)
         scores = TokenScores(
             student_N=student.sampled_n - student.buckets.lse_N,
             entropy_N=student.entropy_n(),

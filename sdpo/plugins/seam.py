@@ -17,6 +17,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
+_MISSING = object()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seam:
@@ -49,11 +51,14 @@ class Seam:
         self.check(self.what, spec)
         place, _, attribute = spec.rpartition(":")
         module = imported(place, f"{self.what} {name!r}")
-        if not hasattr(module, attribute):
+        found: object = module
+        for part in attribute.split("."):
+            found = getattr(found, part, _MISSING)
+        if found is _MISSING:
             raise ValueError(
                 f"{self.what} {name!r} must name an object of {place}; there is no {attribute!r} in it: correct the name"
             )
-        return getattr(module, attribute)
+        return found
 
 
 def imported(place: str, who: str) -> ModuleType:
@@ -110,3 +115,8 @@ def near(word: str, known: Iterable[str]) -> str:
     """A hint at the known word that ``word`` may have meant; empty where none is near."""
     found = get_close_matches(word, list(known), n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def short(name: str) -> str:
+    """A name for a folder or a title: of ``path/to/file.py:object`` the object."""
+    return name.rpartition(":")[2]

@@ -18,3 +18,14 @@ STRATEGIES = Seam(
     },
 )
 """How a task is tried again at test time: ``sdpo.solving.strategy.Strategy``."""
+
+DIVERGENCES = Seam(
+    what="divergence",
+    group="sdpo.divergences",
+    built_in={
+        "reverse_kl": "sdpo.objectives.divergence:ReverseKL.of",
+        "forward_kl": "sdpo.objectives.divergence:ForwardKL.of",
+        "jsd": "sdpo.objectives.divergence:JensenShannon.of",
+    },
+)
+"""How student and teacher are compared: what makes a ``sdpo.objectives.divergence.Divergence`` of the algorithm's config."""

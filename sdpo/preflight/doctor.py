@@ -45,8 +45,8 @@ def run_doctor(words: Sequence[str] = ()) -> int:
     findings = [*_packages(), *_machine(), *_model(), *_sandbox(), *_environments()]
     table = Table(show_header=False)
     for finding in findings:
-        words = (escape(printable(text)) for text in (finding.what, finding.found, finding.mend))
-        table.add_row("[green]ok[/]" if finding.is_fine else "[red]missing[/]", *words)
+        cells = (escape(printable(text)) for text in (finding.what, finding.found, finding.mend))
+        table.add_row("[green]ok[/]" if finding.is_fine else "[red]missing[/]", *cells)
     Console().print(table)
     return 0 if all(finding.is_fine for finding in findings) else 1
 

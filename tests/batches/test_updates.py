@@ -17,7 +17,6 @@ from sdpo.batches.updates import FAIR_ENOUGH, micro_batch, pack
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
-    Divergence,
     Granularity,
     GRPOConfig,
     LossMean,
@@ -31,7 +30,7 @@ from sdpo.config import (
 from sdpo.learner.loss import OldLogprobs, micro_batch_loss
 from sdpo.learner.orders import Scale
 from sdpo.learner.tally import SUMS
-from sdpo.objectives.divergence import divergence
+from sdpo.objectives.divergence import divergence, divergence_of
 from sdpo.objectives.logits import Logits
 from sdpo.objectives.policy_gradient import policy_gradient_loss
 from sdpo.types import MicroBatch, Pack, Ranks, Sample, Update
@@ -632,7 +631,7 @@ def plain_loss(model: Model, samples: Sequence[Sample], algorithm: AlgorithmConf
             match algorithm.granularity:
                 case Granularity.logits:
                     sides = buckets(student_RV, teacher_RV, algorithm.support.num_ids)
-                    apart_R = divergence(*sides, algorithm.divergence, algorithm.jsd_beta)
+                    apart_R = divergence(divergence_of(algorithm), *sides)
                 case Granularity.token:
                     apart_R = worth(ratio_R, student_R)
                 case Granularity.sequence:
@@ -693,7 +692,7 @@ def terms(name: str, mean: LossMean, ratio: RatioLevel, granularity: Granularity
         return GRPOConfig(policy_gradient=policy_gradient, entropy_bonus=ENTROPY, reference_kl=KL)
     return dataclasses.replace(
         ALGORITHMS[name],
-        divergence=Divergence.jsd if granularity is Granularity.logits else Divergence.reverse_kl,
+        divergence="jsd" if granularity is Granularity.logits else "reverse_kl",
         granularity=granularity,
         support=SupportConfig(num_ids=4),
         policy_gradient=policy_gradient,

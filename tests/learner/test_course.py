@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sdpo.config import (
     AlgorithmConfig,
-    Divergence,
     Dtype,
     Granularity,
     GRPOConfig,
@@ -202,11 +201,9 @@ def adapter_shapes(policy: Mapping[str, Tensor], names: Mapping[str, Tensor], *,
 
 ALGORITHMS: Mapping[str, AlgorithmConfig] = {
     "forward KL, teacher's support": sdpo(
-        TeacherKind.frozen, divergence=Divergence.forward_kl, support=SupportConfig(kind=SupportKind.teacher, num_ids=7)
+        TeacherKind.frozen, divergence="forward_kl", support=SupportConfig(kind=SupportKind.teacher, num_ids=7)
     ),
-    "JSD without a tail": sdpo(
-        TeacherKind.ema, divergence=Divergence.jsd, jsd_beta=0.3, support=SupportConfig(num_ids=20, tail=False)
-    ),
+    "JSD without a tail": sdpo(TeacherKind.ema, divergence="jsd", jsd_beta=0.3, support=SupportConfig(num_ids=20, tail=False)),
     "full support": sdpo(TeacherKind.live, support=SupportConfig(kind=SupportKind.full), entropy_bonus=0.05),
     "token": sdpo(TeacherKind.frozen, granularity=Granularity.token, policy_gradient_share=0.0),
     "sequence": sdpo(TeacherKind.frozen, granularity=Granularity.sequence),

@@ -7,11 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdpo.config import Divergence
-from sdpo.objectives.divergence import divergence, jensen_shannon
+from tests.objectives.kinds import KINDS, divergence, jensen_shannon
 
-KINDS = list(Divergence)
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
 def log_distributions(num: int, size: int, seed: int, scale: float = 2.0) -> torch.Tensor:
@@ -27,13 +25,13 @@ def kl_by_hand(p: list[float], q: list[float]) -> float:
     return math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
-def by_hand(kind: Divergence, student: list[float], teacher: list[float], beta: float) -> float:
+def by_hand(kind: str, student: list[float], teacher: list[float], beta: float) -> float:
     match kind:
-        case Divergence.reverse_kl:
+        case "reverse_kl":
             return kl_by_hand(student, teacher)
-        case Divergence.forward_kl:
+        case "forward_kl":
             return kl_by_hand(teacher, student)
-        case Divergence.jsd:
+        case "jsd":
             mixture = [(1 - beta) * s + beta * t for s, t in zip(student, teacher, strict=True)]
             return (1 - beta) * kl_by_hand(student, mixture) + beta * kl_by_hand(teacher, mixture)
 
@@ -49,8 +47,8 @@ def test_value_is_the_textbook_sum(kind, beta):
 def test_kl_of_two_coins():
     """KL(½,½ ‖ ¼,¾) = ½ log 2 + ½ log ⅔, and not the other way round."""
     fair, biased = log_of(0.5, 0.5), log_of(0.25, 0.75)
-    assert divergence(fair, biased, Divergence.reverse_kl, 0.5).item() == pytest.approx(0.14384103622589045)
-    assert divergence(fair, biased, Divergence.forward_kl, 0.5).item() == pytest.approx(0.13081203594113697)
+    assert divergence(fair, biased, "reverse_kl", 0.5).item() == pytest.approx(0.14384103622589045)
+    assert divergence(fair, biased, "forward_kl", 0.5).item() == pytest.approx(0.13081203594113697)
 
 
 @every_kind
@@ -118,27 +116,27 @@ def test_bucket_that_both_exclude_leaves_the_gradient_finite(kind):
     assert logits.grad.isfinite().all(), logits.grad
 
 
-@pytest.mark.parametrize("kind", [Divergence.reverse_kl, Divergence.jsd], ids=lambda kind: kind.value)
+@pytest.mark.parametrize("kind", ["reverse_kl", "jsd"], ids=str)
 def test_bucket_that_the_student_excludes_counts_nothing_for_the_student(kind):
     """KL(S‖T) of S = (1, 0) is log 1/t; the JSD adds what the teacher has there."""
     expected = {
-        Divergence.reverse_kl: math.log(1 / 0.75),
-        Divergence.jsd: by_hand(Divergence.jsd, [1.0, 0.0], [0.75, 0.25], 0.5),
+        "reverse_kl": math.log(1 / 0.75),
+        "jsd": by_hand("jsd", [1.0, 0.0], [0.75, 0.25], 0.5),
     }[kind]
     assert divergence(log_of(1.0, 0.0), log_of(0.75, 0.25), kind, 0.5).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_only_the_kls_are_infinite_where_one_side_excludes_what_the_other_may_say():
     half, sure = log_of(0.5, 0.5), log_of(1.0, 0.0)
-    assert divergence(half, sure, Divergence.reverse_kl, 0.5).item() == math.inf
-    assert divergence(sure, half, Divergence.forward_kl, 0.5).item() == math.inf
-    assert divergence(half, sure, Divergence.jsd, 0.5).isfinite().all()
+    assert divergence(half, sure, "reverse_kl", 0.5).item() == math.inf
+    assert divergence(sure, half, "forward_kl", 0.5).item() == math.inf
+    assert divergence(half, sure, "jsd", 0.5).isfinite().all()
 
 
 def test_forward_kl_is_the_reverse_kl_with_the_sides_exchanged():
     student, teacher = log_distributions(7, 5, seed=4), log_distributions(7, 5, seed=5)
-    there = divergence(student, teacher, Divergence.forward_kl, 0.5)
-    assert torch.equal(there, divergence(teacher, student, Divergence.reverse_kl, 0.5))
+    there = divergence(student, teacher, "forward_kl", 0.5)
+    assert torch.equal(there, divergence(teacher, student, "reverse_kl", 0.5))
 
 
 def test_jsd_is_symmetric_at_one_half():
@@ -167,7 +165,7 @@ def test_jsd_tends_to_zero_at_both_ends_and_to_the_kls_when_divided():
     small = 1e-7
     assert jensen_shannon(student, teacher, small).max() < 1e-5
     assert jensen_shannon(student, teacher, 1 - small).max() < 1e-5
-    kl_teacher_student = divergence(student, teacher, Divergence.forward_kl, 0.5)
-    kl_student_teacher = divergence(student, teacher, Divergence.reverse_kl, 0.5)
+    kl_teacher_student = divergence(student, teacher, "forward_kl", 0.5)
+    kl_student_teacher = divergence(student, teacher, "reverse_kl", 0.5)
     torch.testing.assert_close(jensen_shannon(student, teacher, small) / small, kl_teacher_student, rtol=1e-4, atol=0)
     torch.testing.assert_close(jensen_shannon(student, teacher, 1 - small) / small, kl_student_teacher, rtol=1e-4, atol=0)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpo.config import Divergence, Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
+from sdpo.config import Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
 from sdpo.objectives import plain
+from tests.objectives.kinds import KINDS
 from tests.objectives.test_fused import VOCABULARY, Problem, apart, fused, leaf, problem
 
 SUPPORTS = (
@@ -23,8 +24,8 @@ VARIANTS = {
     "clamped terms": SDPOConfig(pointwise_clip=0.05, support=SUPPORTS[0]),
     **{granularity.value: SDPOConfig(granularity=granularity) for granularity in Granularity},
     **{
-        f"{kind.value} {support.kind.value} {support.num_ids}": SDPOConfig(divergence=kind, jsd_beta=0.3, support=support)
-        for kind, support in itertools.product(Divergence, SUPPORTS)
+        f"{kind} {support.kind.value} {support.num_ids}": SDPOConfig(divergence=kind, jsd_beta=0.3, support=support)
+        for kind, support in itertools.product(KINDS, SUPPORTS)
     },
 }
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpo.config import Divergence, SupportConfig, SupportKind
+from sdpo.config import SupportConfig, SupportKind
 from sdpo.objectives import triton_rows
 from sdpo.objectives.comparison import Comparison
+from sdpo.objectives.divergence import JensenShannon
 from sdpo.objectives.fused import fused_loss
 from sdpo.objectives.logits import Budget, Logits
 from sdpo.objectives.scores import TokenScores
@@ -70,7 +71,7 @@ def learn(
     head_VV = torch.eye(VOCABULARY, dtype=dtype, device=DEVICE)
     logits_NV = logits(0, gap=gap).to(dtype).requires_grad_()
     halves = tuple(Logits(hidden_NH=logits(seed, gap=gap).to(dtype), head_VH=head_VV, weight=0.5) for seed in (1, 2))
-    comparison = support and Comparison(teacher=halves, support=support, divergence=Divergence.jsd, jsd_beta=0.3)
+    comparison = support and Comparison(teacher=halves, support=support, divergence=JensenShannon(0.3))
     chunk_mib = 4 * VOCABULARY * (8 if dtype == torch.float64 else 4) / 2**20
     budget = Budget(temperature=temperature, chunk_mib=chunk_mib)
     total, scores = fused_loss(logits_NV, head_VV, sampled(), loss, comparison=comparison, budget=budget)
