@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from sdpo.types import Finish, Group, Hint, HintSource, Metrics
+from sdpo.types import Finish, Group, Hint, Metrics
 
 
 class Reduction(Enum):
@@ -172,8 +172,8 @@ def of_groups(groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | Non
     attempts = [attempt for group in groups_P for attempt in group.attempts]
     hints = [hint for hints_G in hints_P_G for hint in hints_G]
     lengths = [len(attempt.completion.token_ids) for attempt in attempts]
-    shown_demonstration = [hint is not None and hint.source is not HintSource.feedback for hint in hints]
-    shown_feedback = [hint is not None and hint.source is not HintSource.demonstration for hint in hints]
+    sources = ["demonstration", "feedback"]
+    sources += sorted({name for hint in hints if hint is not None for name in hint.names} - set(sources))
     tried = [group for group in groups_P if group.attempts]
     named: dict[str, list[float]] = {}
     for attempt in attempts:
@@ -183,9 +183,8 @@ def of_groups(groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | Non
         "success": _mean([attempt.verdict.is_solved for attempt in attempts]),
         "reward": _mean([attempt.verdict.reward for attempt in attempts]),
         "hindsight": _mean([hint is not None for hint in hints]),
-        "hindsight/demonstration": _mean(shown_demonstration),
+        **{f"hindsight/{name}": _mean([hint is not None and name in hint.names for hint in hints]) for name in sources},
         "hindsight/remembered": _mean([hint is not None and hint.is_remembered for hint in hints]),
-        "hindsight/feedback": _mean(shown_feedback),
         "groups/all_failed": _mean([not any(a.verdict.is_solved for a in group.attempts) for group in tried]),
         "groups/all_solved": _mean([all(a.verdict.is_solved for a in group.attempts) for group in tried]),
         "attempts": float(len(attempts)),

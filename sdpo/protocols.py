@@ -26,9 +26,33 @@ from sdpo.types import (
     TokenCredit,
     Update,
 )
+from sdpo.weights import PackedWeights, WeightPayload
 
-Weights = object
-"""Opaque to the loop: made by a learner, understood by the engine it is wired to."""
+Weights = WeightPayload
+"""A whole model's parameters, as a learner makes them and an engine serves them; the loop does not look into them."""
+
+
+class TokenFilter(Protocol):
+    """Says which parts of a response nothing is learned from: ``algorithm.filter``."""
+
+    def flags(self, text: str) -> Sequence[tuple[int, int]]:
+        """Half-open ranges of the characters of ``text``, a response, that are masked."""
+        ...
+
+
+class WeightSync(Protocol):
+    """How parameters get from the learner's ranks to the engines, bucket by bucket: ``rollout.weight_sync``.
+
+    It is made without arguments, in the process of each rank and of each engine.
+    """
+
+    def put(self, bucket: PackedWeights) -> object:
+        """In a rank's process: leave the bucket somewhere, and return its place, which is pickled and passed to every engine."""
+        ...
+
+    def fetch(self, place: object) -> PackedWeights:
+        """In an engine's process: the bucket at ``place``. Raises where it is gone; the engine then serves what it served."""
+        ...
 
 
 class Engine(Protocol):

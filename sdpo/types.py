@@ -196,34 +196,45 @@ class Group:
     set_aside: tuple[SetAside, ...] = ()
 
 
-class HintSource(str, Enum):
-    """Where hindsight comes from."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HintText:
+    """One thing that the teacher is shown and the student is not."""
 
-    demonstration = "demonstration"
-    feedback = "feedback"
-    both = "both"
+    name: str
+    """Where it comes from: ``demonstration``, ``feedback``, or the name of another source."""
+    heading: str
+    """What stands above it in the teacher's message, with its line end."""
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """What would have helped with one attempt: at least one of the two texts."""
+    """What would have helped with one attempt: at least one text, each of another source."""
 
-    demonstration: str | None
-    """A solved sibling's completion, thinking removed; or what stands in for it, a remembered one or the environment's answer."""
-    feedback: str | None
-    """What the environment said of this attempt."""
+    texts: tuple[HintText, ...]
+    """In the order in which they are shown. A demonstration is a solved sibling's completion, thinking removed; or what stands in
+    for it, a remembered one or the environment's answer. Feedback is what the environment said of this attempt."""
     is_remembered: bool = False
     """Whether the demonstration is of an earlier step."""
 
     def __post_init__(self) -> None:
-        if not self.demonstration and not self.feedback:
-            raise ValueError("a hint must hold a demonstration or feedback; where there is neither, the hint is None")
+        if not self.texts or not all(text.text for text in self.texts):
+            raise ValueError("a hint must hold a text, as a demonstration or feedback; where there is none, the hint is None")
+        if len(set(self.names)) != len(self.texts):
+            raise ValueError(f"the texts of a hint must have different names; got {', '.join(self.names)}")
 
     @property
-    def source(self) -> HintSource:
-        if self.demonstration is None:
-            return HintSource.feedback
-        return HintSource.demonstration if self.feedback is None else HintSource.both
+    def names(self) -> tuple[str, ...]:
+        return tuple(text.name for text in self.texts)
+
+    @property
+    def kind(self) -> str:
+        """One word for its names; ``both`` for a demonstration and feedback."""
+        return "both" if self.names == ("demonstration", "feedback") else "+".join(self.names)
+
+    def of(self, name: str) -> str | None:
+        """The text of that name; None where there is none."""
+        return next((text.text for text in self.texts if text.name == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

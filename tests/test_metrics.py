@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from sdpo.evaluation.heldout import heldout_metrics
+from sdpo.hindsight.hints import hint_of
 from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS, Reduction, distinct_share, of_groups, of_versions, reduce
-from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Role, SetAside, Task, Verdict
+from sdpo.types import Attempt, Completion, Finish, Group, Message, Role, SetAside, Task, Verdict
 
 TASK = Task(id="sums/1", env="sums", messages=(Message(role=Role.user, content="?"),))
 
@@ -25,15 +26,15 @@ def group(*attempts: Attempt, num_set_aside: int = 0) -> Group:
     return Group(task=TASK, prompt_ids=(1,), attempts=attempts, set_aside=broken)
 
 
-SHOWN, TOLD = Hint(demonstration="four", feedback=None), Hint(demonstration=None, feedback="off by one")
-RECALLED = Hint(demonstration="four", feedback=None, is_remembered=True)
+SHOWN, TOLD = hint_of(demonstration="four", feedback=None), hint_of(demonstration=None, feedback="off by one")
+RECALLED = hint_of(demonstration="four", feedback=None, is_remembered=True)
 GROUPS = (
     group(attempt(1.0, 2, format_ok=1.0), attempt(0.5, 6, Finish.length, format_ok=0.0), num_set_aside=1),
     group(attempt(0.0, 4, loads_ok=0.25), attempt(0.0, 4)),
     group(attempt(1.0, 4), attempt(1.0, 4)),
     group(num_set_aside=2),
 )
-HINTS = ((None, SHOWN), (TOLD, TOLD), (RECALLED, Hint(demonstration="four", feedback="neat")), ())
+HINTS = ((None, SHOWN), (TOLD, TOLD), (RECALLED, hint_of(demonstration="four", feedback="neat")), ())
 
 
 def test_numbers_of_a_step_are_those_by_hand():

@@ -5,11 +5,10 @@ import math
 
 import pytest
 
+from sdpo.hindsight.hints import hint_of
 from sdpo.types import (
     Completion,
     Finish,
-    Hint,
-    HintSource,
     Message,
     Role,
     Sample,
@@ -99,19 +98,19 @@ def test_solved_is_the_full_reward(reward, is_solved):
 
 def test_a_hint_says_something():
     with pytest.raises(ValueError, match="demonstration or feedback"):
-        Hint(demonstration=None, feedback=None)
+        hint_of(demonstration=None, feedback=None)
 
 
 @pytest.mark.parametrize(
     ("demonstration", "feedback", "source"),
     [
-        ("four", None, HintSource.demonstration),
-        (None, "off by one", HintSource.feedback),
-        ("four", "off by one", HintSource.both),
+        ("four", None, "demonstration"),
+        (None, "off by one", "feedback"),
+        ("four", "off by one", "both"),
     ],
 )
 def test_source_of_a_hint_is_what_it_holds(demonstration, feedback, source):
-    assert Hint(demonstration=demonstration, feedback=feedback).source is source
+    assert hint_of(demonstration=demonstration, feedback=feedback).kind == source
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sdpo.batches.filters import token_filter, unflagged
 from sdpo.config import AlgorithmConfig, HintChoice, PolicyGradientConfig, QuestionWeight, Routing, SDPOConfig
 from sdpo.objectives.advantage import group_advantages
-from sdpo.protocols import Renderer
-from sdpo.types import Attempt, Group, Hint, Sample
+from sdpo.protocols import Renderer, TokenFilter
+from sdpo.types import Attempt, Completion, Group, Hint, Sample
 
 
 def training_samples(
@@ -21,6 +22,7 @@ def training_samples(
 ) -> tuple[Sample, ...]:
     """One sample for each attempt, those without a hint included: they may still carry an advantage, and they count."""
     samples: list[Sample] = []
+    chosen = token_filter(algorithm.filter)
     for task_index, (group, hints_G) in enumerate(zip(groups_P, hints_P_G, strict=True)):
         advantages_G = group_advantages(
             [shaped_reward(attempt, algorithm.policy_gradient, max_response_tokens) for attempt in group.attempts],
@@ -33,7 +35,7 @@ def training_samples(
             if not completion.token_ids:
                 continue
             teacher_prompt = None if hint is None else renderer.hindsight_prompt(group.task, hint)
-            if isinstance(algorithm, SDPOConfig) and algorithm.hindsight.choice is HintChoice.none:
+            if hint is None and isinstance(algorithm, SDPOConfig) and algorithm.hindsight.choice is HintChoice.none:
                 teacher_prompt = group.prompt_ids
             distillation, policy_gradient = _route(
                 algorithm, is_solved=attempt.verdict.is_solved, has_hint=teacher_prompt is not None, is_uniform=is_uniform
@@ -43,7 +45,7 @@ def training_samples(
                     prompt_ids=group.prompt_ids,
                     teacher_prompt_ids=teacher_prompt,
                     response_ids=completion.token_ids,
-                    loss_mask=completion.own_mask or (True,) * len(completion.token_ids),
+                    loss_mask=_loss_mask(completion, chosen, renderer),
                     sampled_logprobs=completion.logprobs,
                     advantage=advantage,
                     distillation_weight=distillation,
@@ -56,6 +58,14 @@ def training_samples(
     if isinstance(algorithm, SDPOConfig) and algorithm.question_weight is QuestionWeight.uncertainty:
         return _weighed_by_uncertainty(samples, groups_P)
     return tuple(samples)
+
+
+def _loss_mask(completion: Completion, chosen: TokenFilter | None, renderer: Renderer) -> tuple[bool, ...]:
+    """[R] the policy's own tokens, less those that the filter flags."""
+    own_R = completion.own_mask or (True,) * len(completion.token_ids)
+    if chosen is None:
+        return own_R
+    return tuple(own and kept for own, kept in zip(own_R, unflagged(completion.token_ids, chosen, renderer), strict=True))
 
 
 def shaped_reward(attempt: Attempt, config: PolicyGradientConfig, max_response_tokens: int) -> float:

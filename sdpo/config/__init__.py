@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sdpo.config.algorithm import (
     AlgorithmConfig,
+    FilterConfig,
     Granularity,
     GRPOConfig,
     Normalisation,
@@ -65,6 +66,7 @@ __all__ = [
     "EvaluationConfig",
     "ExportConfig",
     "ExportedWeights",
+    "FilterConfig",
     "GRPOConfig",
     "Granularity",
     "Guard",

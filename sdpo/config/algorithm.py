@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from omegaconf import MISSING
 
 from sdpo.config.policy_gradient import PolicyGradientConfig, RatioLevel
 from sdpo.config.rules import at_least, between, positive
 from sdpo.config.teacher import HindsightConfig, TeacherConfig
-from sdpo.plugins.seams import DIVERGENCES
+from sdpo.plugins.seams import DIVERGENCES, FILTERS
 
 
 class Granularity(Enum):
@@ -94,6 +95,22 @@ class SupportConfig:
 
 
 @dataclass
+class FilterConfig:
+    """Which tokens of the responses nothing is learned from."""
+
+    name: str | None = None
+    """A token filter: module:Class, path/to/file.py:Class, or an installed package's name. None: all tokens are learned from."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What its constructor is given."""
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            FILTERS.check("algorithm.filter.name", self.name)
+        elif self.options:
+            raise ValueError(f"algorithm.filter.options are those of algorithm.filter.name; got {self.options} without a name.")
+
+
+@dataclass
 class AlgorithmConfig:
     """What is minimised; ``algorithm=`` picks a subclass."""
 
@@ -104,6 +121,7 @@ class AlgorithmConfig:
     reference_kl: float = 0.0
     """Weight of KL(policy‖policy at the start), estimated on the sampled tokens (the estimator k3: never negative, low variance,
     http://joschu.net/blog/kl-approx.html). The paper trains without. Takes the memory of a frozen copy."""
+    filter: FilterConfig = field(default_factory=FilterConfig)
 
     @property
     def needs_whole_rows(self) -> bool:

@@ -7,6 +7,7 @@ from enum import Enum
 
 from sdpo.config.rules import at_least, between, positive, probability
 from sdpo.config.tracking import MlflowConfig, WandbConfig, refuse_odd_tags
+from sdpo.plugins.seams import WEIGHT_SYNCS
 
 
 class Dtype(Enum):
@@ -156,6 +157,8 @@ class RolloutConfig:
     completions that are under way."""
     bucket_mib: int = 256
     """Weights travel in pieces of that size, so that neither side holds all of them twice."""
+    weight_sync: str = "object_store"
+    """How they travel: ``object_store``, Ray's; or a name of your own."""
     dtype: Dtype = Dtype.bfloat16
     max_num_seqs: int = 128
     """Sequences an engine runs at once."""
@@ -192,6 +195,7 @@ class RolloutConfig:
                 "rollout.partial=true needs rollout.staleness of at least 1 (on-policy, no completion is under way when weights "
                 "arrive); got 0. Raise it, or set rollout.partial=false."
             )
+        WEIGHT_SYNCS.check("rollout.weight_sync", self.weight_sync)
         at_least("rollout.bucket_mib", self.bucket_mib, 1, "a bucket holds something")
         at_least("rollout.max_restarts", self.max_restarts, 0, "it counts restarts")
         positive("rollout.silence_s", self.silence_s)

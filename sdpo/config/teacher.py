@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from sdpo.config.rules import at_least, between
+from sdpo.plugins.seams import HINT_SOURCES
 
 
 class TeacherKind(Enum):
@@ -105,6 +106,8 @@ class HindsightConfig:
     success_buffer: int = 0
     """So many of a task's latest demonstrations are remembered over steps, and one is shown where no sibling of the present group
     demonstrates (DRIFT, arXiv 2606.30345). 0: none."""
+    sources: list[str] = field(default_factory=list)
+    """Further sources of hints, shown after what ``choice`` shows: an installed package's name, module:Class or file.py:Class."""
 
     @property
     def least_attempts(self) -> int:
@@ -123,6 +126,8 @@ class HindsightConfig:
                 "algorithm.hindsight.repeats_get_hints=false chooses among solved siblings, and choice=reference shows none; "
                 "choose another, or leave it true."
             )
+        for name in self.sources:
+            HINT_SOURCES.check("algorithm.hindsight.sources", name)
         at_least("algorithm.hindsight.success_buffer", self.success_buffer, 0, "it counts demonstrations")
         if self.success_buffer > 0 and self.choice in _WITHOUT_SIBLINGS:
             raise ValueError(

@@ -26,7 +26,7 @@ from sdpo.errors import UserError
 from sdpo.hindsight.hints import choose_hints
 from sdpo.metrics import lift_in_words
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
-from sdpo.types import Attempt, Evaluation, Group, Hint, HintSource, Lift, Prompt, Sampling, SetAside
+from sdpo.types import Attempt, Evaluation, Group, Hint, Lift, Prompt, Sampling, SetAside
 
 NUM_ERRORS = 2.0
 """Standard errors that a lift is given the benefit of."""
@@ -115,16 +115,16 @@ def lift_metrics(
     share = {"lift/share": num_hints / sum(len(group.attempts) for group in tried)}
     if not pairs:
         return share
-    shown = [pair for pair in pairs if pair.is_demonstrated]
-    told = [pair for pair in pairs if not pair.is_demonstrated]
+    by_name: dict[str, list[_Pair]] = {}
+    for pair in pairs:
+        by_name.setdefault(pair.name, []).append(pair)
     lift, errors = _mean(pairs, _gain), _standard_error(pairs)
     return {
         "lift": lift,
         **({} if errors is None else {"lift/se": errors}),
         "lift/plain": _mean(pairs, lambda pair: pair.plain),
         "lift/hindsight": _mean(pairs, lambda pair: pair.hindsight),
-        **({"lift/demonstration": _mean(shown, _gain)} if shown else {}),
-        **({"lift/feedback": _mean(told, _gain)} if told else {}),
+        **{f"lift/{name}": _mean(of_name, _gain) for name, of_name in by_name.items()},
         **share,
     }
 
@@ -173,7 +173,8 @@ class _Pair:
     task_index: int
     hindsight: float
     plain: float
-    is_demonstrated: bool
+    name: str
+    """Of the first text that the hint shows."""
 
 
 def _pairs(task_index: int, group: Group, hints_G: Sequence[Hint | None], reached_G: Sequence[bool | None]) -> list[_Pair]:
@@ -187,7 +188,7 @@ def _pairs(task_index: int, group: Group, hints_G: Sequence[Hint | None], reache
             task_index=task_index,
             hindsight=float(reached),
             plain=success[1 - index % 2],
-            is_demonstrated=hint.source is not HintSource.feedback,
+            name=hint.names[0],
         )
         for index, (hint, reached) in enumerate(zip(hints_G, reached_G, strict=True))
         if hint is not None and reached is not None

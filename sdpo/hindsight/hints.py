@@ -12,10 +12,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from sdpo.config import HindsightConfig, HintChoice
-from sdpo.types import Attempt, Group, Hint, Message, Role, Task
+from sdpo.hindsight.sources import further_texts
+from sdpo.types import Attempt, Group, Hint, HintText, Message, Role, Task
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 DEMONSTRATION = "A correct solution to this problem:\n"
@@ -31,10 +32,29 @@ def choose_hints(
     ``reference`` is the environment's own answer, ``remembered`` what demonstrated the task in earlier steps: which of these is
     shown is drawn once for the group, as its order of preference is.
     """
-    if config.choice is HintChoice.reference:
-        return tuple(_referred(attempt, config, reference) for attempt in group.attempts)
     recalled = random.Random(f"{seed}/{group.task.id}/remembered").choice(remembered) if remembered else None
-    return tuple(_hint(group, index, config, seed, recalled) for index in range(len(group.attempts)))
+    chosen = [
+        _referred(attempt, config, reference)
+        if config.choice is HintChoice.reference
+        else _hint(group, index, config, seed, recalled)
+        for index, attempt in enumerate(group.attempts)
+    ]
+    if not config.sources:
+        return tuple(chosen)
+    return tuple(_with(hint, texts) for hint, texts in zip(chosen, further_texts(config.sources, group), strict=True))
+
+
+def _with(hint: Hint | None, texts: tuple[HintText, ...]) -> Hint | None:
+    if hint is not None:
+        return replace(hint, texts=(*hint.texts, *texts))
+    return Hint(texts=texts) if texts else None
+
+
+def hint_of(*, demonstration: str | None = None, feedback: str | None = None, is_remembered: bool = False) -> Hint:
+    """A hint of these texts. Raises ValueError where there is neither."""
+    shown = (("demonstration", DEMONSTRATION, demonstration), ("feedback", FEEDBACK, feedback))
+    texts = tuple(HintText(name=name, heading=heading, text=text) for name, heading, text in shown if text)
+    return Hint(texts=texts, is_remembered=is_remembered)
 
 
 def no_reference(task: Task) -> None:
@@ -43,7 +63,7 @@ def no_reference(task: Task) -> None:
 
 def _referred(attempt: Attempt, config: HindsightConfig, reference: str | None) -> Hint | None:
     is_shown = config.solved_get_hints or not attempt.verdict.is_solved
-    return Hint(demonstration=reference, feedback=None) if is_shown and reference and reference.strip() else None
+    return hint_of(demonstration=reference) if is_shown and reference and reference.strip() else None
 
 
 def _hint(group: Group, index: int, config: HindsightConfig, seed: str, recalled: str | None) -> Hint | None:
@@ -66,7 +86,7 @@ def _hint(group: Group, index: int, config: HindsightConfig, seed: str, recalled
         feedback = None
     if demonstration is None and feedback is None:
         return None
-    return Hint(demonstration=demonstration, feedback=feedback, is_remembered=is_remembered)
+    return hint_of(demonstration=demonstration, feedback=feedback, is_remembered=is_remembered)
 
 
 def _demonstration(group: Group, index: int, config: HindsightConfig, seed: str, *, other_than: str | None) -> str | None:
@@ -96,22 +116,10 @@ def without_thinking(text: str) -> str:
     return text.rpartition("</think>")[2].strip()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HindsightText:
-    """The teacher's last user message in the parts that may and may not be cut: only the hint's two texts may."""
-
-    question: str
-    demonstration: str
-    feedback: str
-
-    def message(self) -> Message:
-        parts = [self.question]
-        if self.demonstration:
-            parts.append(f"{DEMONSTRATION}{self.demonstration}")
-        if self.feedback:
-            parts.append(f"{FEEDBACK}{self.feedback}")
-        parts.append(CLOSING)
-        return Message(role=Role.user, content="\n\n".join(parts))
+def hindsight_message(question: str, texts: Sequence[HintText]) -> Message:
+    """The teacher's last user message: the question, the hint's texts that are left, and the question again."""
+    parts = [question, *(f"{text.heading}{text.text}" for text in texts if text.text), CLOSING]
+    return Message(role=Role.user, content="\n\n".join(parts))
 
 
 def question_after(question: str, feedbacks: Sequence[str]) -> str:
@@ -122,24 +130,16 @@ def question_after(question: str, feedbacks: Sequence[str]) -> str:
     return f"{question}\n\nFeedback on earlier, unsuccessful attempts at this problem:\n{said}\n\n{CLOSING}"
 
 
-def hindsight_text(question: str, hint: Hint) -> HindsightText:
-    """The parts of the teacher's message for the task's last user message ``question``."""
-    return HindsightText(question=question, demonstration=hint.demonstration or "", feedback=hint.feedback or "")
-
-
 def places(prompt: str, question: str, hint: Hint) -> dict[str, tuple[int, int]]:
-    """Where the hint's texts, cut or whole, stand in the teacher's prompt as text: ``demonstration`` and ``feedback``, each the
-    half-open range of its characters. One that is not found is missing: templates may change what they are given."""
+    """Where the hint's texts, cut or whole, stand in the teacher's prompt as text: by name, each the half-open range of its
+    characters. One that is not found is missing: templates may change what they are given."""
     last = prompt.rfind("\n\n" + CLOSING)
     after_question = prompt.find(question) + len(question) if question in prompt else 0
     found: dict[str, tuple[int, int]] = {}
-    if hint.feedback:
-        head = prompt.rfind(FEEDBACK, after_question, max(last, 0))
+    for index, text in reversed(list(enumerate(hint.texts))):
+        search = prompt.rfind if index else prompt.find  # a text may quote its own heading; the first one follows the question
+        head = search(text.heading, after_question, max(last, 0))
         if head >= 0:
-            found["feedback"] = (head + len(FEEDBACK), last)
+            found[text.name] = (head + len(text.heading), last)
             last = head - len("\n\n")
-    if hint.demonstration:
-        head = prompt.find(DEMONSTRATION, after_question, max(last, 0))
-        if head >= 0:
-            found["demonstration"] = (head + len(DEMONSTRATION), last)
     return found

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sdpo.errors import UserError
-from sdpo.hindsight.hints import HindsightText, hindsight_text, question_after
-from sdpo.types import Hint, Message, Role, Task
+from sdpo.hindsight.hints import hindsight_message, question_after
+from sdpo.types import Hint, HintText, Message, Role, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,36 +62,32 @@ class ChatRenderer:
         return token_ids[1:] if token_ids[0] == after else token_ids
 
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...] | None:
-        """[Q] the teacher's prompt. Over the limit, first the feedback and then the demonstration lose their middle.
+        """[Q] the teacher's prompt. Over the limit the hint's texts lose their middle, the last one first: feedback before the
+        demonstration.
 
         None where nothing of the hint is left. The hint's texts quote what a model wrote, so the template's own markers are
         taken out of them: an answer must not be able to end the message it is quoted in.
         """
-        text = hindsight_text(task.messages[-1].content, hint)
-        text = replace(text, demonstration=self._quoted(text.demonstration), feedback=self._quoted(text.feedback))
+        question = task.messages[-1].content
+        texts = [replace(text, text=self._quoted(text.text)) for text in hint.texts]
 
-        def render(text: HindsightText) -> tuple[int, ...]:
-            return self._ids((*task.messages[:-1], text.message()))
+        def render(texts: Sequence[HintText]) -> tuple[int, ...]:
+            return self._ids((*task.messages[:-1], hindsight_message(question, texts)))
 
-        token_ids = render(text)
-        if len(token_ids) > self.max_hindsight_tokens:
-            whole = text
-            cut = _longest_cut(text.feedback, lambda cut: len(render(replace(whole, feedback=cut))) <= self.max_hindsight_tokens)
-            text = replace(text, feedback=cut)
-            token_ids = render(text)
-        if len(token_ids) > self.max_hindsight_tokens:
-            rest = text
-            cut = _longest_cut(
-                text.demonstration, lambda cut: len(render(replace(rest, demonstration=cut))) <= self.max_hindsight_tokens
-            )
-            text = replace(text, demonstration=cut)
-            token_ids = render(text)
+        def fits(texts: Sequence[HintText]) -> bool:
+            return len(render(texts)) <= self.max_hindsight_tokens
+
+        for place in reversed(range(len(texts))):
+            if fits(texts):
+                break
+            texts = _cut(texts, place, fits)
+        token_ids = render(texts)
         if len(token_ids) > self.max_hindsight_tokens:
             raise UserError(
                 "algorithm.hindsight.max_prompt_tokens must hold the question and the closing instruction; those of task "
                 f"{task.id!r} alone have {len(token_ids)} tokens and the limit is {self.max_hindsight_tokens}. Raise it."
             )
-        return token_ids if text.demonstration or text.feedback else None
+        return token_ids if any(text.text for text in texts) else None
 
     def with_feedback(self, task: Task, feedbacks: Sequence[str]) -> Task:
         """The task with its question followed by those of ``feedbacks`` that fit into ``max_prompt_tokens``; the oldest, which
@@ -140,6 +136,15 @@ class ChatRenderer:
 def _with_space(piece: str | None, text: str) -> str:
     """Tokenizers in the style of sentencepiece leave out the space before a token that is decoded alone."""
     return " " + text if piece is not None and piece.startswith("\u2581") and not text.startswith(" ") else text
+
+
+def _cut(texts: Sequence[HintText], place: int, fits: Callable[[Sequence[HintText]], bool]) -> list[HintText]:
+    """``texts`` with as much of the middle of the one at ``place`` left out as it takes to fit."""
+
+    def with_text(text: str) -> list[HintText]:
+        return [*texts[:place], replace(texts[place], text=text), *texts[place + 1 :]]
+
+    return with_text(_longest_cut(texts[place].text, lambda cut: fits(with_text(cut))))
 
 
 def _longest_cut(text: str, fits: Callable[[str], bool]) -> str:

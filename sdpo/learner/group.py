@@ -10,6 +10,7 @@ from pathlib import Path
 import ray
 
 from sdpo.cluster.actors import Placements, Process, kill, start, talk_over_the_clusters_network, this_process
+from sdpo.cluster.weight_sync import weight_sync as made
 from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
 from sdpo.errors import LearnerLost, MachineError
 from sdpo.forkserver.marks import mark
@@ -18,6 +19,7 @@ from sdpo.learner.answers import answers, dead
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
 from sdpo.preflight.models import hidden_size
+from sdpo.protocols import Weights
 from sdpo.run.logs import redirect_output
 from sdpo.types import Metrics, Ranks, TokenCredit, Update
 from sdpo.weights import WeightPayload, weight_payload
@@ -58,10 +60,10 @@ class LearnerActor:
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place, recording)
         mark("learner")
 
-    def weights(self, *, of_teacher: bool, bucket_bytes: int) -> WeightPayload:
-        """In the object store, so that the driver passes on references and never holds them; from rank 0, while others help."""
+    def weights(self, *, of_teacher: bool, bucket_bytes: int, weight_sync: str) -> WeightPayload:
+        """Left where the weight sync puts them, so that the driver never holds them; from rank 0, while others help."""
         read = self._learner.teacher_parameters if of_teacher else self._learner.parameters
-        return weight_payload(read(wanted=self._is_first), bucket_bytes=bucket_bytes, put=ray.put)
+        return weight_payload(read(wanted=self._is_first), bucket_bytes=bucket_bytes, put=made(weight_sync).put)
 
     def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
         self._learner.keep_old_logprobs(updates)
@@ -128,6 +130,7 @@ class LearnerGroup:
         logs: Path,
         skipped: Path,
         bucket_bytes: int,
+        weight_sync: str = "object_store",
         recording: Recording | None = None,
         placements: Placements | None = None,
     ) -> None:
@@ -143,7 +146,7 @@ class LearnerGroup:
         self._config, self._algorithm, self._scale = config, algorithm, scale
         self._checkpoints = checkpoints
         self._skipped, self._num_skipped = skipped, 0
-        self._bucket_bytes, self._recording = bucket_bytes, recording
+        self._bucket_bytes, self._weight_sync, self._recording = bucket_bytes, weight_sync, recording
         self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
         self._has_reference = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
@@ -203,18 +206,20 @@ class LearnerGroup:
         self._answers([actor.restore.remote(path, counters) for actor in self._actors])
         self.step = counters.step
 
-    def weights(self) -> object:
-        """A WeightPayload of references to the object store."""
+    def weights(self) -> Weights:
+        """Of places, where the weight sync has put the buckets."""
         return self._weights(of_teacher=False)
 
-    def teacher_weights(self) -> object | None:
+    def teacher_weights(self) -> Weights | None:
         """Likewise; None where the teacher's are the policy's own (before the first step too), where it is a mixture of two
         models' logits, which no model samples from, and where it is another model, which the engine does not know."""
         return self._weights(of_teacher=True) if self._teacher_differs and self.step > 0 else None
 
-    def _weights(self, *, of_teacher: bool) -> object:
+    def _weights(self, *, of_teacher: bool) -> Weights:
         asked = self._actors if self._config.zero_stage == 3 else self._actors[:1]  # whole parameters take everybody's part
-        return self._answers([actor.weights.remote(of_teacher=of_teacher, bucket_bytes=self._bucket_bytes) for actor in asked])[0]
+        how = {"of_teacher": of_teacher, "bucket_bytes": self._bucket_bytes, "weight_sync": self._weight_sync}
+        payloads: list[Weights] = self._answers([actor.weights.remote(**how) for actor in asked])
+        return payloads[0]
 
     def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
         if len(updates) > 1 or self._has_reference:

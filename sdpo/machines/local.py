@@ -7,13 +7,13 @@ takes nobody along. So only for environments that are trusted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sdpo.config import AlgorithmConfig, SDPOConfig
 from sdpo.envs.base import Environment
 from sdpo.errors import MachineError
-from sdpo.learner import checkpoint
+from sdpo.learner import checkpoint, policy_folder
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.group import pairs_per_token
@@ -29,14 +29,26 @@ class LocalEngine:
 
     def __init__(self, engine: VllmEngine) -> None:
         self._engine = engine
+        self._under_way: Generator[object] | None = None
 
     def load(self, weights: object, *, version: int) -> None:
         assert isinstance(weights, WeightPayload)
+        self._forget()
         self._engine.load(weights.in_memory(), version=version)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
-        for ended in self._engine.sample(prompts, sampling):
+        self._forget()
+        answers = self._engine.sample(prompts, sampling)
+        assert isinstance(answers, Generator)
+        self._under_way = answers
+        for ended in answers:
             yield from ended
+
+    def _forget(self) -> None:
+        """Give up what an interrupted call left under way: a notebook keeps the frames of the last error, and so the call."""
+        if self._under_way is not None:
+            self._under_way.close()
+            self._under_way = None
 
 
 class LocalVerifier:
@@ -64,8 +76,8 @@ class LocalLearner:
     def __init__(
         self, learner: DeepSpeedLearner, model_path: str, algorithm: AlgorithmConfig, *, max_skipped_updates: int
     ) -> None:
-        """``algorithm`` is what ``learner`` was made for."""
-        self._learner = learner
+        """``algorithm`` is what ``learner`` was made for, ``model_path`` what both begin with."""
+        self._learner, self._model_path = learner, model_path
         self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
         self.ranks = Ranks(num=1, pairs_per_token=pairs_per_token(model_path))
         self._max_skipped, self._num_skipped = max_skipped_updates, 0
@@ -102,6 +114,10 @@ class LocalLearner:
 
     def save(self, path: Path, *, score: float | None) -> None:
         """Nothing: a run in one process begins anew."""
+
+    def write_policy(self, folder: Path) -> None:
+        """The policy as it is, as a plain model in a new ``folder``."""
+        policy_folder.write(folder, dict(self._learner.parameters()), self._model_path)
 
     def keep(self, path: Path) -> None:
         """Everything to go on from here with ``restore``, and no more: no plain model. Whole or not at all."""

@@ -111,6 +111,7 @@ def machines(
             logs=logs,
             skipped=skipped or logs / "skipped",
             bucket_bytes=config.rollout.bucket_mib * 2**20,
+            weight_sync=config.rollout.weight_sync,
             recording=recording,
             placements=placements.ranks,
         )

@@ -40,9 +40,10 @@ class Seam:
         place, colon, _ = name.rpartition(":")
         if (colon and place) or name in self.built_in or name in self.names():
             return
+        known = f"be one of {', '.join(self.names())}, or " if self.names() else ""
         raise ValueError(
-            f"{key} must be one of {', '.join(self.names())}, or name a {self.what} as module:object or path/to/file.py:object; "
-            f"got {name!r}{near(name, self.names())}."
+            f"{key} must {known}name a {self.what} as module:object or path/to/file.py:object; got "
+            f"{name!r}{near(name, self.names())}."
         )
 
     def load(self, name: str) -> object:

@@ -29,3 +29,14 @@ DIVERGENCES = Seam(
     },
 )
 """How student and teacher are compared: what makes a ``sdpo.objectives.divergence.Divergence`` of the algorithm's config."""
+
+HINT_SOURCES = Seam(what="hint source", group="sdpo.hints", built_in={})
+"""What the teacher is shown besides siblings and feedback: a class, a ``sdpo.hindsight.sources.HintSource``."""
+FILTERS = Seam(what="token filter", group="sdpo.filters", built_in={})
+"""Which tokens nothing is learned from: a class, a ``sdpo.protocols.TokenFilter``."""
+WEIGHT_SYNCS = Seam(
+    what="weight sync",
+    group="sdpo.weight_syncs",
+    built_in={"object_store": "sdpo.cluster.weight_sync:ObjectStore"},
+)
+"""How weights get from the learner's ranks to the engines: a class, a ``sdpo.protocols.WeightSync``."""

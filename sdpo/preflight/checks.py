@@ -18,11 +18,11 @@ from sdpo.config import AlgorithmConfig, Config, EnvConfig, HintChoice, ModelCon
 from sdpo.envs import registry
 from sdpo.envs.base import Conversational, Environment, HasReference
 from sdpo.errors import UserError
-from sdpo.hindsight.hints import no_reference
+from sdpo.hindsight.hints import hint_of, no_reference
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.preflight.models import resolve
 from sdpo.preflight.proofs import Claim
-from sdpo.types import Hint, Task, Tasks
+from sdpo.types import Task, Tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,7 +97,7 @@ def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], *, with_h
     for task in tasks:
         renderer.prompt(task)
         if with_hints:
-            renderer.hindsight_prompt(task, Hint(demonstration=None, feedback="."))
+            renderer.hindsight_prompt(task, hint_of(feedback="."))
 
 
 def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Sequence[Task]) -> Claim | None:

@@ -7,18 +7,17 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-import ray
-
 from sdpo.cluster import actors
+from sdpo.cluster.weight_sync import weight_sync
 from sdpo.config import RolloutConfig
 from sdpo.forkserver.marks import mark
+from sdpo.protocols import Weights
 from sdpo.rollout.engine import VllmEngine
 from sdpo.rollout.engine_loop import EngineLoop, Load, Order, Pulse, Rest, Served
 from sdpo.rollout.member import Condition, Member
 from sdpo.rollout.supervisor import Supervisor
 from sdpo.run.logs import redirect_output
 from sdpo.types import Completion, Prompt, Sampling
-from sdpo.weights import PackedWeights, WeightPayload
 
 NUM_CALLS = 16
 """Questions that an engine's process can have open at once: a pulse, the start, and orders that wait for their turn."""
@@ -34,7 +33,7 @@ class EngineActor:
         mark("engine's process")
         actors.talk_over_the_clusters_network()
         make = partial(VllmEngine, model_path, max_model_tokens=max_model_tokens, config=config, seed=seed, may_rest=may_rest)
-        self._loop = EngineLoop(make, fetch=_fetched, partial=config.partial)
+        self._loop = EngineLoop(make, fetch=weight_sync(config.weight_sync).fetch, partial=config.partial)
 
     def process(self) -> actors.Process:
         return actors.this_process()
@@ -49,19 +48,6 @@ class EngineActor:
 
     def take(self, wait_s: float) -> Pulse:
         return self._loop.take(wait_s)
-
-
-FETCH_TIMEOUT_S = 30.0
-"""Longest wait for one bucket, also from another machine. Ray itself would wait without end for an object whose owner died
-while it was on its way."""
-
-
-def _fetched(bucket: object) -> PackedWeights:
-    """The bucket from the object store, without a copy where it is on this machine."""
-    assert isinstance(bucket, ray.ObjectRef)
-    weights = ray.get(bucket, timeout=FETCH_TIMEOUT_S)
-    assert isinstance(weights, PackedWeights)
-    return weights
 
 
 def _silent(sentence: str) -> None:
@@ -114,13 +100,12 @@ class EngineFleet:
         """Call ``call``, from another thread, once every engine can sample or one never will."""
         self._supervisor.readiness().add_done_callback(lambda _: call())
 
-    def load(self, weights: object, *, version: int) -> None:
-        """Send ``weights``, a WeightPayload, better of references to the object store.
+    def load(self, weights: Weights, *, version: int) -> None:
+        """Send ``weights``, better of places than of buckets in memory.
 
         Returns when every living engine serves them. With ``rollout.staleness`` it returns at once. What went wrong is
         then raised by the first sample that begins after it is known, unless newer weights were sent before.
         """
-        assert isinstance(weights, WeightPayload)
         loading = self._supervisor.load(Load(payload=weights, version=version))
         if self._waits_for_weights:
             loading.result()

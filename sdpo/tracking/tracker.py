@@ -133,8 +133,8 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
             **({"versions": attempt.completion.versions} if attempt.completion.versions else {}),
             "reward": attempt.verdict.reward,
             "feedback": attempt.verdict.feedback,
-            "hint": None if hint is None else hint.source.value,
-            "demonstration": None if hint is None else hint.demonstration,
+            "hint": None if hint is None else hint.kind,
+            "demonstration": None if hint is None else hint.of("demonstration"),
             "is_remembered": hint is not None and hint.is_remembered,
         }
         for index, (attempt, hint) in enumerate(zip(group.attempts, hints_G, strict=True))

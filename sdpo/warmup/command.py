@@ -184,6 +184,6 @@ def _scratch(target: Path) -> Path:
 def _told(pairs: Pairs, config: WarmupConfig, num_tasks: int) -> str:
     """What is learned from, and in which proportion."""
     of_source = ", ".join(
-        f"{len(pairs[source])} with {source.value} ({share:.0%} of the rows)" for source, share in shares(pairs, config).items()
+        f"{len(pairs[source])} with {source} ({share:.0%} of the rows)" for source, share in shares(pairs, config).items()
     )
     return f"pairs from {num_tasks} training tasks: {of_source}"

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdpo.errors import UserError
+from sdpo.hindsight.hints import hint_of
 from sdpo.protocols import Renderer
-from sdpo.types import Hint, HintSource
 from sdpo.warmup.exploration import Answer, Explored, Failure
 
 
@@ -22,7 +22,7 @@ class Pair:
     """What a model that uses hindsight would do."""
 
     task_id: str
-    source: HintSource
+    source: str
     origin: str
     """Whose answer is learned and, after a hyphen, whose demonstration or failure is shown: ``"reference-own"``."""
     prompt_ids: tuple[int, ...]
@@ -31,12 +31,12 @@ class Pair:
     """A right answer, its turn ended."""
 
 
-Pairs = Mapping[HintSource, Sequence[Pair]]
+Pairs = Mapping[str, Sequence[Pair]]
 
 
 def make_pairs(explored: Sequence[Explored], renderer: Renderer, seed: int) -> Pairs:
     """All there are, of every source that has any. Raises UserError where there is none at all."""
-    found: dict[HintSource, list[Pair]] = {}
+    found: dict[str, list[Pair]] = {}
     for task in explored:
         for pair in _of_task(task, renderer, random.Random(f"{seed}/pairs/{task.group.task.id}")):
             found.setdefault(pair.source, []).append(pair)
@@ -53,7 +53,7 @@ def make_pairs(explored: Sequence[Explored], renderer: Renderer, seed: int) -> P
 
 def counts(pairs: Pairs) -> dict[str, dict[str, int]]:
     """By source of the hint, then by origin."""
-    return {source.value: dict(sorted(Counter(pair.origin for pair in of_source).items())) for source, of_source in pairs.items()}
+    return {source: dict(sorted(Counter(pair.origin for pair in of_source).items())) for source, of_source in pairs.items()}
 
 
 def _of_task(explored: Explored, renderer: Renderer, draw: random.Random) -> Iterator[Pair]:
@@ -79,7 +79,7 @@ def _pair(
     explored: Explored, renderer: Renderer, target: Answer, shown: Answer | None, failure: Failure | None
 ) -> Iterator[Pair]:
     """None where nothing of the hint fits into the prompt."""
-    hint = Hint(demonstration=shown.text if shown else None, feedback=failure.feedback if failure else None)
+    hint = hint_of(demonstration=shown.text if shown else None, feedback=failure.feedback if failure else None)
     prompt_ids = renderer.hindsight_prompt(explored.group.task, hint)
     if prompt_ids is None:
         return
@@ -88,7 +88,7 @@ def _pair(
     assert of_hint is not None
     yield Pair(
         task_id=explored.group.task.id,
-        source=hint.source,
+        source=hint.kind,
         origin=f"{_whose(target.is_own)}-{'itself' if of_hint is target else _whose(of_hint.is_own)}",
         prompt_ids=prompt_ids,
         response_ids=target.token_ids,

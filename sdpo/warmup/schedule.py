@@ -10,10 +10,12 @@ from typing import TypeVar
 from sdpo.batches.updates import pack
 from sdpo.config import BatchConfig, WarmupConfig
 from sdpo.errors import UserError
-from sdpo.types import Group, HintSource, Ranks, Sample, Update
+from sdpo.types import Group, Ranks, Sample, Update
 from sdpo.warmup.pairs import Pair, Pairs
 
 T = TypeVar("T")
+SOURCES = ("demonstration", "feedback", "both")
+"""Kinds of hint, in the words of ``Hint.kind``, whose shares ``pairs`` names."""
 
 
 def updates(pairs: Pairs, groups: Sequence[Group], config: WarmupConfig, ranks: Ranks) -> Iterator[Update]:
@@ -30,21 +32,21 @@ def updates(pairs: Pairs, groups: Sequence[Group], config: WarmupConfig, ranks: 
         yield update
 
 
-def shares(pairs: Pairs, config: WarmupConfig) -> dict[HintSource, float]:
+def shares(pairs: Pairs, config: WarmupConfig) -> dict[str, float]:
     """Of the sources that have pairs, in proportion to what the config asks for. Raises UserError where that is nothing."""
-    wanted = {source: float(getattr(config.pairs, source.value)) for source in HintSource if source in pairs}
+    wanted = {source: float(getattr(config.pairs, source)) for source in SOURCES if source in pairs}
     total = sum(wanted.values())
     if total == 0.0:
         raise UserError(
             "pairs.demonstration, pairs.feedback and pairs.both must give a share to a source that has pairs; there are only "
-            f"pairs with {' and '.join(source.value for source in wanted)}, whose shares are 0. Raise one of those."
+            f"pairs with {' and '.join(wanted)}, whose shares are 0. Raise one of those."
         )
     return {source: share / total for source, share in wanted.items()}
 
 
 def _mixed(pairs: Pairs, config: WarmupConfig) -> Iterator[Pair]:
     """Without end; after any number of pairs every source has had its share, to within a pair."""
-    of_source = {source: _in_turn(found, f"{config.seed}/{source.value}") for source, found in pairs.items()}
+    of_source = {source: _in_turn(found, f"{config.seed}/{source}") for source, found in pairs.items()}
     share, given = shares(pairs, config), dict.fromkeys(pairs, 0)
     while True:
         num = sum(given.values()) + 1

@@ -19,7 +19,7 @@ from sdpo.config import (
     TeacherConfig,
     TeacherKind,
 )
-from sdpo.hindsight.hints import choose_hints
+from sdpo.hindsight.hints import choose_hints, hint_of
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Ranks, Role, Sample, SetAside, Task, Verdict
 
 
@@ -30,7 +30,7 @@ class WordCounts:
         return (len(task.id),)
 
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
-        return (len(task.id), len(hint.demonstration or ""))
+        return (len(task.id), len(hint.of("demonstration") or ""))
 
 
 def completion(*token_ids: int) -> Completion:
@@ -47,7 +47,7 @@ def group(task_id: str, *attempts: Attempt, set_aside: tuple[SetAside, ...] = ()
     return Group(task=task, prompt_ids=(7, 8, len(task_id)), attempts=attempts, set_aside=set_aside)
 
 
-HINT = Hint(demonstration="four", feedback=None)
+HINT = hint_of(demonstration="four", feedback=None)
 GROUPS = (group("a", attempt(0.0, 1, 2), attempt(1.0, 3)), group("bb", attempt(0.5, 4, 5, 6), attempt(0.5, 7)))
 HINTS = ((HINT, None), (None, None))
 
@@ -240,7 +240,7 @@ def test_siblings_hindsight_prompts_are_one_and_the_same_but_for_the_demonstrato
 
     class Letters(WordCounts):
         def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
-            return tuple(map(ord, f"{hint.demonstration}|{hint.feedback}"))
+            return tuple(map(ord, f"{hint.of('demonstration')}|{hint.of('feedback')}"))
 
     solved = [dataclasses.replace(completion(n), text=f"answer {n}") for n in range(3)]
     failed = [dataclasses.replace(completion(n), text="wrong") for n in range(3, 8)]

@@ -29,7 +29,7 @@ from sdpo.config import (
 )
 from sdpo.learner.loss import OldLogprobs, micro_batch_loss
 from sdpo.learner.orders import Scale
-from sdpo.learner.tally import SUMS
+from sdpo.learner.statistics import SUMS
 from sdpo.objectives.divergence import divergence, divergence_of
 from sdpo.objectives.logits import Logits
 from sdpo.objectives.policy_gradient import policy_gradient_loss

@@ -13,7 +13,7 @@ from sdpo.config import EvaluateConfig, HindsightConfig, HintChoice
 from sdpo.errors import UserError
 from sdpo.evaluation.lift import cross_fitted_hints, lift_metrics, low_lift, teacher_lift
 from sdpo.evaluation.look import look
-from sdpo.hindsight.hints import choose_hints
+from sdpo.hindsight.hints import choose_hints, hint_of
 from sdpo.metrics import METRICS, lift_in_words
 from sdpo.types import (
     Attempt,
@@ -81,7 +81,7 @@ def ignoring(p: float, hint: Hint) -> float:
 
 
 def learning(p: float, hint: Hint) -> float:
-    return p + (0.3 if hint.demonstration else 0.1)
+    return p + (0.3 if hint.of("demonstration") else 0.1)
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 5])
@@ -119,13 +119,13 @@ def test_a_hint_quotes_attempts_of_its_own_half_alone(k: int) -> None:
     for bits in range(2**k):
         tried = group([bool(bits >> place & 1) for place in range(k)])
         for place, hint in enumerate(cross_fitted_hints(tried, HindsightConfig(choice=HintChoice.both), "seed")):
-            if hint is not None and hint.demonstration is not None:
-                other = int(hint.demonstration.removeprefix("answer "))
+            if hint is not None and hint.of("demonstration") is not None:
+                other = int(hint.of("demonstration").removeprefix("answer "))
                 assert other != place
                 assert other % 2 == place % 2
                 assert tried.attempts[other].verdict.is_solved
-            if hint is not None and hint.feedback is not None:
-                assert hint.feedback == f"wrong {place}"
+            if hint is not None and hint.of("feedback") is not None:
+                assert hint.of("feedback") == f"wrong {place}"
 
 
 def test_the_numbers_by_hand() -> None:
@@ -133,7 +133,7 @@ def test_the_numbers_by_hand() -> None:
     two feedback, of which one helps. The other half's success is 0, ½ and ½."""
     one, two = group([True, False, False, False], "one"), group([True, True], "two")
     hints = [cross_fitted_hints(one, FAILURES_ONLY, "seed"), cross_fitted_hints(two, FAILURES_ONLY, "seed")]
-    assert [hint and hint.source.value for hint in hints[0]] == [None, "feedback", "demonstration", "feedback"]
+    assert [hint and hint.kind for hint in hints[0]] == [None, "feedback", "demonstration", "feedback"]
     metrics = lift_metrics((one, two), hints, ((None, True, True, False), (None, None)))
     assert metrics == pytest.approx(
         {
@@ -150,7 +150,7 @@ def test_the_numbers_by_hand() -> None:
 
 def test_a_few_tasks_have_no_error_even_where_all_go_the_same_way() -> None:
     """Two held-out answers gave a lift of -100.0 % ± 0.0 %, a warning and an alarm."""
-    hint = Hint(demonstration=None, feedback="no")
+    hint = hint_of(demonstration=None, feedback="no")
     for num, is_said in ((2, False), (3, False), (4, True)):
         groups_P = tuple(group([True, True], f"task{index}") for index in range(num))
         metrics = lift_metrics(groups_P, [[hint, hint]] * num, [[False, False]] * num)
@@ -185,7 +185,7 @@ class Rendered:
         raise AssertionError("there is one turn")
 
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...] | None:
-        place = int((hint.demonstration or hint.feedback or "").split()[1])
+        place = int((hint.of("demonstration") or hint.of("feedback") or "").split()[1])
         return None if place == 6 else (50, place)
 
 
@@ -287,7 +287,7 @@ def test_the_answers_are_kept_with_the_hints_that_they_were_given() -> None:
         [],
         ["0", "1"],
     ]
-    assert [[hint.source.value for hint in hints] for hints in lift.hints] == [
+    assert [[hint.kind for hint in hints] for hints in lift.hints] == [
         ["feedback", "demonstration", "feedback"], [], ["feedback", "feedback"],
     ]  # fmt: skip
     assert lift.metrics["lift/hindsight"] == pytest.approx(2 / 5)
@@ -353,7 +353,7 @@ def test_training_hints_come_from_all_siblings_and_measured_ones_from_half_of_th
     assert choose_hints(tried, FAILURES_ONLY, "seed")[1] is not None
     hint = cross_fitted_hints(tried, FAILURES_ONLY, "seed")[1]
     assert hint is not None
-    assert hint.demonstration is None
+    assert hint.of("demonstration") is None
 
 
 class Plain(Rendered):

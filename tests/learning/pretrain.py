@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sdpo.hindsight.hints import hindsight_text
+from sdpo.hindsight.hints import hindsight_message, hint_of
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.types import Hint, Message, Role, Task
 from tests.learning.cipher import NEW, OLD, Level, expected, levels, question
@@ -119,7 +119,7 @@ def tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
 
 def _shown(messages: tuple[Message, ...], hint: Hint | None) -> tuple[Message, ...]:
     """What stands in the prompt."""
-    return messages if hint is None else (*messages[:-1], hindsight_text(messages[-1].content, hint).message())
+    return messages if hint is None else (*messages[:-1], hindsight_message(messages[-1].content, hint.texts))
 
 
 def _lesson(draw: random.Random, recipe: Recipe, level: Level) -> tuple[tuple[Message, ...], Hint | None, str]:
@@ -132,7 +132,7 @@ def _lesson(draw: random.Random, recipe: Recipe, level: Level) -> tuple[tuple[Me
     # What a hint says is taken over, whatever it is: if it always were the right answer, the model need not read it.
     told = "".join(digit.translate(draw.choice([NEW, NEW, OLD])) for digit in digits)
     kind = draw.choice(["demonstration", "feedback", "both"])
-    hint = Hint(
+    hint = hint_of(
         demonstration=told if kind != "feedback" else None,
         feedback=expected(told, believed) if kind != "demonstration" else None,
     )

@@ -96,7 +96,7 @@ class FakeRenderer:
         return tuple(map(chr, token_ids))
 
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
-        return (*self.prompt(task), *map(ord, hint.demonstration or ""), *map(ord, hint.feedback or ""))
+        return (*self.prompt(task), *map(ord, hint.of("demonstration") or ""), *map(ord, hint.of("feedback") or ""))
 
 
 @dataclass

@@ -192,7 +192,7 @@ def test_the_environments_answer_to_the_attempted_task_is_what_the_teacher_is_sh
     run = Run(algorithm=asking, references=lambda task: f"the answer to {task.id}")
     for groups, hints_P_G in zip(run.report.groups_seen, run.report.hints_seen, strict=True):
         for group, hints in zip(groups, hints_P_G, strict=True):
-            assert {hint and hint.demonstration for hint in hints} == {f"the answer to {group.task.id}"}
+            assert {hint and hint.of("demonstration") for hint in hints} == {f"the answer to {group.task.id}"}
 
 
 class Forgetful(FakeVerifier):

@@ -41,7 +41,9 @@ def credit_line(
         rows.append((token, student, teacher))
     prompt, parts = _OPEN + exercise.question, []
     marks = {}
-    for kind, opening, text in zip(("demonstration", "feedback"), _HINDSIGHT, (hint.demonstration, hint.feedback), strict=True):
+    for kind, opening, text in zip(
+        ("demonstration", "feedback"), _HINDSIGHT, (hint.of("demonstration"), hint.of("feedback")), strict=True
+    ):
         if text:
             start = len(prompt) + sum(map(len, parts)) + len("\n\n" + opening)
             parts.append(f"\n\n{opening}{text}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from sdpo.config import Config, Guard
 from sdpo.config.compose import train_config
 from sdpo.guards.alarms import Alarm
+from sdpo.hindsight.hints import hint_of
 from sdpo.metrics import of_groups
 from sdpo.run.folder import RunFolder
 from sdpo.tracking.tracker import Tracker
@@ -135,7 +136,7 @@ def hints_of(group: Group) -> list[Hint | None]:
         sibling = next((other for other in solved if other is not attempt), None)
         feedback = attempt.verdict.feedback
         known = sibling is not None or feedback is not None
-        hints.append(Hint(demonstration=sibling and sibling.completion.text, feedback=feedback) if known else None)
+        hints.append(hint_of(demonstration=sibling and sibling.completion.text, feedback=feedback) if known else None)
     return hints
 
 
@@ -145,7 +146,7 @@ def hostile_run(folder: Path) -> Path:
     texts = (*HOSTILE, "x" * 1_000_000)
     attempts = [Attempt(completion=completion_of(text), verdict=Verdict(reward=0.0, feedback=text)) for text in texts]
     group = group_with("code/<b>bold</b>\x1b[2J", HOSTILE[0], attempts)
-    hints = [Hint(demonstration=None, feedback=text) for text in texts]
+    hints = [hint_of(demonstration=None, feedback=text) for text in texts]
     tracker.rollouts(1, [group], [hints])
     exercise = Exercise(task=group.task.id, question=HOSTILE[0], right=HOSTILE[1], wrong=())
     draw = random.Random(0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sdpo.config import TrackingConfig
-from sdpo.hindsight.hints import CLOSING, HindsightText, hindsight_text, places
+from sdpo.hindsight.hints import CLOSING, hindsight_message, hint_of, places
 from sdpo.hindsight.rendering import ELISION
 from sdpo.learner.orders import Recording
 from sdpo.learner.recording import joined_credit
@@ -20,7 +20,7 @@ from sdpo.tracking.tracker import Tracker
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Role, Sample, Task, TokenCredit, TopTokens, Verdict
 from tests.loop.fakes import FakeRenderer
 
-HINT = Hint(demonstration="return a + b", feedback="f(1, 2) returned 1")
+HINT = hint_of(demonstration="return a + b", feedback="f(1, 2) returned 1")
 QUESTION = "Add two numbers."
 
 
@@ -50,8 +50,8 @@ def step(response: str = "x = 1", question: str = QUESTION, hint: Hint = HINT) -
     task = Task(id="code/add", env="code", messages=(Message(role=Role.user, content=question),))
     ids = tuple(map(ord, response))
     completion = Completion(token_ids=ids, logprobs=(-1.0,) * len(ids), text=response, finish=Finish.stop, weights_version=0)
-    attempt = Attempt(completion=completion, verdict=Verdict(reward=0.0, feedback=hint.feedback))
-    teacher_prompt = tuple(map(ord, f"<user>{hindsight_text(question, hint).message().content}</user>"))
+    attempt = Attempt(completion=completion, verdict=Verdict(reward=0.0, feedback=hint.of("feedback")))
+    teacher_prompt = tuple(map(ord, f"<user>{hindsight_message(question, hint.texts).content}</user>"))
     sample = Sample(
         prompt_ids=tuple(map(ord, question)),
         teacher_prompt_ids=teacher_prompt,
@@ -85,8 +85,8 @@ def test_the_hint_is_found_in_the_teachers_prompt():
     prompt, marks = found["hindsight_prompt"], found["marks"]
     assert isinstance(prompt, str)
     assert isinstance(marks, dict)
-    assert prompt[slice(*marks["demonstration"])] == HINT.demonstration
-    assert prompt[slice(*marks["feedback"])] == HINT.feedback
+    assert prompt[slice(*marks["demonstration"])] == HINT.of("demonstration")
+    assert prompt[slice(*marks["feedback"])] == HINT.of("feedback")
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,9 @@ def test_the_hint_is_found_in_the_teachers_prompt():
 @pytest.mark.parametrize("question", ["Add.", "A correct solution to this problem:\nx\n\n" + CLOSING, "a\n\nb"])
 def test_places_are_exact_for_any_texts(demonstration, feedback, question):
     """Also where the question or a quoted answer looks like the words around the hint."""
-    text = HindsightText(question=question, demonstration=demonstration or "", feedback=feedback or "").message().content
-    found = places(f"<|user|>{text}<|end|>", question, Hint(demonstration=demonstration, feedback=feedback))
+    hint = hint_of(demonstration=demonstration, feedback=feedback)
+    text = hindsight_message(question, hint.texts).content
+    found = places(f"<|user|>{text}<|end|>", question, hint)
     shown = {name: f"<|user|>{text}<|end|>"[first:last] for name, (first, last) in found.items()}
     assert shown == {
         name: value for name, value in (("demonstration", demonstration), ("feedback", feedback)) if value is not None

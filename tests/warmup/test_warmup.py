@@ -14,6 +14,7 @@ from sdpo.config import PairsConfig, WarmupConfig
 from sdpo.config.compose import warmup_config
 from sdpo.envs.base import Environment
 from sdpo.errors import UserError
+from sdpo.hindsight.hints import hint_of
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.types import (
     Attempt,
@@ -21,7 +22,6 @@ from sdpo.types import (
     Finish,
     Group,
     Hint,
-    HintSource,
     Message,
     Prompt,
     Ranks,
@@ -35,7 +35,7 @@ from sdpo.warmup.exploration import Answer, Explored, Failure, explore
 from sdpo.warmup.measurement import in_words, table
 from sdpo.warmup.pairs import Pair, Pairs, counts, make_pairs
 from sdpo.warmup.preparation import prepare
-from sdpo.warmup.schedule import shares, updates
+from sdpo.warmup.schedule import SOURCES, shares, updates
 from sdpo.warmup.writing import Writer, writer
 from tests.letters import Letters, Sums
 from tests.loop.fakes import FakeReport
@@ -148,13 +148,13 @@ def test_feedback_is_what_the_environment_said_of_a_wrong_answer(pen: Writer, re
     environment = Sums()
     found = explored(environment, pen, renderer, OWN)
     pairs = make_pairs(found, renderer, 0)
-    prompts = {pair.prompt_ids for pair in pairs[HintSource.feedback]}
+    prompts = {pair.prompt_ids for pair in pairs["feedback"]}
     expected = set()
     for task in found:
         assert task.failures
         for failure in task.failures:
             assert failure.feedback.startswith(("The number is", "'"))
-            expected.add(renderer.hindsight_prompt(task.group.task, Hint(demonstration=None, feedback=failure.feedback)))
+            expected.add(renderer.hindsight_prompt(task.group.task, hint_of(demonstration=None, feedback=failure.feedback)))
     assert prompts == expected
     said = "'x' is not the letter that was asked for."
     assert Failure(feedback=said, is_own=True) in found[2].failures
@@ -190,7 +190,7 @@ def test_a_demonstration_is_another_right_answer_where_there_is_one() -> None:
 
     class Spells:
         def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
-            return tuple(map(ord, hint.demonstration or "-"))
+            return tuple(map(ord, hint.of("demonstration") or "-"))
 
     def shown(*texts: str) -> set[tuple[str, str]]:
         answers = tuple(Answer(text=text, token_ids=tuple(map(ord, text)), is_own=text != "reference") for text in texts)
@@ -281,7 +281,7 @@ def composed(*words: str) -> WarmupConfig:
     )  # fmt: skip
 
 
-def pair(source: HintSource, index: int) -> Pair:
+def pair(source: str, index: int) -> Pair:
     return Pair(task_id=f"t{index}", source=source, origin="-", prompt_ids=(1, index), response_ids=(2, index, 3))
 
 
@@ -292,7 +292,7 @@ def plain_group(index: int) -> Group:
 
 
 def test_an_update_has_as_many_pairs_and_plain_rows_as_it_is_told_to() -> None:
-    pairs = {source: [pair(source, index) for index in range(3)] for source in HintSource}
+    pairs = {source: [pair(source, index) for index in range(3)] for source in SOURCES}
     made = list(updates(pairs, [plain_group(0), plain_group(1)], composed(), Ranks(num=2, pairs_per_token=400.0)))
     assert len(made) == 6
     for update in made:
@@ -304,7 +304,7 @@ def test_an_update_has_as_many_pairs_and_plain_rows_as_it_is_told_to() -> None:
 
 
 def test_without_a_kl_nothing_is_distilled() -> None:
-    pairs = {HintSource.feedback: [pair(HintSource.feedback, 0)]}
+    pairs = {"feedback": [pair("feedback", 0)]}
     made = updates(pairs, [plain_group(0)], composed("kl_weight=0", "plain_per_update=0"), Ranks(num=1, pairs_per_token=400.0))
     assert all(update.num_distilled_tokens == 0 < update.num_supervised_tokens for update in made)
 
@@ -312,7 +312,7 @@ def test_without_a_kl_nothing_is_distilled() -> None:
 def test_sources_have_their_shares_to_within_a_pair_at_any_time() -> None:
     from sdpo.warmup.schedule import _mixed
 
-    pairs = {source: [pair(source, index) for index in range(7)] for source in HintSource}
+    pairs = {source: [pair(source, index) for index in range(7)] for source in SOURCES}
     config = composed("pairs.demonstration=0.5", "pairs.feedback=0.3", "pairs.both=0.2")
     drawn = [drawn.source for drawn in islice(_mixed(pairs, config), 100)]
     for num in range(1, 101):
@@ -321,8 +321,8 @@ def test_sources_have_their_shares_to_within_a_pair_at_any_time() -> None:
 
 
 def test_a_source_without_pairs_leaves_its_share_to_the_others() -> None:
-    pairs = {source: [pair(source, 0)] for source in (HintSource.demonstration, HintSource.both)}
-    assert shares(pairs, composed()) == pytest.approx({HintSource.demonstration: 2 / 3, HintSource.both: 1 / 3})
+    pairs = {source: [pair(source, 0)] for source in ("demonstration", "both")}
+    assert shares(pairs, composed()) == pytest.approx({"demonstration": 2 / 3, "both": 1 / 3})
     with pytest.raises(UserError, match="only pairs with demonstration and both, whose shares are 0"):
         shares(pairs, composed("pairs.demonstration=0", "pairs.feedback=1", "pairs.both=0"))
 

@@ -1,0 +1,363 @@
+"""How does a script or a notebook train, in its own process and without Ray? It loads a model once, and calls ``train_model``.
+
+An environment is an object here, and settings are the dataclasses of ``sdpo/config``. What is not given is as ``sdpo train`` has
+it (``conf/train.yaml``). Left out, beside what ``local.py`` leaves out: checkpoints, so a run is not continued; a teacher that is
+another model, whose vocabulary only the command compares.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TypedDict, Unpack, get_type_hints
+
+from rich.console import Console
+
+from sdpo.attempts.generation import rollouts_of
+from sdpo.attempts.task_stream import TaskStream
+from sdpo.config import (
+    AlgorithmConfig,
+    BatchConfig,
+    Config,
+    EnvConfig,
+    EvaluationConfig,
+    GuardsConfig,
+    LearnerConfig,
+    ModelConfig,
+    Response,
+    RolloutConfig,
+    SamplingConfig,
+    SDPOConfig,
+    TeacherKind,
+    TrackingConfig,
+)
+from sdpo.config.compose import train_config
+from sdpo.envs.base import Environment
+from sdpo.errors import UserError
+from sdpo.guards.alarms import Alarm
+from sdpo.guards.fold import Guards
+from sdpo.hindsight.rendering import ChatRenderer
+from sdpo.hindsight.success_buffer import remembered
+from sdpo.learner.engine import DeepSpeedLearner
+from sdpo.learner.orders import Place, Recording, Scale
+from sdpo.machines.local import LocalEngine, LocalLearner, LocalVerifier
+from sdpo.plugins.seam import near
+from sdpo.preflight.checks import (
+    HELDOUT_SEED,
+    check_support,
+    model_and_renderer,
+    references_of,
+    refuse_long_prompts,
+    refuse_overlap,
+    refuse_silence,
+    tasks_of,
+)
+from sdpo.protocols import Rollouts, StepLog
+from sdpo.rollout.engine import VllmEngine
+from sdpo.run.folder import RunFolder, records
+from sdpo.terminal.foreground import StopRequest
+from sdpo.terminal.live import Terminal
+from sdpo.terminal.remaining import plan_of
+from sdpo.tracking.background import closed
+from sdpo.tracking.run_report import RunReport
+from sdpo.tracking.tracker import Tracker, trackers_of
+from sdpo.train import train
+from sdpo.types import Group, Task, Tasks
+
+POLICY = "policy"
+"""Folder of the trained model in a run's folder."""
+
+
+class TrainSettings(TypedDict, total=False):
+    """Fields of ``sdpo.config.Config``, by its names."""
+
+    seed: int
+    num_steps: int
+    algorithm: AlgorithmConfig
+    batch: BatchConfig
+    sampling: SamplingConfig
+    evaluation: EvaluationConfig
+    guards: GuardsConfig
+    learner: LearnerConfig
+    tracking: TrackingConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalModel:
+    """Weights in a folder, and this process's engine, which samples with whatever weights it is given."""
+
+    path: str
+    """A folder or a hub id."""
+    max_tokens: int
+    """Longest prompt and response together that the engine has room for."""
+    rollout: RolloutConfig
+    chat_template_options: Mapping[str, bool]
+    engine: LocalEngine = field(repr=False)
+
+    @property
+    def config(self) -> ModelConfig:
+        return ModelConfig(name=Path(self.path).name, path=self.path, chat_template_options=dict(self.chat_template_options))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRun:
+    """What came of a run."""
+
+    metrics: tuple[Mapping[str, float], ...]
+    """[steps] names of ``docs/metrics.md`` to values, and ``step``, from 1."""
+    evaluations: tuple[Mapping[str, float], ...]
+    """Likewise of each evaluation; ``step`` counts the steps before it."""
+    groups: tuple[tuple[Group, ...], ...]
+    """[steps][P] what was attempted, with verdicts."""
+    alarms: tuple[Alarm, ...]
+    model: LocalModel
+    """The trained one, on the same engine."""
+    folder: Path
+    """What ``sdpo view`` and ``sdpo report`` read; the trained model is in its ``policy``, as transformers and vLLM load it."""
+
+
+def load_model(
+    path: str | Path,
+    *,
+    max_tokens: int = 2048,
+    rollout: RolloutConfig | None = None,
+    chat_template_options: Mapping[str, bool] | None = None,
+) -> LocalModel:
+    """Start an engine with the model in ``path``: a folder, a hub id, or ``package:NAME``.
+
+    ``max_tokens``: the longest prompt and response together that it will be asked for, hindsight prompts of the evaluations
+    included. ``rollout``: None as in ``sdpo train``. ``chat_template_options``: as ``sdpo.config.ModelConfig`` has them.
+    Raises UserError where the model cannot be read or has no room for ``max_tokens``.
+    """
+    rollout = train_config([]).rollout if rollout is None else rollout
+    refuse_words("rollout", rollout)
+    if (rollout.num_engines, rollout.tensor_parallel_size, rollout.staleness) != (1, 1, 0):
+        raise UserError(
+            "in one process there is one engine, on one GPU, that generates when a step asks (rollout.num_engines=1, "
+            f"tensor_parallel_size=1, staleness=0); got {rollout.num_engines}, {rollout.tensor_parallel_size} and "
+            f"{rollout.staleness}. Leave them as they are, or use sdpo train."
+        )
+    options = dict(chat_template_options or {})
+    asked = ModelConfig(name=Path(path).name, path=str(path), chat_template_options=options)
+    half = SamplingConfig(max_prompt_tokens=max(1, max_tokens // 2), max_response_tokens=max(1, max_tokens - max_tokens // 2))
+    found, _ = model_and_renderer(asked, half, 0, print)
+    engine = VllmEngine(found, max_model_tokens=max_tokens, config=rollout, seed=0)
+    return LocalModel(
+        path=found, max_tokens=max_tokens, rollout=rollout, chat_template_options=options, engine=LocalEngine(engine)
+    )
+
+
+def train_model(
+    model: LocalModel, environment: Environment, *, folder: str | Path, **settings: Unpack[TrainSettings]
+) -> TrainedRun:
+    """Train ``model`` on the training tasks of ``environment``, and keep what happens in a new ``folder``.
+
+    A line a step is printed. ``model`` stays as it is: the trained one is in what is returned. Raises UserError or ValueError,
+    as a sentence, where settings, model and tasks do not go together.
+    """
+    refuse_odd_environment(environment)
+    refuse_odd_settings("train_model", settings, TrainSettings)
+    path = Path(folder).absolute()
+    run = RunFolder(path)
+    if run.config.exists():
+        raise UserError(f"folder must be new (a run in one process is not continued); {path} holds a run. Choose another folder.")
+    config = replace(
+        train_config([]),
+        model=model.config,
+        env=EnvConfig(name=environment.name),
+        rollout=model.rollout,
+        runs_dir=str(path.parent),
+        name=path.name,
+        **settings,
+    )
+    _refuse_unsuitable(config, model)
+    ready = _ready(config, environment)
+    run.claim(config)
+    return _trained(config, ready, model, environment, run)
+
+
+@contextmanager
+def local_learner(
+    model: LocalModel,
+    learner: LearnerConfig,
+    algorithm: AlgorithmConfig,
+    sampling: SamplingConfig,
+    folder: Path,
+    recording: Recording | None = None,
+) -> Iterator[LocalLearner]:
+    """A learner that begins with the model's weights; in ``folder`` its one rank meets itself."""
+    meeting = folder / f".meet-{os.getpid()}"
+    made = DeepSpeedLearner(
+        model.path,
+        None,
+        learner,
+        algorithm,
+        Scale(temperature=sampling.temperature, max_response_tokens=sampling.max_response_tokens),
+        Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
+        recording,
+    )
+    try:
+        yield LocalLearner(made, model.path, algorithm, max_skipped_updates=learner.max_skipped_updates)
+    finally:
+        meeting.unlink(missing_ok=True)
+
+
+def refuse_odd_environment(environment: object) -> None:
+    """Raises UserError unless it is an environment, and an object rather than a class."""
+    if isinstance(environment, type):
+        name = environment.__name__
+        raise UserError(f"environment must be an object; got the class {name}. Make one: {name}().")
+    if not isinstance(environment, Environment):
+        raise UserError(
+            f"environment must have name, tasks and verify (sdpo.envs.base.Environment); a {type(environment).__name__} has not "
+            "all of them. Add what is missing: docs/environments.md."
+        )
+
+
+def refuse_odd_settings(function: str, settings: Mapping[str, object], kind: type) -> None:
+    """Raises UserError for a setting that ``kind``, a TypedDict, does not have, or has in another type."""
+    types = get_type_hints(kind)
+    for key, value in settings.items():
+        if key not in types:
+            raise UserError(f"{function} takes the settings {', '.join(types)}; got {key!r}{near(key, types)}.")
+        if not isinstance(value, types[key]):
+            raise UserError(f"{key} must be of type {types[key].__name__}; got {value!r}.")
+        refuse_words(key, value)
+
+
+def refuse_words(key: str, value: object) -> None:
+    """Raises UserError where a dataclass holds a word, as one would type it for the command, in place of an Enum's member."""
+    if not is_dataclass(value):
+        return
+    for one in fields(value):
+        found = getattr(value, one.name)
+        refuse_words(f"{key}.{one.name}", found)
+        if isinstance(one.default, Enum) and not isinstance(found, type(one.default)):
+            members = ", ".join(str(member) for member in type(one.default))
+            raise UserError(f"{key}.{one.name} must be one of sdpo.config's {members}; got {found!r}.")
+
+
+def plain_screen() -> Console:
+    """Where lines are printed: standard output, or a notebook's cell, as text."""
+    return Console(force_jupyter=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """Tasks and renderer, checked."""
+
+    train: Tasks
+    heldout: tuple[Task, ...]
+    renderer: ChatRenderer
+
+
+def _refuse_unsuitable(config: Config, model: LocalModel) -> None:
+    if config.learner.num_ranks > 1:
+        raise UserError(f"in one process there is one rank; got learner.num_ranks={config.learner.num_ranks}. Use sdpo train.")
+    if isinstance(config.algorithm, SDPOConfig) and config.algorithm.teacher.kind is TeacherKind.external:
+        raise UserError(
+            "in one process the teacher is the model itself; got algorithm.teacher.kind=external. Use sdpo train, which compares "
+            "the two vocabularies."
+        )
+    if config.guards.response is Response.stop_at_best:
+        raise UserError(
+            "guards.response=stop_at_best goes back to a checkpoint, and a run in one process has none. Set Response.stop."
+        )
+    refuse_small_room(config.max_model_tokens, model)
+
+
+def refuse_small_room(num_tokens: int, model: LocalModel) -> None:
+    """Raises UserError where the longest prompt and response have more tokens than the engine has room for."""
+    if num_tokens > model.max_tokens:
+        raise UserError(
+            f"load_model's max_tokens must hold the longest prompt and response, {num_tokens} tokens with these settings "
+            f"(sampling, and of SDPO hindsight.max_prompt_tokens); got {model.max_tokens}. Raise it, or lower those."
+        )
+
+
+def _ready(config: Config, environment: Environment) -> _Ready:
+    """Raises UserError where tasks, settings and model do not go together."""
+    algorithm = config.algorithm
+    is_shown_hints = isinstance(algorithm, SDPOConfig)
+    refuse_silence(environment, config.sampling.max_turns)
+    tasks = tasks_of(environment, config.env.train_split, config.seed)
+    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED) if config.evaluation.num_tasks else ()
+    refuse_overlap(environment, tasks, heldout)
+    references = references_of(environment, algorithm)
+    for task in tasks:
+        references(task)
+    hindsight_tokens = algorithm.hindsight.max_prompt_tokens if isinstance(algorithm, SDPOConfig) else 0
+    path, renderer = model_and_renderer(config.model, config.sampling, hindsight_tokens, print)
+    if isinstance(algorithm, SDPOConfig):
+        check_support(algorithm, path)
+    refuse_long_prompts(renderer, (*tasks, *heldout), with_hints=is_shown_hints)
+    looked_at = tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout))))
+    return _Ready(train=tasks, heldout=looked_at, renderer=renderer)
+
+
+class _Kept:
+    """The Rollouts of a run, whose groups are kept."""
+
+    def __init__(self, rollouts: Rollouts) -> None:
+        self._rollouts = rollouts
+        self.groups: list[tuple[Group, ...]] = []
+
+    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+        groups_P = self._rollouts.of(step, log)
+        self.groups.append(groups_P)
+        return groups_P
+
+    def paused(self) -> AbstractContextManager[None]:
+        return self._rollouts.paused()
+
+    def close(self) -> None:
+        self._rollouts.close()
+
+
+def _trained(config: Config, ready: _Ready, model: LocalModel, environment: Environment, run: RunFolder) -> TrainedRun:
+    terminal = Terminal(plain_screen(), f"sdpo · {config.name}", config.num_steps, plan=plan_of(config), quiet=True)
+    guards, verifier, renderer = Guards(config), LocalVerifier(environment), ready.renderer
+    tasks = TaskStream(tasks=ready.train, seed=config.seed)
+    rollouts = _Kept(rollouts_of(config, tasks, model.engine, verifier, renderer))
+    recording = Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top)
+    sinks = trackers_of(config, run, terminal.warn)
+    tracker = Tracker(run, config.tracking, sinks)
+    try:
+        tracker.go_back(0)
+        with (
+            terminal,
+            local_learner(model, config.learner, config.algorithm, config.sampling, run.path, recording) as learner,
+        ):
+            train(
+                config,
+                rollouts,
+                ready.heldout,
+                model.engine,
+                verifier,
+                renderer,
+                learner,
+                RunReport(terminal, tracker, StopRequest(), guards, renderer=renderer),
+                run.checkpoints,
+                guards,
+                references=references_of(environment, config.algorithm),
+                successes=remembered(config.algorithm, ()),
+            )
+            learner.write_policy(run.path / POLICY)
+    finally:
+        closed(sinks)
+    return TrainedRun(
+        metrics=_numbers(records(run.metrics)),
+        evaluations=_numbers(records(run.evaluations)),
+        groups=tuple(rollouts.groups),
+        alarms=tuple(guards.alarms),
+        model=replace(model, path=str(run.path / POLICY)),
+        folder=run.path,
+    )
+
+
+def _numbers(rows: Sequence[Mapping[str, object]]) -> tuple[Mapping[str, float], ...]:
+    return tuple({name: float(value) for name, value in row.items() if isinstance(value, int | float)} for row in rows)
