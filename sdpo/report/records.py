@@ -45,8 +45,10 @@ class AttemptRecord:
     finish: str | None
     num_tokens: int | None
     hint: str | None
-    """demonstration, feedback or both."""
+    """demonstration, feedback, both, or the names of what was shown."""
     demonstration: str | None
+    shown: Mapping[str, str]
+    """What other sources of hints showed, by their names."""
     is_remembered: bool
     weights_version: int | None
     turns: tuple[tuple[str, str], ...]
@@ -78,6 +80,9 @@ class AttemptRecord:
             num_tokens=_whole(record, "num_tokens"),
             hint=_text(record, "hint"),
             demonstration=_text(record, "demonstration"),
+            shown={str(name): str(text) for name, text in shown.items()}
+            if isinstance(shown := record.get("shown"), dict)
+            else {},
             is_remembered=record.get("is_remembered") is True,
             weights_version=_whole(record, "weights_version"),
             turns=tuple(

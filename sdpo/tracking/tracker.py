@@ -136,6 +136,7 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
             "hint": None if hint is None else hint.kind,
             "demonstration": None if hint is None else hint.of("demonstration"),
             "is_remembered": hint is not None and hint.is_remembered,
+            **({} if hint is None else _of_other_sources(hint)),
         }
         for index, (attempt, hint) in enumerate(zip(group.attempts, hints_G, strict=True))
     ]
@@ -144,6 +145,12 @@ def _attempts(group: Group, hints_G: Sequence[Hint | None]) -> list[dict[str, ob
         for outcome in group.set_aside
     ]
     return judged + broken
+
+
+def _of_other_sources(hint: Hint) -> dict[str, object]:
+    """What is shown besides a demonstration and feedback."""
+    shown = {text.name: text.text for text in hint.texts if text.name not in ("demonstration", "feedback")}
+    return {"shown": shown} if shown else {}
 
 
 def _conversation(completion: Completion) -> dict[str, object]:

@@ -117,7 +117,8 @@ export class AttemptView {
     if (!record.hint) return part("Hindsight", [], h("div", { className: "nothing" }, "No hint: neither a solved sibling nor feedback to learn from."));
     const hint = [];
     if (record.demonstration) hint.push(["demonstration", record.demonstration]);
-    if (record.feedback && record.hint !== "demonstration") hint.push(["feedback", record.feedback]);
+    if (record.feedback && /both|feedback/.test(record.hint)) hint.push(["feedback", record.feedback]);
+    hint.push(...Object.entries(record.shown ?? {}));
     return part("Hint", hint.map(([kind]) => h("small", {}, h("i", { className: `swatch ${kind}` }), kind)), marked(hint, "\n\n"));
   }
 }
