@@ -15,8 +15,8 @@ from sdpo.batches.updates import pack
 from sdpo.config import Config, OnLowLift, SDPOConfig
 from sdpo.errors import UserError
 from sdpo.evaluation.constants import best_constants
-from sdpo.evaluation.heldout import evaluate
-from sdpo.evaluation.lift import low_lift, teacher_lift
+from sdpo.evaluation.examiner import Examiner
+from sdpo.evaluation.lift import low_lift
 from sdpo.guards.fold import Guards
 from sdpo.hindsight.hints import choose_hints, no_reference
 from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
@@ -40,9 +40,10 @@ def train(
 ) -> None:
     """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
     or the feedback, scores each answer again; the student moves towards it. What is learned from, the student samples."""
+    examiner = _examiner(run, heldout, engine, verifier, renderer)
     engine.load(learner.weights(), version=learner.step)
     if learner.step == 0:
-        _look(0, run, rollouts, heldout, engine, verifier, renderer, learner, report)
+        _evaluated(0, run, rollouts, examiner, learner, report)
     if report.should_stop:
         return
     for step in range(learner.step, run.num_steps):
@@ -74,10 +75,10 @@ def train(
             learner.finish_step(follow=guards.teacher_follows)
             engine.load(learner.weights(), version=learner.step)
 
-        # 5. Look, answer what the numbers say, and keep.
+        # 5. Evaluate, answer what the numbers say, and keep.
         score = None
         if run.evaluation.is_due(step + 1, run.num_steps):
-            score = _look(step + 1, run, rollouts, heldout, engine, verifier, renderer, learner, report)
+            score = _evaluated(step + 1, run, rollouts, examiner, learner, report)
         if guards.last_refresh == step + 1:
             learner.refresh_teacher()
         is_last = report.should_stop
@@ -98,59 +99,41 @@ def _hints(
     return choose_hints(group, run.algorithm.hindsight, f"{run.seed}/{step}", reference=reference, remembered=remembered)
 
 
-def _look(
-    step: int,
-    run: Config,
-    rollouts: Rollouts,
-    heldout: tuple[Task, ...],
-    engine: Engine,
-    verifier: Verifier,
-    renderer: Renderer,
-    learner: Learner,
-    report: Report,
-) -> float | None:
+def _evaluated(step: int, run: Config, rollouts: Rollouts, examiner: Examiner, learner: Learner, report: Report) -> float | None:
     """Success on held-out tasks after ``step`` steps, and where it is due how much better the teacher answers."""
-    if not heldout:
+    if not examiner.tasks_P:
         return None
-    sampling = Sampling(
-        temperature=run.evaluation.temperature,
-        top_p=run.evaluation.top_p,
-        max_response_tokens=run.sampling.max_response_tokens,
-        max_turns=run.sampling.max_turns,
-    )
     with report.evaluating(step) as log:
-        evaluation = evaluate(
-            engine,
-            verifier,
-            renderer,
-            heldout,
-            num_attempts=run.evaluation.num_attempts,
-            sampling=sampling,
-            seed=run.seed,
-            max_set_aside_share=run.rollout.max_set_aside_share,
-            log=log,
-        )
+        evaluation = examiner.evaluation(log)
         if run.evaluation.asks_for_constants(step, run.num_steps):
-            constants = best_constants(evaluation.groups, verifier, num=run.evaluation.num_constants)
+            constants = best_constants(evaluation.groups, examiner.verifier, num=run.evaluation.num_constants)
             evaluation = replace(evaluation, metrics={**evaluation.metrics, **constants})
         lift = None
         if run.hindsight_answered is not None and run.evaluation.asks_for_lift(step, run.num_steps):
-            with _teacher_in(engine, learner, rollouts):
-                lift = teacher_lift(
-                    evaluation,
-                    engine,
-                    verifier,
-                    renderer,
-                    run.hindsight_answered,
-                    sampling,
-                    seed=run.seed,
-                    max_set_aside_share=run.rollout.max_set_aside_share,
-                    log=log,
-                )
+            with _teacher_in(examiner.engine, learner, rollouts):
+                lift = examiner.lift(evaluation, run.hindsight_answered, log)
         report.evaluation(step, evaluation, lift)
     if step == 0 and lift is not None:
         _heed(lift, run, report)
     return evaluation.metrics["heldout/success"]
+
+
+def _examiner(run: Config, heldout: tuple[Task, ...], engine: Engine, verifier: Verifier, renderer: Renderer) -> Examiner:
+    return Examiner(
+        engine=engine,
+        verifier=verifier,
+        renderer=renderer,
+        tasks_P=heldout,
+        num_attempts=run.evaluation.num_attempts,
+        sampling=Sampling(
+            temperature=run.evaluation.temperature,
+            top_p=run.evaluation.top_p,
+            max_response_tokens=run.sampling.max_response_tokens,
+            max_turns=run.sampling.max_turns,
+        ),
+        seed=run.seed,
+        max_set_aside_share=run.rollout.max_set_aside_share,
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.placement import gpu_shares
 from sdpo.config import EvaluateConfig
-from sdpo.evaluation.look import look
+from sdpo.evaluation.examiner import Examiner
 from sdpo.learner import checkpoint
 from sdpo.metrics import lift_in_words
 from sdpo.plugins.seam import anywhere
@@ -22,6 +22,7 @@ from sdpo.preflight.checks import (
     model_and_renderer,
     tasks_of,
 )
+from sdpo.protocols import Engine, Renderer, Verifier
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.terminal.foreground import process_output_into, user_screen
@@ -29,6 +30,7 @@ from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import Plan
 from sdpo.tracking.run_report import EvaluationLog
+from sdpo.types import Sampling, Task
 
 
 def run_evaluation(config: EvaluateConfig) -> int:
@@ -71,7 +73,9 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
         engine.wait_until_ready()
         terminal.waits_for("the verifiers")
         verifier.wait_until_ready()
-        evaluation, lift = look(config, engine, verifier, renderer, tasks_P, EvaluationLog(terminal))
+        examiner, log = examiner_of(config, engine, verifier, renderer, tasks_P), EvaluationLog(terminal)
+        evaluation = examiner.evaluation(log)
+        lift = examiner.lift(evaluation, config.hindsight, log).metrics if config.lift else {}
     for group in evaluation.groups:
         solved = sum(attempt.verdict.is_solved for attempt in group.attempts)
         screen.print(f"{solved}/{len(group.attempts)}  {printable(group.task.id)}", highlight=False, markup=False)
@@ -80,3 +84,23 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
     found = {"model": model_path, "env": environment.name, "tasks": len(tasks_P), "k": config.k, **evaluation.metrics, **lift}
     screen.print(json.dumps(found), highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def examiner_of(
+    config: EvaluateConfig, engine: Engine, verifier: Verifier, renderer: Renderer, tasks_P: tuple[Task, ...]
+) -> Examiner:
+    return Examiner(
+        engine=engine,
+        verifier=verifier,
+        renderer=renderer,
+        tasks_P=tasks_P,
+        num_attempts=config.k,
+        sampling=Sampling(
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_response_tokens=config.sampling.max_response_tokens,
+            max_turns=config.sampling.max_turns,
+        ),
+        seed=config.seed,
+        max_set_aside_share=config.rollout.max_set_aside_share,
+    )

@@ -20,7 +20,7 @@ class Traits(Protocol):
     """What the config needs to know of a strategy."""
 
     @property
-    def tells(self) -> bool:
+    def shows_feedback(self) -> bool:
         """Whether its prompts hold what was said of earlier attempts."""
         ...
 
@@ -102,8 +102,8 @@ class SearchConfig:
     @property
     def max_question_tokens(self) -> int:
         """Of the longest prompt that is asked."""
-        tells = any(strategy.tells for strategy in self._traits)
-        return max(self.sampling.max_prompt_tokens, self.context_tokens if tells else 0)
+        shows = any(strategy.shows_feedback for strategy in self._traits)
+        return max(self.sampling.max_prompt_tokens, self.context_tokens if shows else 0)
 
     def __post_init__(self) -> None:
         for name in self.strategies_used:

@@ -62,7 +62,7 @@ def resolve(path: str, say: Say) -> str:
     """
     if path.startswith(PREFIX):
         return str(_packaged(path.removeprefix(PREFIX), say))
-    if _looks_like_a_folder(path):
+    if _is_meant_as_a_folder(path):
         return _checked_folder(Path(path).expanduser())
     return path
 
@@ -86,7 +86,7 @@ def hidden_size(path: str) -> int:
     return int(AutoConfig.from_pretrained(path).get_text_config().hidden_size)
 
 
-def _looks_like_a_folder(path: str) -> bool:
+def _is_meant_as_a_folder(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
 
 

@@ -105,7 +105,7 @@ class Supervisor:
         try:
             while self._hear_driver():
                 self._hear_engines()
-                self._look_after()
+                self._check_health()
                 self._hand_out()
             failure: Exception = MachineError("the fleet was closed while somebody waited for it")
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
@@ -260,7 +260,7 @@ class Supervisor:
                 self._orders.remove(job)
             self._orders.appendleft(job)
 
-    def _look_after(self) -> None:
+    def _check_health(self) -> None:
         now = time.monotonic()
         for member in [member for member, at in self._restart_at.items() if now >= at]:
             del self._restart_at[member]

@@ -32,14 +32,14 @@ class FeedbackRenderer(Renderer, Protocol):
 class Strategy:
     """How a task is tried again."""
 
-    tells: bool
+    shows_feedback: bool
     """The policy's prompt has what was said of earlier attempts, up to ``context_tokens``."""
     learns: bool
     """The policy learns from what is said of each step's attempts."""
 
     def question(self, task: Task, memory: FeedbackMemory, renderer: FeedbackRenderer) -> Task:
         """What the policy is asked in the next step."""
-        return renderer.with_feedback(task, memory.feedbacks) if self.tells else task
+        return renderer.with_feedback(task, memory.feedbacks) if self.shows_feedback else task
 
     def hints(
         self, group: Group, hindsight: HindsightConfig, seed: str, remembered: Sequence[str]
@@ -49,13 +49,13 @@ class Strategy:
         return choose_hints(group, hindsight, seed, remembered=remembered) if self.learns else None
 
 
-BEST_OF_K = Strategy(tells=False, learns=False)
+BEST_OF_K = Strategy(shows_feedback=False, learns=False)
 """Ask again: the baseline, independent draws of the model as it is."""
-MULTI_TURN = Strategy(tells=True, learns=False)
+MULTI_TURN = Strategy(shows_feedback=True, learns=False)
 """Ask again, with what was said of earlier attempts in the prompt."""
-SDPO = Strategy(tells=False, learns=True)
+SDPO = Strategy(shows_feedback=False, learns=True)
 """Learn from what was said, and ask again."""
-SDPO_MULTI_TURN = Strategy(tells=True, learns=True)
+SDPO_MULTI_TURN = Strategy(shows_feedback=True, learns=True)
 """Both: the teacher is shown one thing more than the student."""
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 
 EVERY_S = 30.0
 """Least time between two lines, and least age of the phase that is told of."""
-_LOOKS_EVERY_S = 1.0
+_CHECKS_EVERY_S = 1.0
 
 Clock = Callable[[], float]
 """Seconds, as ``time.monotonic`` counts them."""
@@ -51,6 +51,6 @@ class Heartbeat:
             self._say(self._sentence())
 
     def _run(self) -> None:
-        while not self._is_over.wait(_LOOKS_EVERY_S):
+        while not self._is_over.wait(_CHECKS_EVERY_S):
             with suppress(OSError):  # the screen is a file on a full disk; the command itself will meet that
                 self.beat()

@@ -25,7 +25,7 @@ from sdpo.terminal.view import PHASES, SHOWN, STOPPING, Drawn, Seen, at_work, dr
 
 _PARTS = {"evaluate": Part.evaluation, "lift": Part.lift, "save": Part.checkpoint}
 """Phases that are parts of a run beside its steps."""
-_LOOKS = ("evaluate", "lift")
+_EVALUATING = ("evaluate", "lift")
 """Phases of one evaluation: the heartbeat counts from the begin of the first to the end of the second."""
 _SAMPLING = ("generate", "evaluate", "lift")
 """Phases that count attempts."""
@@ -127,7 +127,7 @@ class Terminal:
         self._remaining.go_back(max(last, 0), _took(rows, evaluations))
 
     def phase(self, name: str) -> None:
-        if not (name == "lift" and self._seen.phase in _LOOKS):
+        if not (name == "lift" and self._seen.phase in _EVALUATING):
             self._heartbeat.begins()
         self._seen.phase, self._phase_since, self._seen.waits_for = name, self._clock(), ""
         self._seen.done = self._seen.total = self._seen.num_tokens = 0

@@ -42,8 +42,14 @@ def trackers_of(config: Config, folder: RunFolder, on_event: Callable[[str], Non
 
 
 def _recorded(folder: RunFolder) -> Iterator[Record]:
-    found = [(line, is_look) for is_look in (False, True) for line in records(folder.evaluations if is_look else folder.metrics)]
-    kept = [Record(step=int(str(line["step"])), is_evaluation=is_look, metrics=_numbers(line)) for line, is_look in found]
+    found = [
+        (line, is_evaluation)
+        for is_evaluation in (False, True)
+        for line in records(folder.evaluations if is_evaluation else folder.metrics)
+    ]
+    kept = [
+        Record(step=int(str(line["step"])), is_evaluation=is_evaluation, metrics=_numbers(line)) for line, is_evaluation in found
+    ]
     yield from sorted(kept, key=lambda record: record.row)
 
 

@@ -16,6 +16,7 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.errors import UserError
+from sdpo.evaluation.examiner import Examiner
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
 from sdpo.plugins.seam import anywhere
@@ -29,7 +30,7 @@ from sdpo.terminal.remaining import Plan
 from sdpo.tracking.run_report import EvaluationLog
 from sdpo.types import Sampling
 from sdpo.warmup.exploration import Explored, explore
-from sdpo.warmup.measurement import KINDS, Examiner, Measured, in_words, table
+from sdpo.warmup.measurement import KINDS, Measured, in_words, measure, table
 from sdpo.warmup.pairs import Pairs, counts, make_pairs
 from sdpo.warmup.preparation import Ready, prepare
 from sdpo.warmup.schedule import shares, updates
@@ -92,17 +93,20 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
         engine, learner, verifier = parts.engine, parts.learner, parts.verifier
         engine.load(learner.weights(), version=learner.step)
         examiner = Examiner(
-            heldout=ready.heldout,
             engine=engine,
             verifier=verifier,
             renderer=ready.renderer,
-            hindsight=config.algorithm.hindsight,
-            evaluation=config.evaluation,
-            max_response_tokens=config.sampling.max_response_tokens,
+            tasks_P=ready.heldout,
+            num_attempts=config.evaluation.num_attempts,
+            sampling=Sampling(
+                temperature=config.evaluation.temperature,
+                top_p=config.evaluation.top_p,
+                max_response_tokens=config.sampling.max_response_tokens,
+            ),
             seed=config.seed,
             max_set_aside_share=config.rollout.max_set_aside_share,
         )
-        before = examiner.measure(log)
+        before = measure(examiner, config.algorithm.hindsight, log)
         terminal.say(f"before: {in_words(before)}")
         explored = _explored(config, ready, engine, verifier, log)
         terminal.phase("hindsight")
@@ -111,7 +115,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
         _learn(config, pairs, explored, learner, terminal)
         terminal.phase("sync")
         engine.load(learner.weights(), version=learner.step)
-        after = examiner.measure(log)
+        after = measure(examiner, config.algorithm.hindsight, log)
         terminal.say(f"after: {in_words(after)}")
         outcome = Outcome(
             model=ready.model_path,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rich.table import Table
 
-from sdpo.config import EvaluationConfig, HindsightConfig, HintChoice
-from sdpo.evaluation.heldout import evaluate
-from sdpo.evaluation.lift import teacher_lift
-from sdpo.protocols import Engine, Renderer, StepLog, Verifier
-from sdpo.types import Sampling, Task
+from sdpo.config import HindsightConfig, HintChoice
+from sdpo.evaluation.examiner import Examiner
+from sdpo.protocols import StepLog
 
 Measured = Mapping[str, float]
 """``plain``, and of each kind of hint ``KIND/lift``, ``KIND/plain``, ``KIND/hindsight``; ``.../se`` are standard errors over
@@ -20,56 +18,18 @@ tasks. A number that nothing speaks for is missing."""
 KINDS = {"demonstration": HintChoice.demonstration_only, "feedback": HintChoice.feedback_only}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examiner:
-    """Asks the same questions with the same seeds each time."""
-
-    heldout: tuple[Task, ...]
-    engine: Engine
-    verifier: Verifier
-    renderer: Renderer
-    hindsight: HindsightConfig
-    evaluation: EvaluationConfig
-    max_response_tokens: int
-    seed: int
-    max_set_aside_share: float
-
-    def measure(self, log: StepLog) -> Measured:
-        """With the engine's present weights; nothing where there are no held-out tasks to ask."""
-        if not self.heldout:
-            return {}
-        sampling = Sampling(
-            temperature=self.evaluation.temperature,
-            top_p=self.evaluation.top_p,
-            max_response_tokens=self.max_response_tokens,
-        )
-        plain = evaluate(
-            self.engine,
-            self.verifier,
-            self.renderer,
-            self.heldout,
-            num_attempts=self.evaluation.num_attempts,
-            sampling=sampling,
-            seed=self.seed,
-            max_set_aside_share=self.max_set_aside_share,
-            log=log,
-        )
-        found = {"plain": plain.metrics["heldout/success"], "plain/se": plain.metrics["heldout/success_se"]}
-        for kind, choice in KINDS.items():
-            lift = teacher_lift(
-                plain,
-                self.engine,
-                self.verifier,
-                self.renderer,
-                replace(self.hindsight, choice=choice, success_buffer=0),  # which plays no part in a lift
-                sampling,
-                seed=self.seed,
-                max_set_aside_share=self.max_set_aside_share,
-                log=log,
-            ).metrics
-            kept = {"lift": "lift", "lift/se": "lift/se", "lift/plain": "plain", "lift/hindsight": "hindsight"}
-            found |= {f"{kind}/{name}": lift[key] for key, name in kept.items() if key in lift}
-        return found
+def measure(examiner: Examiner, hindsight: HindsightConfig, log: StepLog) -> Measured:
+    """With the engine's present weights; nothing where there are no held-out tasks to ask."""
+    if not examiner.tasks_P:
+        return {}
+    plain = examiner.evaluation(log)
+    found = {"plain": plain.metrics["heldout/success"], "plain/se": plain.metrics["heldout/success_se"]}
+    for kind, choice in KINDS.items():
+        # The buffer plays no part in a lift.
+        lift = examiner.lift(plain, replace(hindsight, choice=choice, success_buffer=0), log).metrics
+        kept = {"lift": "lift", "lift/se": "lift/se", "lift/plain": "plain", "lift/hindsight": "hindsight"}
+        found |= {f"{kind}/{name}": lift[key] for key, name in kept.items() if key in lift}
+    return found
 
 
 def in_words(measured: Measured) -> str:

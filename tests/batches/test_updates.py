@@ -670,7 +670,7 @@ def packed_loss(
         return (states_nH @ head_VH.T / SCALE.temperature).log_softmax(-1).gather(-1, ids_n)[:, 0].detach()
 
     reference_n = said_by(hidden_of_pack(REFERENCE, batch.student)[mine_n], REFERENCE[1])
-    loss, tally = micro_batch_loss(
+    loss, statistics = micro_batch_loss(
         hidden_nH,
         model[1],
         [Logits(hidden_NH=hidden_of_pack(TEACHER, batch.teacher), head_VH=TEACHER[1])],
@@ -682,7 +682,7 @@ def packed_loss(
         SCALE,
         CHUNK_MIB,
     )
-    return loss, tally.sums
+    return loss, statistics.sums
 
 
 def terms(name: str, mean: LossMean, ratio: RatioLevel, granularity: Granularity) -> AlgorithmConfig:

@@ -597,19 +597,19 @@ def test_the_policy_gradients_share_can_be_raised_where_there_is_one(changes, sa
 
 
 @pytest.mark.parametrize(
-    ("keep_best", "look", "save", "said"),
+    ("keep_best", "every", "save", "said"),
     [(0, 1, 1, "checkpoint.keep_best of at least 1"), (1, 0, 1, "got 0 and 1"), (1, 3, 2, "got 3 and 2")],
 )
-def test_a_run_stops_at_its_best_only_if_that_is_known_and_kept(keep_best, look, save, said):
-    def build(keep_best, look, save):
+def test_a_run_stops_at_its_best_only_if_that_is_known_and_kept(keep_best, every, save, said):
+    def build(keep_best, every, save):
         return Config(
             algorithm=GRPOConfig(),
             guards=GuardsConfig(response=Response.stop_at_best),
-            evaluation=EvaluationConfig(every=look),
+            evaluation=EvaluationConfig(every=every),
             checkpoint=CheckpointConfig(keep_best=keep_best, every=save),
         )
 
-    assert said in refusal(lambda: build(keep_best, look, save))
+    assert said in refusal(lambda: build(keep_best, every, save))
     build(1, 4, 2)
 
 

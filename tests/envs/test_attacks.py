@@ -699,7 +699,7 @@ def test_the_room_of_a_directory_runs_out(server: ForkServer, most: int, make: s
 
 
 def test_a_program_finds_nothing_of_the_one_before_it(server: ForkServer) -> None:
-    look = """
+    peek = """
 import builtins, gc, random
 attempt("state", lambda: (
     len("abc"), sorted(n for n in sys.modules if MARK in n), sys.path[:1] == [MARK], os.umask(0o22), os.getcwd(), gc.isenabled(),
@@ -708,7 +708,7 @@ attempt("state", lambda: (
     hash("abc"), signal.getitimer(signal.ITIMER_REAL), os.environ.get(MARK), os.listdir(), sorted(globals().keys() & {"spy"}),
 ))
 """
-    first = run(server, look)
+    first = run(server, peek)
     spoil = """
 import builtins, gc, random
 random.random()
@@ -723,7 +723,7 @@ for frame in (spy(), spy().f_back, spy().f_back.f_back, spy().f_back.f_back.f_ba
 os.write(1, b"spoilt => done\\n"); os._exit(0)
 """
     assert_refused(run(server, spoil), {"spoilt": "done"})
-    second = run(server, look + "time.sleep(0.35)")
+    second = run(server, peek + "time.sleep(0.35)")
     assert first.stdout == second.stdout
     assert reported(first)[0][1].startswith("done (3, [], False, ")
 
@@ -736,9 +736,9 @@ def test_a_program_leaves_no_note_on_its_directory(kind: Isolation, server: Fork
     """In a note on the directory, a process that sees hidden tests could tell them to the next, which talks to the student."""
     with ForkServer(kind) as fresh:
         run(fresh, f"attempt('note', lambda: {leave})", file_bytes=1 << 16)
-        look = "attempt('sees', lambda: (oct(os.stat('.').st_mode)[-3:], os.stat('.').st_mtime == 77, os.listxattr('.')))"
+        peek = "attempt('sees', lambda: (oct(os.stat('.').st_mode)[-3:], os.stat('.').st_mtime == 77, os.listxattr('.')))"
         write = "attempt('writes', lambda: os.close(os.open('file', os.O_CREAT | os.O_WRONLY)))"
-        outcome = run(fresh, f"{look}\n{write}", file_bytes=1 << 16)
+        outcome = run(fresh, f"{peek}\n{write}", file_bytes=1 << 16)
         assert_refused(outcome, {"sees": "done ('777', False, [])|done ('700', False, [])", "writes": "done None"})
 
 

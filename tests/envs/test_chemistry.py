@@ -444,8 +444,8 @@ def test_rdkit_messages_stay_with_the_thread_that_asked() -> None:
     answers = {"CC(C": "open parentheses", "C1CC": "unclosed ring", "CQ": "syntax error", "cCO": "aromatic"}
     asked = [answer for _ in range(100) for answer in answers]
     with ThreadPoolExecutor(4) as threads:
-        heard = list(threads.map(lambda answer: feedback_of(BUILD_ETHANOL, answer), asked))
-    for answer, feedback in zip(asked, heard, strict=True):
+        told = list(threads.map(lambda answer: feedback_of(BUILD_ETHANOL, answer), asked))
+    for answer, feedback in zip(asked, told, strict=True):
         assert [say for say in answers.values() if say in feedback] == [answers[answer]]
 
 

@@ -48,13 +48,13 @@ WATER = row(
     "Water 2.5 litres, deep, at x = 7319.",
     ("waterPlants", {"litres": 2.5, "deep": True, "where": {"x": 7319, "y": [1, {"z": None}]}}),
 )
-LOOK = row("What is there?", ("lookAround", {}))
+SEE = row("What is there?", ("lookAround", {}))
 BOTH = row("Plant an oak, then look.", ("plantTree", {"kind": "oak"}), ("lookAround", {}))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "train.json").write_text("\n".join(map(json.dumps, [PLANT, WATER, LOOK])))
+    (tmp_path / "train.json").write_text("\n".join(map(json.dumps, [PLANT, WATER, SEE])))
     (tmp_path / "test.json").write_text(json.dumps([BOTH]))
     return tmp_path
 
@@ -102,7 +102,7 @@ def test_it_is_an_environment_whose_references_are_right(env: ToolUse) -> None:
     ],
 )
 def test_a_call_is_read_however_it_is_set(env: ToolUse, completion: str) -> None:
-    assert env.verify(task_of(env, LOOK), completion).is_solved
+    assert env.verify(task_of(env, SEE), completion).is_solved
 
 
 def test_nested_arguments_over_several_lines_are_read(env: ToolUse) -> None:
@@ -112,11 +112,11 @@ def test_nested_arguments_over_several_lines_are_read(env: ToolUse) -> None:
 
 def test_several_calls_may_come_in_any_order_but_each_as_often_as_asked(env: ToolUse) -> None:
     task = task_of(env, BOTH)
-    plant, look = ("plantTree", {"kind": "oak"}), ("lookAround", {})
-    assert env.verify(task, written(plant, look)).is_solved
-    assert env.verify(task, written(look, plant)).is_solved
+    plant, see = ("plantTree", {"kind": "oak"}), ("lookAround", {})
+    assert env.verify(task, written(plant, see)).is_solved
+    assert env.verify(task, written(see, plant)).is_solved
     assert "more calls are needed" in feedback_of(env.verify(task, written(plant)))
-    assert "More calls were made" in feedback_of(env.verify(task, written(plant, look, look)))
+    assert "More calls were made" in feedback_of(env.verify(task, written(plant, see, see)))
     assert not env.verify(task, written(plant, plant)).is_solved
 
 
@@ -248,7 +248,7 @@ def test_only_calls_after_the_last_thought_count() -> None:
 
 
 def test_documentation_in_the_prompt_is_read() -> None:
-    plant, water, look = documented_tools(PROMPT)
+    plant, water, see = documented_tools(PROMPT)
     assert plant == Tool(
         name="plantTree",
         parameters=(
@@ -259,7 +259,7 @@ def test_documentation_in_the_prompt_is_read() -> None:
     )
     assert water.parameters is not None
     assert [parameter.kind for parameter in water.parameters] == ["number", "boolean", "object"]
-    assert look == Tool(name="lookAround", parameters=())
+    assert see == Tool(name="lookAround", parameters=())
 
 
 def test_documentation_of_another_form_is_not_checked_rather_than_checked_wrongly(folder: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_column_of_tools_is_read_as_texts_or_as_a_schema(folder: Path) -> None
 
 def test_rows_whose_answer_cannot_be_read_are_left_out_with_a_warning(folder: Path) -> None:
     broken = [
-        {**LOOK, "prompt": f"{number}", "answer": answer} for number, answer in enumerate(["nothing", "[]", '[{"Action": "x"}]'])
+        {**SEE, "prompt": f"{number}", "answer": answer} for number, answer in enumerate(["nothing", "[]", '[{"Action": "x"}]'])
     ]
     (folder / "train.json").write_text(json.dumps([PLANT, *broken]))
     env = ToolUse(path=str(folder / "train.json"), heldout_path=str(folder / "test.json"))

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from sdpo.commands.evaluate import examiner_of
 from sdpo.config import EvaluateConfig, HindsightConfig, HintChoice
 from sdpo.errors import UserError
 from sdpo.evaluation.lift import cross_fitted_hints, lift_metrics, low_lift, teacher_lift
-from sdpo.evaluation.look import look
 from sdpo.hindsight.hints import choose_hints, hint_of
 from sdpo.metrics import METRICS, lift_in_words
 from sdpo.types import (
@@ -380,7 +380,9 @@ def test_sdpo_evaluate_measures_lift_where_it_is_asked_for() -> None:
     for is_asked in (False, True):
         config = EvaluateConfig(k=2, lift=is_asked)
         engine = Model()
-        evaluation, lift = look(config, engine, OneSolves(), Plain(), tasks, Quiet())
+        examiner = examiner_of(config, engine, OneSolves(), Plain(), tuple(tasks))
+        evaluation = examiner.evaluation(Quiet())
+        lift = examiner.lift(evaluation, config.hindsight, Quiet()).metrics if config.lift else {}
         assert evaluation.metrics["heldout/success"] == 0.5
         assert len(engine.asked) == (3 * 2 + 3 if is_asked else 3 * 2)
         assert lift == ({"lift": 0.0, "lift/plain": 1.0, "lift/hindsight": 1.0, "lift/feedback": 0.0,

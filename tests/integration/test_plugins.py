@@ -71,7 +71,7 @@ class Patient(Strategy):
         return tuple(hint_of(feedback="Try again.") for _ in group.attempts)
 
 
-PATIENT = Patient(tells=False, learns=True)
+PATIENT = Patient(shows_feedback=False, learns=True)
 ''',
     "greet": '''
 from sdpo.commands.command import Command

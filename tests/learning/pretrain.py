@@ -109,7 +109,7 @@ def tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     renderer.tokenizer.chat_template = CHAT_TEMPLATE
     corpus = []
     for _ in range(300):
-        messages, hint, _ = _lesson(draw, recipe, draw.choice(levels()))
+        messages, hint, _ = _exercise(draw, recipe, draw.choice(levels()))
         corpus.append(renderer._text(_shown(messages, hint)))
     wrapped.train_from_iterator(corpus, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=wrapped, eos_token="<|im_end|>", pad_token="<|im_end|>")
@@ -122,7 +122,7 @@ def _shown(messages: tuple[Message, ...], hint: Hint | None) -> tuple[Message, .
     return messages if hint is None else (*messages[:-1], hindsight_message(messages[-1].content, hint.texts))
 
 
-def _lesson(draw: random.Random, recipe: Recipe, level: Level) -> tuple[tuple[Message, ...], Hint | None, str]:
+def _exercise(draw: random.Random, recipe: Recipe, level: Level) -> tuple[tuple[Message, ...], Hint | None, str]:
     """A question, perhaps with a hint, and the answer to learn."""
     digits = "".join(draw.choice("0123456789") for _ in range(level.length))
     messages = (Message(role=Role.user, content=question(digits, level.letter)),)
@@ -144,7 +144,7 @@ def _rows(recipe: Recipe, renderer: ChatRenderer) -> Iterator[Row]:
     for place in count():
         share = place / (recipe.num_steps * recipe.rows)
         longest = max(length for length, begins in recipe.longest_from if begins <= share)
-        messages, hint, answer = _lesson(draw, recipe, draw.choice([level for level in levels() if level.length <= longest]))
+        messages, hint, answer = _exercise(draw, recipe, draw.choice([level for level in levels() if level.length <= longest]))
         task = Task(id="lesson", env="cipher", messages=messages)
         prompt = renderer.prompt(task) if hint is None else renderer.hindsight_prompt(task, hint)
         assert prompt is not None

@@ -200,10 +200,10 @@ def test_learners_learn_from_every_failure_and_others_from_none(strategy: str, t
 def test_turns_are_told_every_distinct_failure_and_others_the_question_alone(strategy: str, tmp_path: Path) -> None:
     run = Run(tmp_path, strategy)
     asked = ["".join(map(chr, prompt.token_ids)) for prompt in run.engine.asked[::4]]
-    tells = named(strategy).tells
+    shows = named(strategy).shows_feedback
     # Four verdicts a step, of three kinds: the one that happened last comes last.
     told = ["hard", "hard|failure 1|failure 2|failure 0", "hard|failure 2|failure 0|failure 1"]
-    assert asked == (told if tells else ["hard"] * 3)
+    assert asked == (told if shows else ["hard"] * 3)
 
 
 def test_the_first_attempts_are_the_same_whatever_the_strategy(tmp_path: Path) -> None:

@@ -162,13 +162,13 @@ def test_lift_is_measured_at_both_ends_unless_asked_for_otherwise_and_for_grpo_n
     def measured(**changes: object) -> list[bool]:
         return [lift is not None for lift in Run(**changes).report.lifts]  # type: ignore[arg-type]
 
-    def looks(lift: LiftSchedule) -> EvaluationConfig:
+    def evaluations(lift: LiftSchedule) -> EvaluationConfig:
         return EvaluationConfig(num_tasks=2, num_attempts=2, every=1, lift=lift)
 
-    assert measured(evaluation=looks(LiftSchedule.first_and_last)) == [True, False, False, True]
-    assert measured(evaluation=looks(LiftSchedule.first)) == [True, False, False, False]
-    assert measured(evaluation=looks(LiftSchedule.always)) == [True] * 4
-    assert measured(evaluation=looks(LiftSchedule.never)) == [False] * 4
+    assert measured(evaluation=evaluations(LiftSchedule.first_and_last)) == [True, False, False, True]
+    assert measured(evaluation=evaluations(LiftSchedule.first)) == [True, False, False, False]
+    assert measured(evaluation=evaluations(LiftSchedule.always)) == [True] * 4
+    assert measured(evaluation=evaluations(LiftSchedule.never)) == [False] * 4
     assert measured(algorithm=GRPOConfig()) == [False] * 2
 
 

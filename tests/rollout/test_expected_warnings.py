@@ -16,7 +16,7 @@ from sdpo.rollout.importing import import_vllm
 RELOAD_LOGGER = "vllm.model_executor.model_loader.reload.layerwise"
 
 
-class Heard(logging.Handler):
+class Collected(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.sentences: list[str] = []
@@ -26,10 +26,10 @@ class Heard(logging.Handler):
 
 
 @pytest.fixture
-def heard(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+def collected(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """What one of vLLM's loggers says; it does not pass records on to the root's handlers."""
     import_vllm(compiles=False)  # it sets up its loggers; and collecting the tests should not wait for it
-    handler, logger = Heard(), logging.getLogger(request.param)
+    handler, logger = Collected(), logging.getLogger(request.param)
     logger.addHandler(handler)
     yield handler.sentences
     logger.removeHandler(handler)
@@ -82,22 +82,22 @@ def reloaded(model: Model, weights: dict[str, Tensor]) -> None:
     finalize_layerwise_reload(model, None)  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("heard", [RELOAD_LOGGER], indirect=True)
-def test_layers_without_weights_of_their_own_are_not_missed(heard: list[str]) -> None:
+@pytest.mark.parametrize("collected", [RELOAD_LOGGER], indirect=True)
+def test_layers_without_weights_of_their_own_are_not_missed(collected: list[str]) -> None:
     """A rotary embedding and a tied head were reported at every update of the weights."""
     model = Model(is_tied=True)
     head = model.lm_head.weight.detach().clone()
     reloaded(model, {"embed.weight": torch.full((5, 2), 7.0)})
-    assert heard == ["Statistics: Failed to load weights"]
+    assert collected == ["Statistics: Failed to load weights"]
     assert torch.equal(model.embed.weight, torch.full((5, 2), 7.0))
     assert torch.equal(model.rotary.cache, torch.arange(4.0))
     assert torch.equal(model.lm_head.weight, head)
 
 
-@pytest.mark.parametrize("heard", [RELOAD_LOGGER], indirect=True)
-def test_layers_whose_weights_did_not_come_are_still_reported(heard: list[str]) -> None:
+@pytest.mark.parametrize("collected", [RELOAD_LOGGER], indirect=True)
+def test_layers_whose_weights_did_not_come_are_still_reported(collected: list[str]) -> None:
     reloaded(Model(is_tied=False), {})
-    assert sorted(heard) == [f"{name}: Failed to load weights" for name in ("Embedding", "Linear", "Statistics")]
+    assert sorted(collected) == [f"{name}: Failed to load weights" for name in ("Embedding", "Linear", "Statistics")]
 
 
 READ_ONLY = """

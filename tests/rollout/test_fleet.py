@@ -28,7 +28,7 @@ def test_weights_that_are_sent_again_make_up_for_lost_ones(tmp_path: Path, monke
     served.set_result(None)
     futures = [lost, served]
     asked = SimpleNamespace(load=lambda load: futures.pop(0), ask=lambda prompts, sampling: None)
-    monkeypatch.setattr(fleet, "Supervisor", lambda members, config, tell: asked)
+    monkeypatch.setattr(fleet, "Supervisor", lambda members, config, on_event: asked)
     monkeypatch.setattr(fleet, "Member", lambda *about: None)
     config = RolloutConfig(staleness=1)
     engines = EngineFleet("model", max_model_tokens=16, config=config, seed=0, num_gpus=0.0, logs=tmp_path)

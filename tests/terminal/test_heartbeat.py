@@ -111,7 +111,7 @@ def test_a_live_view_has_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_thread_beats_while_the_command_waits_and_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_LOOKS_EVERY_S", 0.001)
+    monkeypatch.setattr(heartbeat, "_CHECKS_EVERY_S", 0.001)
     watched = Watched()
     with watched.terminal as terminal:
         terminal.phase("evaluate")
@@ -126,7 +126,7 @@ def test_the_thread_beats_while_the_command_waits_and_ends_with_it(monkeypatch: 
 
 
 def test_a_full_disk_under_the_screen_does_not_end_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_LOOKS_EVERY_S", 0.001)
+    monkeypatch.setattr(heartbeat, "_CHECKS_EVERY_S", 0.001)
     clock, tries = Clock(), []
 
     def refuse(sentence: str) -> None:

@@ -46,7 +46,7 @@ def test_no_line_of_the_live_view_is_longer_than_the_terminal_is_wide(width: int
         terminal.progress(3, 48, 180)
         heights.append(drawn_on(plain, terminal))
         terminal.step_ends(1, {**ROW, "entropy": float("nan"), "divergence": float("inf")})
-        terminal.evaluation(1, {**LOOK, **LIFT})
+        terminal.evaluation(1, {**EVALUATED, **LIFT})
         terminal.note("best so far", HOSTILE)
         terminal.note(HOSTILE, "1")
         terminal.stop_was_asked()
@@ -115,25 +115,25 @@ def test_of_many_evaluations_the_first_and_the_last_are_shown() -> None:
     plain = console(is_terminal=False)
     with Terminal(console(is_terminal=True), "sdpo", 90) as terminal:
         for step in range(0, 90, 3):
-            terminal.evaluation(step, LOOK)
+            terminal.evaluation(step, EVALUATED)
         plain.print(terminal._view())
     assert [step for step in range(90) if f"held-out, step {step} " in shown(plain)] == [0, 84, 87]
 
 
 def test_a_continued_run_shows_what_it_had_found_on_heldout_tasks() -> None:
     plain = console(is_terminal=False)
-    looks = [{**LOOK, **LIFT, "step": 0, "time/evaluate_s": 9.0}, {**LOOK, "step": 2, "time/evaluate_s": 5.0}]
+    evaluations = [{**EVALUATED, **LIFT, "step": 0, "time/evaluate_s": 9.0}, {**EVALUATED, "step": 2, "time/evaluate_s": 5.0}]
     with Terminal(console(is_terminal=True), "sdpo", 9) as terminal:
-        terminal.restore([{**ROW, "step": 1}, {**ROW, "step": 2}], (), looks)
+        terminal.restore([{**ROW, "step": 1}, {**ROW, "step": 2}], (), evaluations)
         plain.print(terminal._view())
-        terminal.restore([{**ROW, "step": 1}, {**ROW, "step": 2}], (), looks)
+        terminal.restore([{**ROW, "step": 1}, {**ROW, "step": 2}], (), evaluations)
         assert terminal._seen.heldout == [(0, 0.3), (2, 0.3)]
     assert "teacher lift, step 0" in shown(plain)
     assert "ETA" in shown(plain)
     assert "5 min 50 s" in shown(plain)
 
 
-LOOK = {"heldout/success": 0.3, "heldout/success_se": 0.04, "heldout/pass_at_k": 0.5, "heldout/response_tokens": 61.0}
+EVALUATED = {"heldout/success": 0.3, "heldout/success_se": 0.04, "heldout/pass_at_k": 0.5, "heldout/response_tokens": 61.0}
 LIFT = {"lift": 0.125, "lift/se": 0.031, "lift/demonstration": 0.2, "lift/feedback": 0.03, "lift/share": 0.7}
 
 
@@ -141,14 +141,14 @@ def test_the_teachers_lift_stays_in_view_or_is_a_line() -> None:
     plain, screen = console(is_terminal=False), console(is_terminal=False)
     with Terminal(console(is_terminal=True), "sdpo", 3) as live:
         live.phase("lift")
-        live.evaluation(0, {**LOOK, **LIFT})
-        live.evaluation(3, {**LOOK, "lift/share": 0.0})
+        live.evaluation(0, {**EVALUATED, **LIFT})
+        live.evaluation(3, {**EVALUATED, "lift/share": 0.0})
         plain.print(live._view())
     assert "teacher lift, step 0  +12.5% ± 3.1% (demonstration +20.0%, feedback +3.0%)" in shown(plain)
     assert "teacher lift, step 3  unknown" in shown(plain)
     with Terminal(screen, "sdpo", 3) as terminal:
-        terminal.evaluation(0, {**LOOK, **LIFT})
-        terminal.evaluation(1, LOOK)
+        terminal.evaluation(0, {**EVALUATED, **LIFT})
+        terminal.evaluation(1, EVALUATED)
     assert shown(screen).count("teacher lift +12.5% ± 3.1% (demonstration +20.0%, feedback +3.0%)\n") == 1
 
 
@@ -160,13 +160,13 @@ def test_a_warning_is_marked_as_one_and_its_text_is_text() -> None:
 
 def test_the_lift_before_and_after_is_in_the_table_where_it_is_known() -> None:
     screen = console(is_terminal=False, width=120)
-    before = {"step": 0, "k": 4, **LOOK, **LIFT}
-    screen.print(before_and_after(before, {"step": 3, "k": 4, **LOOK, **LIFT, "lift": 0.1}))
+    before = {"step": 0, "k": 4, **EVALUATED, **LIFT}
+    screen.print(before_and_after(before, {"step": 3, "k": 4, **EVALUATED, **LIFT, "lift": 0.1}))
     assert "12.5 ± 3.1%" in shown(screen)
     assert "-2.5%" in shown(screen)
-    screen.print(before_and_after(before, {"step": 3, "k": 4, **LOOK}))
+    screen.print(before_and_after(before, {"step": 3, "k": 4, **EVALUATED}))
     assert shown(screen).count("teacher lift") == 2
-    screen.print(before_and_after({"step": 0, "k": 4, **LOOK}, {"step": 3, "k": 4, **LOOK}))
+    screen.print(before_and_after({"step": 0, "k": 4, **EVALUATED}, {"step": 3, "k": 4, **EVALUATED}))
     assert shown(screen).count("teacher lift") == 2
 
 
@@ -181,7 +181,7 @@ class Clock:
 
 
 def test_without_a_terminal_there_is_one_line_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_LOOKS_EVERY_S", 3600.0)  # which says more, and has tests of its own
+    monkeypatch.setattr(heartbeat, "_CHECKS_EVERY_S", 3600.0)  # which says more, and has tests of its own
     clock, screen = Clock(), console(is_terminal=False, width=80)
     plan = Plan(num_steps=3, evaluations=(0, 3), checkpoints=(3,))
     with Terminal(screen, "sdpo", 3, plan=plan, clock=clock) as terminal:
@@ -238,7 +238,7 @@ def test_what_is_run_again_is_forgotten() -> None:
     plain = console(is_terminal=False)
     with Terminal(console(is_terminal=True), "sdpo", 3) as terminal:
         for step in (0, 1, 2):
-            terminal.evaluation(step, LOOK)
+            terminal.evaluation(step, EVALUATED)
             terminal.step_ends(step + 1, ROW)
         terminal.restore([{**ROW, "step": 1}])
         plain.print(terminal._view())
@@ -287,7 +287,7 @@ def test_a_sparkline_of_what_is_no_number_has_gaps() -> None:
 @pytest.mark.parametrize("width", [20, 40, 60, 71, 72, 100])
 def test_the_table_at_the_end_fits_and_says_the_same_on_a_narrow_terminal(width: int) -> None:
     screen = console(is_terminal=False, width=width)
-    screen.print(before_and_after({"step": 0, "k": 4, **LOOK, **LIFT}, {"step": 120, "k": 4, **LOOK}, width))
+    screen.print(before_and_after({"step": 0, "k": 4, **EVALUATED, **LIFT}, {"step": 120, "k": 4, **EVALUATED}, width))
     lines = shown(screen).splitlines()
     assert max(map(cell_len, lines)) <= width
     assert "30.0 ± 4.0%" in " ".join(shown(screen).split())

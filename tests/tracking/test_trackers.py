@@ -24,12 +24,12 @@ def step(number: int) -> Record:
     return Record(step=number, is_evaluation=False, metrics={"loss": 0.5})
 
 
-def look(number: int) -> Record:
+def evaluation(number: int) -> Record:
     return Record(step=number, is_evaluation=True, metrics={"heldout/success": 0.5})
 
 
 def test_every_record_has_a_place_of_its_own_in_the_order_of_the_run() -> None:
-    rows = [record.row for number in range(4) for record in (step(number), look(number))][1:]
+    rows = [record.row for number in range(4) for record in (step(number), evaluation(number))][1:]
     assert rows == sorted(set(rows))
 
 
@@ -41,7 +41,7 @@ def test_what_a_tracker_has_is_remembered_for_its_place_and_for_no_other(tmp_pat
     first.has(step(3))
     again = Identity(file, "team/project")
     assert again.run == "abc"
-    assert [again.lacks(record) for record in (look(2), step(3), look(3), step(4))] == [False, False, True, True]
+    assert [again.lacks(record) for record in (evaluation(2), step(3), evaluation(3), step(4))] == [False, False, True, True]
     assert Identity(file, "team/other").run is None
 
 

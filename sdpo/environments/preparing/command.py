@@ -81,7 +81,7 @@ def run_prepare(name: str, rest: Sequence[str]) -> int:
     collected = collect(published_files(name, recipe, words.settings.get("from")), recipe, may_leave_out=broken == "leave_out")
     lines = {split: list(map(json.dumps, rows)) for split, rows in files_of(collected).items()}
     _write(folder, lines, recipe)
-    _tell(name, folder, lines, collected)
+    _report(name, folder, lines, collected)
     return 0
 
 
@@ -179,7 +179,7 @@ def _ended(rows: Sequence[str]) -> Iterator[str]:
         yield row + "\n"
 
 
-def _tell(name: str, folder: Path, lines: Mapping[str, Sequence[str]], collected: Collected) -> None:
+def _report(name: str, folder: Path, lines: Mapping[str, Sequence[str]], collected: Collected) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for split, rows in lines.items():
         digest = hashlib.sha256("".join(_ended(rows)).encode()).hexdigest()
