@@ -10,7 +10,6 @@ import hashlib
 import importlib.abc
 import importlib.machinery
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sdpo.run.cache import cache_folder
+from sdpo.run.files import write_whole
 
 Structure = dict[frozenset[str], dict[str, set[str]]]
 """Names by module, by the packages that they need."""
@@ -88,7 +88,5 @@ def _read(text: str) -> Structure:
 
 def _write(file: Path, structure: Structure) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}")
     rows = [(sorted(needs), {module: sorted(names) for module, names in modules.items()}) for needs, modules in structure.items()]
-    part.write_text(json.dumps(rows))
-    part.rename(file)
+    write_whole(file, json.dumps(rows))

@@ -11,7 +11,7 @@ from torch import Tensor
 from sdpo.config import AlgorithmConfig, RatioLevel, SDPOConfig
 from sdpo.learner.orders import Scale
 from sdpo.learner.recording import Recorder
-from sdpo.learner.statistics import LossStatistics, joined
+from sdpo.learner.statistics import SUMS, LossStatistics, joined
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.divergence import divergence_of
@@ -180,22 +180,23 @@ def _learn(
     mismatch_n = log_ratio_n.exp() - log_ratio_n - 1.0
     is_distilled = comparison is not None
     credit_n = scores.teacher_N - scores.student_N if is_distilled else torch.zeros_like(scores.student_N)
-    sums = (
-        loss.detach(),
-        objective.distillation,
-        objective.policy_gradient,
-        objective.supervised,
-        scores.divergence_N.sum(),
-        credit_n.sum(),
-        scores.entropy_N.sum(),
-        mismatch_n.sum(),
-        len(tokens.ids_n) if is_distilled else 0,
-        was_sampled_n.sum(),
-        len(tokens.ids_n),
-        credit_n.where(tokens.solved_n, 0.0).sum(),
-        tokens.solved_n.sum() if is_distilled else 0,
-    )
-    stacked = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=hidden_nH.device) for value in sums])
+    sums: dict[str, Tensor | float] = {
+        "loss": loss.detach(),
+        "distillation": objective.distillation,
+        "policy_gradient": objective.policy_gradient,
+        "supervised": objective.supervised,
+        "divergence": scores.divergence_N.sum(),
+        "credit": credit_n.sum(),
+        "entropy": scores.entropy_N.sum(),
+        "mismatch": mismatch_n.sum(),
+        "distilled": len(tokens.ids_n) if is_distilled else 0,
+        "sampled": was_sampled_n.sum(),
+        "learned": len(tokens.ids_n),
+        "credit_solved": credit_n.where(tokens.solved_n, 0.0).sum(),
+        "distilled_solved": tokens.solved_n.sum() if is_distilled else 0,
+    }
+    assert sums.keys() == set(SUMS)
+    stacked = torch.stack([torch.as_tensor(sums[name], dtype=torch.float64, device=hidden_nH.device) for name in SUMS])
     return loss, LossStatistics(sums=stacked, mismatch_n=mismatch_n.float()), scores
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,15 +9,15 @@ from pickle import UnpicklingError
 import torch
 
 from sdpo.errors import UserError
+from sdpo.run.files import whole
 from sdpo.types import MicroBatch, Pack, Segment, Update
 
 
 def save(path: Path, update: Update, *, step: int) -> None:
     """``step``: steps that were finished when it was made. Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    torch.save({"step": step, "update": asdict(update)}, scratch)
-    os.replace(scratch, path)
+    with whole(path) as scratch:
+        torch.save({"step": step, "update": asdict(update)}, scratch)
 
 
 def load(path: Path) -> tuple[Update, int]:

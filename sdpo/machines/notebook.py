@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack, get_type_hints
 
 from rich.console import Console
+from transformers import AutoConfig
 
 from sdpo.attempts.generation import rollouts_of
 from sdpo.attempts.task_stream import TaskStream
@@ -129,9 +130,9 @@ def load_model(
 ) -> LocalModel:
     """Start an engine with the model in ``path``: a folder, a hub id, or ``package:NAME``.
 
-    ``max_tokens``: the longest prompt and response together that it will be asked for, hindsight prompts of the evaluations
-    included. ``rollout``: None as in ``sdpo train``. ``chat_template_options``: as ``sdpo.config.ModelConfig`` has them.
-    Raises UserError where the model cannot be read or has no room for ``max_tokens``.
+    ``max_tokens``: the longest prompt and response together that it will be asked for. Prompts are hindsight prompts too where an
+    evaluation measures the teacher's lift. ``rollout``: None as in ``sdpo train``. ``chat_template_options``: those of
+    ``sdpo.config.ModelConfig``. Raises UserError where the model cannot be read or has no room for ``max_tokens``.
     """
     rollout = train_config([]).rollout if rollout is None else rollout
     refuse_words("rollout", rollout)
@@ -143,8 +144,12 @@ def load_model(
         )
     options = dict(chat_template_options or {})
     asked = ModelConfig(name=Path(path).name, path=str(path), chat_template_options=options)
-    half = SamplingConfig(max_prompt_tokens=max(1, max_tokens // 2), max_response_tokens=max(1, max_tokens - max_tokens // 2))
-    found, _ = model_and_renderer(asked, half, 0, print)
+    found, _ = model_and_renderer(asked, SamplingConfig(max_prompt_tokens=1, max_response_tokens=1), 0, print)
+    longest = getattr(AutoConfig.from_pretrained(found), "max_position_embeddings", None)
+    if not 2 <= max_tokens <= (longest or max_tokens):
+        raise UserError(
+            f"max_tokens must be at least 2 and fit into the model's context, {longest} tokens of {asked.name}; got {max_tokens}."
+        )
     engine = VllmEngine(found, max_model_tokens=max_tokens, config=rollout, seed=0)
     return LocalModel(
         path=found, max_tokens=max_tokens, rollout=rollout, chat_template_options=options, engine=LocalEngine(engine)

@@ -8,7 +8,6 @@ class, which saves the second start a search that imports torch. Proofs of a mon
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from sdpo.run.cache import cache_folder
+from sdpo.run.files import write_whole
 from sdpo.types import Task
 
 _CODE = ("hindsight/rendering.py", "hindsight/hints.py", "preflight/checks.py")
@@ -57,9 +57,7 @@ class Claim:
             for old in self._file.parent.iterdir():
                 if time.time() - old.stat().st_mtime > _KEPT_S:
                     old.unlink(missing_ok=True)
-            scratch = self._file.with_suffix(f".{os.getpid()}")
-            scratch.write_text(tokenizer_class)
-            os.replace(scratch, self._file)
+            write_whole(self._file, tokenizer_class)
 
     def _add(self, *facts: object) -> None:
         self._hash.update(repr(facts).encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from sdpo.errors import UserError
 from sdpo.report.document import report_page
 from sdpo.report.groups import grouped
 from sdpo.report.record import run_record
+from sdpo.run.files import write_whole
 from sdpo.terminal.printable import printable
 
 DEFAULT = "report.html"
@@ -28,7 +28,7 @@ def run_report(words: Sequence[str]) -> int:
         )
     target = _target(targets[0] if targets else DEFAULT)
     runs = [run_record(path) for path in dict.fromkeys(path.resolve() for path in paths)]
-    _write_whole(target, report_page(grouped(runs)))
+    _write(target, report_page(grouped(runs)))
     screen = Console(highlight=False, markup=False, soft_wrap=True)
     for run in runs:
         for sentence in run.missing:
@@ -44,13 +44,8 @@ def _target(word: str) -> Path:
     return target
 
 
-def _write_whole(file: Path, text: str) -> None:
-    """A reader sees the old file or the new one."""
-    scratch = file.with_name(f".{file.name}.partial")
+def _write(file: Path, text: str) -> None:
     try:
-        scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, file)
+        write_whole(file, text)
     except PermissionError as error:
         raise UserError(f"to= names a file that may be written; {file} may not ({error.strerror}).") from error
-    finally:
-        scratch.unlink(missing_ok=True)

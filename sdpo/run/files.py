@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdpo.errors import UserError
@@ -17,12 +19,22 @@ def refuse_unwritable(folder: Path) -> None:
         raise UserError(f"runs_dir must be a folder that can be written; for {folder}, {there} {found}. Set another runs_dir.")
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write ``text`` in one rename: a reader sees the old text or the new one, and of several writers the last one's."""
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A path to write to, which becomes ``file`` in one rename at the end of the block, or goes where the block raises.
+
+    A reader sees the old file or the new one, and of several writers the last one's.
+    """
     scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
     try:
-        scratch.write_text(text)
+        yield scratch
         os.replace(scratch, file)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write ``text``, in UTF-8, so that nobody ever reads half of it."""
+    with whole(file) as scratch:
+        scratch.write_text(text, encoding="utf-8")

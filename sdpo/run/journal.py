@@ -16,13 +16,13 @@ A line is flushed to the operating system, not to the disk: it survives the proc
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from sdpo.run.files import write_whole
 from sdpo.types import Attempt, Completion, Finish, Message, Prompt, Role, SetAside, Verdict
 
 Place = tuple[int, int]
@@ -62,12 +62,12 @@ class Journal:
             and isinstance(line.outcome, Attempt)
             and line.outcome.completion.weights_version >= oldest_version
         ]
-        _write_whole(file, kept)
+        _write(file, kept)
         return Page(file, prompts, {line.place: line.outcome for line in kept if isinstance(line.outcome, Attempt)})
 
     def _forget_weights_after(self, step: int) -> None:
         for file in self._folder.glob("step_*.jsonl"):
-            _write_whole(file, [line for line in _lines(file) if line.outcome.completion.weights_version <= step])
+            _write(file, [line for line in _lines(file) if line.outcome.completion.weights_version <= step])
 
 
 class Page:
@@ -150,10 +150,8 @@ def _line(text: str) -> _Line | None:
         return None
 
 
-def _write_whole(file: Path, lines: Iterable[_Line]) -> None:
-    scratch = file.with_name(f".{file.name}.partial")
-    scratch.write_text("".join(line.text for line in lines))
-    os.replace(scratch, file)
+def _write(file: Path, lines: Iterable[_Line]) -> None:
+    write_whole(file, "".join(line.text for line in lines))
 
 
 def _digest(prompt: Prompt) -> str:

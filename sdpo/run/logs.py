@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from sdpo.run.files import write_whole
+
 PROCESSES = "processes"
 """Folder beside the logs: a file ``HOST-PID`` for each process that writes one, with the time at which it was created."""
 
@@ -96,6 +98,4 @@ def _sign_in(folder: Path) -> None:
     with suppress(OSError):  # a full disk; then nobody will ask this process
         folder.mkdir(exist_ok=True)
         file = folder / f"{platform.node()}-{os.getpid()}"
-        scratch = file.with_name(f".{file.name}.partial")
-        scratch.write_text(str(psutil.Process().create_time()))
-        os.replace(scratch, file)
+        write_whole(file, str(psutil.Process().create_time()))

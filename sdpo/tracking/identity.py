@@ -8,9 +8,9 @@ the first record stands. (They come out the same, but for what the clock says: `
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from sdpo.run.files import write_whole
 from sdpo.tracking.sink import Record
 
 
@@ -44,6 +44,4 @@ class Identity:
         self._write()
 
     def _write(self) -> None:
-        scratch = self._file.with_name(f".{self._file.name}.partial")
-        scratch.write_text(json.dumps({"where": self._where, "run": self.run, "last_row": self._last_row}) + "\n")
-        os.replace(scratch, self._file)
+        write_whole(self._file, json.dumps({"where": self._where, "run": self.run, "last_row": self._last_row}) + "\n")

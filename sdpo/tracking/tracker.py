@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from sdpo.config import Config, TrackingConfig, WandbMode
 from sdpo.guards.alarms import Alarm
 from sdpo.run import journal
+from sdpo.run.files import whole
 from sdpo.run.folder import RunFolder, plain, records
 from sdpo.tracking.background import BackgroundSink
 from sdpo.tracking.mlflow import Mlflow
@@ -94,9 +94,8 @@ class Tracker:
             return
         file.parent.mkdir(exist_ok=True)
         text = "".join(json.dumps(record, ensure_ascii=True, separators=(",", ":")) + "\n" for record in records)
-        scratch = file.with_name(f".{file.name}.partial")
-        scratch.write_bytes(gzip.compress(text.encode("ascii"), compresslevel=6, mtime=0))
-        os.replace(scratch, file)
+        with whole(file) as scratch:
+            scratch.write_bytes(gzip.compress(text.encode("ascii"), compresslevel=6, mtime=0))
 
     def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None, *, seconds: float, num_alarms: int) -> None:
         """One line, with every attempt and every answer under a hindsight prompt."""

@@ -28,13 +28,6 @@ def example() -> str:
     return found.group(1)
 
 
-class Interrupted(Hopeless):
-    """Judged in a cell that its user interrupts."""
-
-    def verify(self, task: sdpo.Task, completion: str) -> sdpo.Verdict:
-        raise KeyboardInterrupt
-
-
 def main(folder: Path) -> None:
     """Run all of it in ``folder``."""
     os.chdir(folder)
@@ -46,13 +39,8 @@ def main(folder: Path) -> None:
 
     batch, budget = sdpo.BatchConfig(num_tasks=1, group_size=4), sdpo.BudgetConfig(attempts=8)
     task = Hopeless().tasks("train", 0)[0]
-    try:
-        sdpo.solve_task(run.model, Interrupted(), task, algorithm=algorithm, sampling=sampling, batch=batch)
-    except KeyboardInterrupt as interrupt:
-        kept = interrupt  # with its frames, as a notebook keeps them
     hopeless = sdpo.solve_task(run.model, Hopeless(), task, algorithm=algorithm, sampling=sampling, batch=batch, budget=budget)
     record = {
-        "interrupted": type(kept).__name__,
         "metrics": run.metrics,
         "evaluations": run.evaluations,
         "groups": [[len(group.attempts) for group in groups_P] for groups_P in run.groups],

@@ -14,6 +14,7 @@ from sdpo.machines.local import LocalEngine
 from sdpo.machines.notebook import LocalModel, TrainSettings
 from sdpo.solving.python import SolveSettings
 from tests.letters import Letters
+from tests.tiny import write_tiny_model
 
 
 def test_every_name_that_is_exported_is_there() -> None:
@@ -84,3 +85,11 @@ def test_what_one_process_cannot_search_is_refused() -> None:
 def test_an_engine_of_several_gpus_is_refused() -> None:
     with pytest.raises(UserError, match="one engine, on one GPU"):
         sdpo.load_model("x", rollout=RolloutConfig(num_engines=2))
+
+
+def test_max_tokens_fit_into_the_model_s_context(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
+    with pytest.raises(UserError, match="fit into the model's context, 512 tokens of tiny; got 2048"):
+        sdpo.load_model(folder)
+    with pytest.raises(UserError, match="at least 2"):
+        sdpo.load_model(folder, max_tokens=1)

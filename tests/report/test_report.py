@@ -228,7 +228,7 @@ def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sdpo.report.report.os.replace", full)
+    monkeypatch.setattr("sdpo.run.files.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         run_report([str(full_run(tmp_path / "run")), f"to={target}"])
     assert target.read_text() == "the old one"
