@@ -248,7 +248,7 @@ class Sample:
     response_ids: tuple[int, ...]
     """[R]"""
     loss_mask: tuple[bool, ...]
-    """[R] False where the token is not the policy's own (an environment's turn)."""
+    """[R] False where the token is not the policy's own (an environment's turn), or a token filter flags it."""
     sampled_logprobs: tuple[float, ...]
     """[R] in nats, from the engine that sampled."""
     advantage: float
@@ -260,8 +260,6 @@ class Sample:
     supervised_weight: float = 0.0
     """Factor of the row's cross-entropy -log π(y_t); 0: none. No engine sampled such a row, so it carries no other loss of a
     token, and its ``sampled_logprobs`` are not looked at."""
-    token_weights: tuple[float, ...] | None = None
-    """[R] factors of all losses; None: 1 throughout."""
     task_index: int = 0
     """Position of the task in the step's batch: rows of one task stay in one update."""
     attempt_index: int = 0
@@ -270,23 +268,20 @@ class Sample:
     """What the environment says of it; no loss reads it, metrics do."""
 
     def __post_init__(self) -> None:
-        weights = self.response_ids if self.token_weights is None else self.token_weights
-        lengths = {len(self.response_ids), len(self.loss_mask), len(self.sampled_logprobs), len(weights)}
-        if len(lengths) != 1:
+        if len({len(self.response_ids), len(self.loss_mask), len(self.sampled_logprobs)}) != 1:
             raise ValueError(
-                "a sample needs a mask, a logprob and, if any, a weight for every response token; got "
-                f"{len(self.response_ids)} tokens, {len(self.loss_mask)} masks, {len(self.sampled_logprobs)} logprobs, "
-                f"{len(weights)} weights"
+                "a sample needs a mask and a logprob for every response token; got "
+                f"{len(self.response_ids)} tokens, {len(self.loss_mask)} masks, {len(self.sampled_logprobs)} logprobs"
             )
         if not self.response_ids or not self.prompt_ids or self.teacher_prompt_ids == ():
             raise ValueError(
                 "a sample needs at least one prompt token and one response token, and a hindsight prompt is None or not empty"
             )
-        if self.supervised_weight != 0.0 and (self.is_distilled or self.policy_gradient_weight != 0.0 or self.token_weights):
+        if self.supervised_weight != 0.0 and (self.is_distilled or self.policy_gradient_weight != 0.0):
             raise ValueError(
-                "a supervised sample carries no distillation, policy gradient or token weights (no engine sampled it, so it has "
-                f"no log-probabilities to weigh them by); got a supervised weight of {self.supervised_weight} beside one of "
-                "them. Make two samples of it."
+                "a supervised sample carries no distillation and no policy gradient (no engine sampled it, so it has no "
+                f"log-probabilities to weigh them by); got a supervised weight of {self.supervised_weight} beside one of them. "
+                "Make two samples of it."
             )
 
     @property

@@ -116,10 +116,8 @@ def test_source_of_a_hint_is_what_it_holds(demonstration, feedback, source):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"loss_mask": (True,)}, "got 2 tokens, 1 masks, 2 logprobs, 2 weights"),
-        ({"sampled_logprobs": (-0.1, -0.2, -0.3)}, "got 2 tokens, 2 masks, 3 logprobs, 2 weights"),
-        ({"token_weights": (1.0,)}, "got 2 tokens, 2 masks, 2 logprobs, 1 weights"),
-        ({"token_weights": ()}, "got 2 tokens, 2 masks, 2 logprobs, 0 weights"),
+        ({"loss_mask": (True,)}, "got 2 tokens, 1 masks, 2 logprobs"),
+        ({"sampled_logprobs": (-0.1, -0.2, -0.3)}, "got 2 tokens, 2 masks, 3 logprobs"),
         ({"response_ids": (4,)}, "got 1 tokens, 2 masks, 2 logprobs"),
         ({"response_ids": (), "loss_mask": (), "sampled_logprobs": ()}, "at least one prompt token and one response"),
         ({"prompt_ids": ()}, "at least one prompt token and one response"),
@@ -144,7 +142,7 @@ def test_a_hindsight_prompt_is_absent_or_holds_a_token():
         ({"distillation_weight": 0.0}, False),
         ({"teacher_prompt_ids": None}, False),
         ({"teacher_prompt_ids": None, "distillation_weight": 0.0}, False),
-        ({"token_weights": (0.5, 2.0), "policy_gradient_weight": 1.0}, True),
+        ({"policy_gradient_weight": 1.0}, True),
     ],
 )
 def test_the_teacher_scores_what_has_a_hindsight_prompt_and_a_weight(changed, is_distilled):
@@ -152,15 +150,15 @@ def test_the_teacher_scores_what_has_a_hindsight_prompt_and_a_weight(changed, is
 
 
 def test_a_row_is_distilled_and_has_no_policy_gradient_unless_it_says_otherwise():
-    assert (SAMPLE.distillation_weight, SAMPLE.policy_gradient_weight, SAMPLE.token_weights) == (1.0, 0.0, None)
+    assert (SAMPLE.distillation_weight, SAMPLE.policy_gradient_weight) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("changed", [{}, {"policy_gradient_weight": 1.0}, {"token_weights": (1.0, 1.0)}])
+@pytest.mark.parametrize("changed", [{}, {"policy_gradient_weight": 1.0}])
 def test_a_supervised_row_carries_no_other_loss(changed):
     """No engine sampled it: its log-probabilities are placeholders, and would weigh the other losses."""
     plain = dataclasses.replace(SAMPLE, teacher_prompt_ids=None)
     assert dataclasses.replace(plain, supervised_weight=1.0).is_distilled is False
-    with pytest.raises(ValueError, match="a supervised sample carries no distillation, policy gradient or token weights"):
+    with pytest.raises(ValueError, match="a supervised sample carries no distillation and no policy gradient"):
         dataclasses.replace(plain if changed else SAMPLE, supervised_weight=1.0, **changed)
 
 

@@ -221,8 +221,7 @@ def _teacher_prompt(sample: Sample) -> tuple[int, ...]:
 
 
 def _weights(sample: Sample, of_row: float) -> list[float]:
-    tokens = sample.token_weights or (1.0,) * len(sample.response_ids)
-    return [of_row * weight for weight in tokens]
+    return [of_row] * len(sample.response_ids)
 
 
 def _joined(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:

@@ -93,9 +93,11 @@ def routed(algorithm: AlgorithmConfig, is_solved: bool, has_hint: bool) -> tuple
     return 1.0 - algorithm.policy_gradient_share, algorithm.policy_gradient_share
 
 
-def assorted(seed: int, algorithm: AlgorithmConfig, *, token_weights: Sequence[float] = (0.0, 0.5, 1.0, 2.0)) -> list[Sample]:
-    """Rows of all kinds: with and without hindsight, with and without an advantage, partly masked, weighted by token, short and
-    long; siblings share their prompt, and often their hindsight prompt. All floats are representable in fp32."""
+def assorted(seed: int, algorithm: AlgorithmConfig) -> list[Sample]:
+    """Rows of all kinds: with and without hindsight, with and without an advantage, partly masked, short and long.
+
+    Siblings share their prompt, and often their hindsight prompt. All floats are representable in fp32.
+    """
     draw = random.Random(seed)
 
     def ids(low: int, high: int) -> tuple[int, ...]:
@@ -118,7 +120,6 @@ def assorted(seed: int, algorithm: AlgorithmConfig, *, token_weights: Sequence[f
                     advantage=draw.choice([-0.75, 0.0, 0.0, 0.25, 0.5]),
                     distillation_weight=distillation,
                     policy_gradient_weight=policy_gradient,
-                    token_weights=tuple(draw.choice(token_weights) for _ in response) if draw.random() < 0.6 else None,
                     task_index=task_index,
                     is_solved=len(samples) % 3 == 0,
                 )
@@ -164,7 +165,6 @@ def computed_rows(update: Update) -> list[Row]:
 
 def expected_row(s: Sample, is_distilled: bool) -> Row:
     num, kept = len(s.response_ids), [place for place, learned in enumerate(s.loss_mask) if learned]
-    weights = s.token_weights or (1.0,) * num
     return (
         tuple(s.prompt_ids + s.response_ids[: place + 1] for place in range(num)),
         tuple(s.teacher_prompt_ids + s.response_ids[: place + 1] for place in kept) if is_distilled else (),
@@ -172,8 +172,8 @@ def expected_row(s: Sample, is_distilled: bool) -> Row:
         tuple(is_distilled and learned for learned in s.loss_mask),
         s.sampled_logprobs,
         (s.advantage,) * num,
-        tuple(s.distillation_weight * weights[place] for place in kept) if is_distilled else (),
-        tuple(s.policy_gradient_weight * weights[place] for place in kept),
+        tuple(s.distillation_weight for place in kept) if is_distilled else (),
+        tuple(s.policy_gradient_weight for place in kept),
     )
 
 
@@ -605,9 +605,8 @@ def plain_loss(model: Model, samples: Sequence[Sample], algorithm: AlgorithmConf
         student_R = student_RV.gather(-1, ids)[:, 0]
         old_R = student_R.detach() - 0.125
         sampled_R = torch.tensor(s.sampled_logprobs, dtype=torch.float64)
-        weights_R = torch.tensor(s.token_weights or (1.0,) * len(s.response_ids), dtype=torch.float64)
         if s in graded:
-            losses = weights_R[mask] * policy_gradient_loss(
+            losses = policy_gradient_loss(
                 student_R[mask],
                 old_R[mask],
                 sampled_R[mask],
@@ -637,7 +636,7 @@ def plain_loss(model: Model, samples: Sequence[Sample], algorithm: AlgorithmConf
                 case Granularity.sequence:
                     apart_R = worth(ratio_R[mask].sum().expand(len(ratio_R)), student_R)
             num = sum(sum(other.loss_mask) for other in distilled)
-            total = total + s.distillation_weight * (weights_R * importance_R * apart_R)[mask].sum() / num
+            total = total + s.distillation_weight * (importance_R * apart_R)[mask].sum() / num
         entropy_R = -(student_RV.exp() * student_RV).sum(-1)
         reference_R = logprobs(REFERENCE, s.prompt_ids, s.response_ids).gather(-1, ids)[:, 0] - student_R
         extra_R = algorithm.reference_kl * (reference_R.exp() - reference_R - 1) - algorithm.entropy_bonus * entropy_R
@@ -712,7 +711,7 @@ WAYS = [(name, granularity) for name in ("blend", "by success", "by hint") for g
 def test_gradient_depends_neither_on_the_micro_batch_size_nor_on_the_number_of_ranks(mean, ratio, name, granularity):
     algorithm = terms(name, mean, ratio, granularity)
     model = tuple(part.requires_grad_() for part in parameters(0))
-    samples = assorted(9, GRPO if name == "grpo" else algorithm, token_weights=(0.5, 1.0, 2.0))
+    samples = assorted(9, GRPO if name == "grpo" else algorithm)
     plain = plain_loss(model, samples, algorithm)
     expected = torch.autograd.grad(plain, model)
     seen = []
@@ -819,10 +818,9 @@ def test_dropping_a_uniform_group_from_the_counts_gives_the_others_its_share():
     assert kept_in.num_learned_tokens == left_out.num_learned_tokens
 
 
-def check_weights_by_token(algorithm: AlgorithmConfig) -> None:
-    """The loss of rows of which some tokens weigh nothing is the plain one, and so is its gradient."""
+def check_terms(algorithm: AlgorithmConfig) -> None:
+    """The loss of assorted rows is the plain one, and so is its gradient."""
     samples = assorted(13, GRPO if isinstance(algorithm, GRPOConfig) else algorithm)
-    assert any(0.0 in (s.token_weights or ()) for s in samples)
     model = tuple(part.requires_grad_() for part in parameters(0))
     plain = plain_loss(model, samples, algorithm)
     loss, _, gradients = losses_of(samples, algorithm)
@@ -835,18 +833,6 @@ every_name = pytest.mark.parametrize("name", ["blend", "by hint", "grpo"])
 
 
 @every_name
-def test_a_token_of_weight_zero_has_neither_loss(name):
-    algorithm = terms(name, LossMean.sequence, RatioLevel.token, Granularity.logits)
-    check_weights_by_token(dataclasses.replace(algorithm, entropy_bonus=0.0, reference_kl=0.0))
-
-
-@every_name
-def test_a_token_of_weight_zero_is_still_a_part_of_its_responses_ratio(name):
-    algorithm = terms(name, LossMean.sequence, RatioLevel.sequence, Granularity.logits)
-    check_weights_by_token(dataclasses.replace(algorithm, entropy_bonus=0.0, reference_kl=0.0))
-
-
-@every_name
 def test_the_terms_that_no_weight_scales_are_the_mean_over_the_tokens_they_are_divided_by(name):
     """Entropy bonus and reference KL are divided by the count of all tokens of the learned rows."""
-    check_weights_by_token(terms(name, LossMean.sequence, RatioLevel.token, Granularity.logits))
+    check_terms(terms(name, LossMean.sequence, RatioLevel.token, Granularity.logits))

@@ -133,16 +133,16 @@ def loss(
         with torch.no_grad():
             before = own if old is None else model.logprobs(old, s.prompt_ids, s.response_ids, temperature)[at][mask]
         sampled = torch.tensor(s.sampled_logprobs, dtype=torch.float64)[mask]
-        factors = torch.tensor(s.token_weights or (1.0,) * len(s.response_ids), dtype=torch.float64)[mask]
         if isinstance(algorithm, SDPOConfig) and s in distilled:
             assert teacher is not None
             assert s.teacher_prompt_ids is not None
             theirs = teacher.logprobs(model, s.teacher_prompt_ids, s.response_ids, temperature)
             own_ids = torch.tensor(s.response_ids)[mask]
-            weights_r = s.distillation_weight * factors
             total = (
                 total
-                + plain.distillation(every[mask], theirs[mask], own_ids, before.detach(), sampled, algorithm, weights_r).sum()
+                + plain.distillation(
+                    every[mask], theirs[mask], own_ids, before.detach(), sampled, algorithm, s.distillation_weight
+                ).sum()
                 / num_distilled_tokens
             )
         if s.policy_gradient_weight != 0.0:
@@ -152,7 +152,7 @@ def loss(
                 LossMean.sequence: len(own) * len(graded),
                 LossMean.constant: len(graded) * max_response_tokens,
             }[pg.mean]
-            total = total + (s.policy_gradient_weight * factors * surrogate).sum() / divisor
+            total = total + (s.policy_gradient_weight * surrogate).sum() / divisor
         if s.supervised_weight != 0.0:
             total = total - s.supervised_weight * own.sum() / num_supervised_tokens
         total = total - algorithm.entropy_bonus * plain.entropy(every[mask]).sum() / num_used_tokens

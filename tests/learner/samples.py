@@ -53,7 +53,6 @@ def rows(path: Path, *, seed: int = 0, share: float = 0.4, num_tasks: int = NUM_
                     advantage=(0.5, -0.75, 1.0, -1.0)[sibling] if task != 1 else 0.0,
                     distillation_weight=1.0 - share,
                     policy_gradient_weight=share,
-                    token_weights=tuple(draw.choice([0.5, 1.0]) for _ in range(num)) if sibling == 2 else None,
                     task_index=task,
                     attempt_index=sibling,
                     is_solved=sibling in (0, 2),

@@ -104,7 +104,12 @@ def test_an_update_that_is_not_finite_changes_nothing_on_any_rank(label: str, nu
 def test_a_gradient_whose_squares_overflow_is_skipped_or_clipped(num_ranks: int, labels: tuple[str, ...], model: Path) -> None:
     """A loss of 1e36 is finite, its gradient's norm only in fp64: some of DeepSpeed's optimizers see it, and clip."""
     samples = list(rows(model))
-    samples[1] = replace(samples[1], token_weights=(1e37,) * len(samples[1].response_ids))
+    large_one = samples[1]
+    samples[1] = replace(
+        large_one,
+        distillation_weight=1e37 * large_one.distillation_weight,
+        policy_gradient_weight=1e37 * large_one.policy_gradient_weight,
+    )
     large = update_of(samples, ALGORITHM, num_ranks=num_ranks, micro_batch_tokens=150)
     good = update(model, num_ranks, seed=1)
     setups = [Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**VARIANTS[label]) for label in labels]
@@ -121,8 +126,9 @@ def test_a_gradient_whose_squares_overflow_is_skipped_or_clipped(num_ranks: int,
 
 @pytest.mark.parametrize(("num_ranks", "labels"), ranks_and(CORNERS, VARIANTS))
 def test_an_update_whose_gradient_is_zero_is_taken(num_ranks: int, labels: tuple[str, ...], model: Path) -> None:
-    """Every token's weight is zero, so that there is nothing to learn, though the packing cannot know."""
-    samples = [replace(sample, token_weights=(0.0,) * len(sample.response_ids)) for sample in rows(model)]
+    """Every row's weight is zero in fp32, so that there is nothing to learn, though the packing cannot know."""
+    tiny = {"distillation_weight": 1e-60, "policy_gradient_weight": 1e-60}
+    samples = [replace(sample, **tiny) for sample in rows(model)]
     empty = update_of(samples, ALGORITHM, num_ranks=num_ranks, micro_batch_tokens=150)
     good = update(model, num_ranks, seed=1)
     setups = [Setup(model=model, algorithm=ALGORITHM, config=CONFIG).with_(**VARIANTS[label]) for label in labels]
