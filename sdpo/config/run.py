@@ -166,6 +166,8 @@ class Config:
         return prompt + self.sampling.max_response_tokens
 
     def __post_init__(self) -> None:
+        if not isinstance(self.algorithm, AlgorithmConfig):
+            raise ValueError(f"algorithm must be given, as SDPOConfig() or GRPOConfig(); got {self.algorithm!r}.")
         at_least("num_steps", self.num_steps, 1, "a run takes a step")
         if not self.name:
             environment = self.env.name.rpartition(":")[2].lower()

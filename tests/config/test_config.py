@@ -620,3 +620,8 @@ def test_a_run_that_only_warns_is_never_refused_for_its_guards():
         SDPOConfig(teacher=TeacherConfig(kind=TeacherKind.live)),
     ):
         assert Config(algorithm=algorithm).guards.response is Response.warn
+
+
+def test_a_config_without_an_algorithm_says_what_is_missing():
+    """From Python: it raised AttributeError, of a string that stands for what is missing."""
+    assert "algorithm must be given, as SDPOConfig() or GRPOConfig()" in refusal(Config)
