@@ -153,7 +153,7 @@ class Learner(Protocol):
 
 
 class StepLog(Protocol):
-    """Where one step tells what it is doing."""
+    """Receives what one step reports while it runs."""
 
     def phase(self, name: str) -> None:
         """What the step does from now on; the time until the next phase is logged as ``time/NAME_s``."""
@@ -192,8 +192,8 @@ class Rollouts(Protocol):
     """What steps learn from."""
 
     def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
-        """[P] the groups of the step after ``step`` finished ones. The engine must have been given that version of the weights;
-        steps are asked for in order, from the last checkpoint's on where the run goes back to it. Raises what their generation
+        """[P] the groups of the step after ``step`` finished ones. The engine must have been given that version of the weights.
+        Steps are asked for in order, from the last checkpoint's on where the run goes back to it. Raises what their generation
         raised."""
         ...
 

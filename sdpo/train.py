@@ -39,7 +39,7 @@ def train(
     successes: SuccessBuffer = NOTHING_REMEMBERED,
 ) -> None:
     """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
-    or the feedback, scores each answer again; the student moves towards it. What is learned from, the student samples."""
+    or the feedback, scores each answer again; the student moves towards it. The student samples all that is learned from."""
     examiner = _examiner(run, heldout, engine, verifier, renderer)
     engine.load(learner.weights(), version=learner.step)
     if learner.step == 0:
@@ -138,8 +138,8 @@ def _examiner(run: Config, heldout: tuple[Task, ...], engine: Engine, verifier: 
 
 @contextmanager
 def _teacher_in(engine: Engine, learner: Learner, rollouts: Rollouts) -> Iterator[None]:
-    """The engine with the teacher's weights where they are not the policy's, which it has again afterwards. What is learned from
-    the student samples: until then no training batch is asked for, and none is under way."""
+    """Give the engine the teacher's weights where they are not the policy's, and the policy's again afterwards. The student
+    samples all that is learned from: until then no training batch is asked for, and none is under way."""
     weights = learner.teacher_weights()
     if weights is None:
         yield

@@ -55,7 +55,7 @@ class Task:
 
 
 TURN_BREAK = "\x1e"
-"""Between the policy's turns in a text of several. No turn holds one, so no answer can pretend to be two."""
+"""Separates the policy's turns in a text of several. No turn holds one, so no answer can pretend to be two."""
 
 
 def turns(text: str) -> tuple[str, ...]:
@@ -79,8 +79,8 @@ class Completion:
     logprobs: tuple[float, ...]
     """[R] in nats, under the distribution that was sampled from (temperature and truncation applied)."""
     text: str
-    """The decoded tokens without special ones: what the environment reads. Of several turns the policy's alone, joined by
-    ``TURN_BREAK``."""
+    """The decoded tokens without special ones: what the environment reads. With several turns it is the policy's alone, joined
+    by ``TURN_BREAK``."""
     finish: Finish
     weights_version: int
     """Version of the weights that sampled it, of the oldest where there were several: the learner's step at the load."""
@@ -113,7 +113,7 @@ class Completion:
 
     @property
     def num_own_tokens(self) -> int:
-        """Those that the policy sampled, the environment's left out."""
+        """The tokens that the policy sampled, the environment's left out."""
         return len(self.token_ids) if self.own_mask is None else sum(self.own_mask)
 
     @property
@@ -201,7 +201,7 @@ class HintText:
     """One thing that the teacher is shown and the student is not."""
 
     name: str
-    """Where it comes from: ``demonstration``, ``feedback``, or the name of another source."""
+    """Its source: ``demonstration``, ``feedback``, or the name of another source."""
     heading: str
     """What stands above it in the teacher's message, with its line end."""
     text: str
@@ -294,8 +294,8 @@ class Sample:
 class Segment:
     """Neighbouring tokens of a pack that belong to the same rows. Each sees all of ``before``, then its own up to itself.
 
-    Rows that begin alike share the segment of what they have in common: a prompt and two answers to it are three segments, of
-    which the answers have ``before=(0,)``.
+    Rows that begin alike share the segment of what they have in common. A prompt and two answers to it are three segments; the
+    answers have ``before=(0,)``.
     """
 
     first: int
@@ -323,8 +323,8 @@ class Pack:
 class MicroBatch:
     """Rows of one rank's forward pass.
 
-    Invariant: entry m of ``teacher.predicts_N`` predicts the same token, as a continuation of the same response tokens, as the
-    m-th True of ``distilled_N`` does for the student. Student and teacher differ in their prompts alone.
+    Invariant: entry m of ``teacher.predicts_N`` and the student's at the m-th True of ``distilled_N`` predict the same token.
+    Both predict it as a continuation of the same response tokens. Student and teacher differ in their prompts alone.
     """
 
     student: Pack
@@ -336,7 +336,7 @@ class MicroBatch:
     rows_N: Tensor
     """[N] int64, the row that each belongs to, from 0."""
     row_keys: tuple[tuple[int, int], ...]
-    """Of each row the positions of its task in the step and of its attempt in the group."""
+    """[B] for each row, the positions of its task in the step and of its attempt in the group."""
     loss_mask_N: Tensor
     """[N] bool"""
     distilled_N: Tensor
@@ -356,7 +356,7 @@ class MicroBatch:
 
     @property
     def num_tokens(self) -> int:
-        """That pass through the model, student and teacher together."""
+        """Tokens that pass through the model, student and teacher together."""
         return len(self.student.ids_T) + len(self.teacher.ids_T)
 
 
@@ -394,7 +394,7 @@ class Update:
     """Tokens through the model, student and teacher together."""
 
     def of_rank(self, rank: int) -> Update:
-        """With that rank's micro-batches alone, and everybody's counts."""
+        """The update with that rank's micro-batches alone, and everybody's counts."""
         return replace(self, micro_batches=(self.micro_batches[rank],))
 
 
@@ -441,7 +441,7 @@ class Prompt:
     """Position of the task in the batch that was asked for."""
     attempt_index: int
     max_response_tokens: int | None = None
-    """Where earlier turns have used up some of ``Sampling.max_response_tokens``: what is left."""
+    """What is left of ``Sampling.max_response_tokens`` where earlier turns have used up some of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -451,9 +451,9 @@ class Sampling:
     temperature: float
     top_p: float
     max_response_tokens: int
-    """Of all turns together, the environment's included."""
+    """Response tokens of all turns together, the environment's included."""
     max_turns: int = 1
-    """Of the policy; 1: the environment is not asked for replies."""
+    """Turns of the policy; 1: the environment is not asked for replies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

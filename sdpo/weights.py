@@ -1,7 +1,7 @@
 """Weights on their way from the learner to the engines: a few flat buckets, each with a table of contents, and a checksum.
 
-A bucket is one object in Ray's shared memory, read without a copy by every engine of a machine; a tensor each would be hundreds
-of calls, and all in one would be held twice by whoever packs it.
+A bucket is one object in Ray's shared memory, read without a copy by every engine of a machine. One object a tensor would be
+hundreds of calls. One object for all of them would be held twice by whoever packs it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Where a tensor lies in the buffer."""
+    """The name, type, shape and place of a tensor in the buffer."""
 
     name: str
     dtype: str
@@ -51,10 +51,10 @@ class PackedWeights:
 
 
 class Checksum:
-    """Of buckets in order: names, types, shapes, and of each tensor the sum of its 64-bit words.
+    """The checksum of buckets in order: names, types, shapes, and each tensor's sum of its 64-bit words.
 
-    As fast as memory is read. It finds what goes wrong between processes (a bucket that is missing, twice, of another step), not
-    an adversary.
+    It is computed as fast as memory is read. It finds what goes wrong between processes (a bucket that is missing, twice, of
+    another step), not an adversary.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,8 @@ def buckets(parameters: Iterable[tuple[str, Tensor]], bucket_bytes: int) -> Iter
 def weight_payload(
     parameters: Iterable[tuple[str, Tensor]], *, bucket_bytes: int = 2**28, put: Callable[[PackedWeights], object] | None = None
 ) -> WeightPayload:
-    """All of them. ``put`` takes each bucket somewhere as soon as it is full, and returns where; None: they stay here."""
+    """The payload of all ``parameters``. ``put`` stores each bucket as soon as it is full, and returns where;
+    None: they stay here."""
     checksum, num_bytes = Checksum(), 0
     places: list[object] = []
     for bucket in buckets(parameters, bucket_bytes):

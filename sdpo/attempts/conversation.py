@@ -1,7 +1,7 @@
 """How is a task attempted? In one turn, or in several where the environment replies to the policy.
 
-The tokens of a conversation are one response: the policy's turns as sampled, and between them the environment's, which carry no
-loss but which student and teacher both see. What was sampled is never tokenised again. Turns go round by round: all conversations
+The tokens of a conversation are one response: the policy's turns as sampled, and between them the environment's. Those carry no
+loss, but student and teacher both see them. What was sampled is never tokenised again. Turns go round by round: all conversations
 that go on are continued together, and the prefix cache of the engine knows what was said before.
 """
 
@@ -95,8 +95,10 @@ def _continued(before: Completion | None, turn: Completion) -> Completion:
 def _following(
     first: Prompt, reply: Reply, renderer: Renderer, sampling: Sampling, turn: int
 ) -> tuple[Prompt, Completion] | None:
-    """The prompt of the policy's next turn, and the response so far with the reply in it; None where the conversation is over:
-    nothing was replied, the policy did not end its turn, or there is no room for another."""
+    """The prompt of the policy's next turn, and the response so far with the reply in it; None where the conversation is over.
+
+    It is over where nothing was replied, the policy did not end its turn, or there is no room for another.
+    """
     completion = reply.completion
     if reply.text is None or completion.finish is not Finish.stop:
         return None

@@ -79,8 +79,8 @@ class OnPolicy:
 class Ahead:
     """The Rollouts of a run in which a thread generates one batch after the other, at most ``staleness`` steps ahead.
 
-    When step s asks, the engine serves version s or was sent it before anything that is asked from then on; so the batches up to
-    s + staleness may begin, and none is sampled by weights that are more than ``staleness`` steps old when it is learned from.
+    When step s asks, the engine serves version s or was sent it before anything that is asked from then on. So the batches up to
+    s + staleness may begin. None is sampled by weights that are more than ``staleness`` steps old when it is learned from.
     """
 
     def __init__(self, questions: Questions, answers: Answers, gate: Lock, *, staleness: int, num_steps: int) -> None:

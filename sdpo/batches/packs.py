@@ -49,11 +49,11 @@ class Size:
 
     num_tokens: int
     num_pairs: int
-    """Of a token and one that it sees."""
+    """Pairs of a token and one that it sees."""
 
 
 def measure(rows: Sequence[Sequence[int]]) -> Size:
-    """Of the pack that ``pack_rows`` would make."""
+    """The size of the pack that ``pack_rows`` would make."""
     segments = _grown(rows, share=True).segments
     return Size(num_tokens=segments[-1].last if segments else 0, num_pairs=num_attended_pairs(segments))
 
@@ -105,7 +105,7 @@ class _Tree:
         self.nodes: list[_Node] = []
         self.segments: list[Segment] = []
         self.paths: list[list[int]] = [[] for _ in rows]
-        """Of each row: the segments that make it up."""
+        """The segments that make up each row."""
 
     def grow(self, rows: Iterable[int], start: int, before: tuple[int, ...]) -> None:
         """Add what ``rows``, which agree up to ``start``, hold from there on."""

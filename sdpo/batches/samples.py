@@ -77,8 +77,11 @@ def shaped_reward(attempt: Attempt, config: PolicyGradientConfig, max_response_t
 
 
 def _weighed_by_uncertainty(samples: Sequence[Sample], groups_P: Sequence[Group]) -> tuple[Sample, ...]:
-    """The distillation of each task times √(p(1-p)), over the mean of that among the tasks that are distilled after all: with a
-    hint and more than 0. So the loss, which is divided by what is distilled, keeps its scale (SC-SDPO, arXiv 2605.27765)."""
+    """The samples with each task's distillation weighted by √(p(1-p)), over its mean among the tasks that are distilled.
+
+    Those have a hint and a weight above 0. So the loss, which is divided by what is distilled, keeps its scale (SC-SDPO,
+    arXiv 2605.27765).
+    """
     weights_P = [_uncertainty(group) for group in groups_P]
     distilled = {sample.task_index for sample in samples if sample.is_distilled and weights_P[sample.task_index] > 0.0}
     mean = sum(weights_P[index] for index in sorted(distilled)) / max(len(distilled), 1) or 1.0

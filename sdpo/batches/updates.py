@@ -95,7 +95,7 @@ def _carries_gradient(sample: Sample, algorithm: AlgorithmConfig) -> bool:
 FAIR_ENOUGH = 1.1
 """A rank may have so many times its fair share before families are halved."""
 WORTH_HALVING = 0.8
-"""Of a family's cost, the most that a half of it may cost."""
+"""Largest share of a family's cost that a half of it may cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +133,11 @@ def _family(samples: tuple[Sample, ...], ranks: Ranks) -> _Family:
 
 
 def _shared_out(families: Sequence[_Family], ranks: Ranks) -> list[list[_Family]]:
-    """[ranks] families, dealt as they are; where that leaves a rank with too much, its dearest family is halved and all are dealt
-    anew, as long as halving saves something: both halves compute the common prompt."""
+    """[ranks] families, dealt as they are.
+
+    Where that leaves a rank with too much, its dearest family is halved and all are dealt anew. This goes on as long as halving
+    saves something: both halves compute the common prompt.
+    """
     best = dealt = _dealt(families, ranks)
     while True:
         busiest = max(dealt, key=_work)

@@ -35,7 +35,7 @@ class Gain:
 
     @classmethod
     def between(cls, before: Mapping[str, object], after: Mapping[str, object]) -> Gain | None:
-        """Of two lines of ``evaluations.jsonl``; None where they share no task."""
+        """The gain between two lines of ``evaluations.jsonl``; None where they share no task."""
         old, new = _rates(before), _rates(after)
         changes = [new[task] - old[task] for task in new if task in old]
         if not changes:

@@ -1,7 +1,7 @@
 """What does a command take? Answers ``sdpo --help``, ``sdpo COMMAND --help`` and ``sdpo --version``, at once.
 
-A default has one home, and so have the words about it: both are read from the dataclasses of ``sdpo/config/``, the default with
-what ``conf/`` changes. Neither torch nor Ray is imported for it.
+A default and the words about it are stated once: both are read from the dataclasses of ``sdpo/config/``. What ``conf/`` changes
+in a default is added. Neither torch nor Ray is imported for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A run from where it stands to its end, in one process: whenever the learner is lost, it is rebuilt from the last checkpoint.
 
-What was recorded after that checkpoint is forgotten and the steps are run again, as by a new process, but with the engines and
-verifiers that are there; so the run ends with the same bits as one that lost nothing.
+What was recorded after that checkpoint is forgotten. The steps are run again, as by a new process, but with the engines and
+verifiers that are there. So the run ends with the same bits as one that lost nothing.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Standing:
 
 
 def standing(config: Config, folder: RunFolder) -> Standing:
-    """Where the run stands, once what was recorded after its last checkpoint is forgotten."""
+    """What the run continues with, once what was recorded after its last checkpoint is forgotten."""
     done = checkpoint.checkpoints(folder.checkpoints)
     last = done[-1] if done else None
     step = checkpoint.counters_of(last).step if last else 0
@@ -89,7 +89,7 @@ class TrainingRun:
     progress: Progress
 
     def go_on(self, where: Standing) -> None:
-        """To its last step, or until it is asked to stop. Raises MachineError where the learner is lost too often."""
+        """Run to its last step, or until it is asked to stop. Raises MachineError where the learner is lost too often."""
         sinks = trackers_of(self.config, self.folder, self.terminal.warn)
         try:
             self._go_on(where, Tracker(self.folder, self.config.tracking, sinks))

@@ -1,7 +1,7 @@
 """Every knob once: its default, its unit and its reason.
 
-Hydra composes these dataclasses from ``conf/`` (whose YAML files hold only deviations), refuses unknown keys and wrong types,
-and ``OmegaConf.to_object`` then builds them, which runs the cross-field rules in ``__post_init__``. Nothing here imports torch.
+Hydra composes these dataclasses from ``conf/``, whose YAML files hold only deviations, and refuses unknown keys and wrong types.
+``OmegaConf.to_object`` then builds them, which runs the cross-field rules in ``__post_init__``. Nothing here imports torch.
 The paper is arXiv 2601.20802.
 """
 

@@ -172,15 +172,15 @@ class SDPOConfig(AlgorithmConfig):
     and stay (a warm-up's)."""
     normalisation: Normalisation = Normalisation.distilled
     entropy_weight: float = 0.0
-    """β: a token's distillation counts exp(-β·H), H the nats of the teacher's entropy over the support's buckets, so that an
-    unsure teacher teaches less (SRPO, arXiv 2604.02288, beside ``routing: by_success``). 0: all tokens count the same."""
+    """β: a token's distillation counts exp(-β·H), H the nats of the teacher's entropy over the support's buckets. So an unsure
+    teacher teaches less (SRPO, arXiv 2604.02288, beside ``routing: by_success``). 0: all tokens count the same."""
     question_weight: QuestionWeight = QuestionWeight.none
     pointwise_clip: float | None = None
-    """c: each bucket's term of the divergence is clamped to [-c, c], and a clamped one has no gradient of its own, so that a few
-    pivot tokens do not dominate (OPSD, arXiv 2601.18734, whose authors clamp from above alone). None: no clamp."""
+    """c: each bucket's term of the divergence is clamped to [-c, c], and a clamped one has no gradient of its own. So a few pivot
+    tokens do not dominate (OPSD, arXiv 2601.18734, whose authors clamp from above alone). None: no clamp."""
     future_credit: float = 0.0
-    """γ: what the policy says at a token also answers for the divergence at later tokens of its response, each γ times less than
-    the one before (DistIL, arXiv 2606.05152). With 1 the gradient is that of the expected sum; 0: each token for itself."""
+    """γ: a token is also credited with the divergence at later tokens of its response, discounted by γ a token (DistIL,
+    arXiv 2606.05152). With 1 the gradient is that of the expected sum; 0: each token for itself."""
     routing: Routing = Routing.blend
     policy_gradient_share: float = 0.0
     """λ in λ·GRPO + (1-λ)·SDPO, for ``routing: blend``."""
@@ -193,7 +193,7 @@ class SDPOConfig(AlgorithmConfig):
 
     @property
     def needs_whole_rows(self) -> bool:
-        """Likewise."""
+        """Whether a token's loss depends on the other tokens of its response."""
         return self.distils_whole_rows or (self.has_policy_gradient and self.policy_gradient.ratio is RatioLevel.sequence)
 
     @property

@@ -1,4 +1,4 @@
-"""Where Ray runs, on how many machines, and who gets which part of them."""
+"""The Ray cluster: the machines it runs on, how many they are, and who gets which part of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Placement(Enum):
 
 @dataclass
 class ClusterConfig:
-    """Where Ray runs."""
+    """The Ray cluster of a run."""
 
     address: str | None = None
     """None: start Ray; else join this cluster (``auto`` finds a running one)."""
@@ -40,7 +40,8 @@ class ClusterConfig:
     gpus_per_node: int | None = None
     """None: those that are found, and none that Slurm is asked for."""
     cpus_per_node: int | None = None
-    """Likewise; shared out among the ranks, and among the engines, of a machine."""
+    """CPU cores of each machine; None: those that are found, and none that Slurm is asked for. They are
+    shared out among the ranks, and among the engines, of a machine."""
     interface: str | None = None
     """Network interface over which the nodes of an allocation talk; None: the one on the route from node to node."""
     start_timeout_s: float = 300.0
@@ -50,10 +51,10 @@ class ClusterConfig:
     stall_report_s: float = 300.0
     """Without progress for that long, who waits for whom is reported, with the stacks of every process in the logs."""
     object_store_gib: float | None = 2.0
-    """Ray's shared memory on each machine, GiB; holds the weights that the engines serve, for one that is restarted, and those on
-    their way to them: two copies of the model. None: 30 % of the memory, within what is free in /dev/shm."""
+    """Ray's shared memory on each machine, GiB; None: 30 % of the memory, within what is free in /dev/shm. It holds two copies of
+    the model: the weights that the engines serve, for one that is restarted, and those on their way to them."""
     spill_dir: str | None = None
-    """Where the nodes of an allocation put what the shared memory does not hold; None: in Ray's temporary folder."""
+    """Folder in which the nodes of an allocation put what the shared memory does not hold; None: Ray's temporary folder."""
 
     def __post_init__(self) -> None:
         at_least("cluster.nodes", self.nodes, 1, "a run needs a machine")

@@ -37,13 +37,13 @@ class EvaluateConfig:
     checkpoint: str | None = None
     """A checkpoint folder of a run; None: the model itself."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all draws."""
     k: int = 4
     """Attempts a task."""
     num_tasks: int = 48
     """Held-out tasks, at most."""
     temperature: float = 0.6
-    """Of sampling; 0: greedy."""
+    """Sampling temperature; 0: greedy."""
     top_p: float = 0.95
     """Share of the probability that is sampled from, the most probable tokens first."""
     lift: bool = False
@@ -51,7 +51,7 @@ class EvaluateConfig:
     quiet: bool = False
     """No live view: a line every half minute."""
     logs_dir: str = "runs/evaluate"
-    """Where the engines' output goes."""
+    """Folder of the engines' output."""
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
@@ -63,7 +63,7 @@ class EvaluateConfig:
 
     @property
     def hindsight_tokens(self) -> int:
-        """Of the longest hindsight prompt; 0 where none is asked."""
+        """Tokens of the longest hindsight prompt; 0 where none is asked."""
         return self.hindsight.max_prompt_tokens if self.lift else 0
 
     def __post_init__(self) -> None:

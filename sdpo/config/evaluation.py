@@ -34,8 +34,8 @@ class EvaluationConfig:
     lift: LiftSchedule = LiftSchedule.first_and_last
     """When the teacher's lift is measured; only algorithms with hindsight have one."""
     num_constants: int = 4
-    """Before and after training so many of the commonest answers are each tried on all held-out tasks, which says what an answer
-    is worth that reads no question; 0: none."""
+    """The most common answers that are each tried on all held-out tasks, before and after training; 0: none. It says what an
+    answer is worth that reads no question."""
 
     def __post_init__(self) -> None:
         at_least("evaluation.every", self.every, 0, "it counts steps")

@@ -69,7 +69,7 @@ class GuardsConfig:
             Guard.heldout,
         ]
     )
-    """Alarms that ``response`` answers. The others speak of the set-up (tasks, hints, engine), which no other teacher mends; and
+    """Alarms that ``response`` answers. The others speak of the set-up (tasks, hints, engine), which no other teacher mends.
     ``variety`` may be a policy that has learned what there is to say."""
     repeat_after: int = 10
     """Steps until the same alarm may be raised again."""
@@ -84,24 +84,25 @@ class GuardsConfig:
     num_se: float = 2.0
     """Standard errors that a number must lie on the wrong side by (``credit``, ``lift``)."""
     num_heldout_se: float = 2.5
-    """Likewise for held-out success, which is held against the best of many evaluations."""
+    """Standard errors for held-out success, which is held against the best of many evaluations."""
     num_success_se: float = 4.5
-    """Likewise for success while training, which is looked at every step and against the best of many windows."""
+    """Standard errors for success while training, which is looked at every step and against the best of many windows."""
     min_length_factor: float = 0.4
-    """Of the early mean length. Good SDPO runs get shorter too; but those solve more."""
+    """Least mean length, as a factor of the early mean. Good SDPO runs get shorter too, but those solve more."""
     max_length_factor: float = 3.0
     min_entropy_factor: float = 0.2
-    """Of the early mean entropy."""
+    """Least entropy, as a factor of the early mean."""
     min_entropy: float = 0.01
     """Nats a token. Below it all attempts at a task are alike, unless the policy solves nearly everything."""
     min_variety_factor: float = 0.5
-    """Of the early mean of ``answers/distinct``. Only a policy that solves nearly everything may say the same each time."""
+    """Least ``answers/distinct``, as a factor of its early mean. Only a policy that solves nearly everything may say the same
+    each time."""
     max_divergence_factor: float = 5.0
-    """Of the early mean divergence."""
+    """Largest divergence, as a factor of the early mean."""
     min_success_factor: float = 0.6
-    """Of the best window's success."""
+    """Least success while training, as a factor of the best window's."""
     min_heldout_factor: float = 0.85
-    """Of the best evaluation's success: a third of the way to having halved."""
+    """Least held-out success, as a factor of the best evaluation's: a third of the way to having halved."""
     min_lift: float = 0.0
     """Success with hindsight less success without; below it the teacher is the worse of the two."""
     max_mismatch: float = 0.05
@@ -111,7 +112,7 @@ class GuardsConfig:
     policy_gradient_step: float = 0.25
     """What an alarm adds to algorithm.policy_gradient_share, with ``response: raise_policy_gradient``."""
     max_policy_gradient_share: float = 0.75
-    """Where that ends."""
+    """Largest share that alarms raise algorithm.policy_gradient_share to."""
 
     def __post_init__(self) -> None:
         for key in ("repeat_after", "early", "recent", "patience"):

@@ -74,18 +74,18 @@ class KubernetesConfig(ClusterConfig):
     namespace: str = "default"
     """Kubernetes' namespace, which has to be there."""
     job_name: str | None = None
-    """Of the RayJob or RayCluster; None: the run's name, in lower case and with hyphens."""
+    """Name of the RayJob or RayCluster; None: the run's name, in lower case and with hyphens."""
     claim: str = "sdpo"
     """A PersistentVolumeClaim (ReadWriteMany) that every pod mounts: run folders, checkpoints and the model cache are there."""
     mount: str = "/mnt/sdpo"
-    """Where, and the folder that relative paths of the config start from."""
+    """Path at which pods mount the claim, and the folder that relative paths of the config start from."""
     cpus_per_node: int = 16
     """CPU cores of a worker."""
     memory_gib_per_node: int = 128
-    """Of a worker, shared memory included."""
+    """Memory of a worker, GiB, shared memory included."""
     head_cpus: int = 4
     head_memory_gib: int = 64
-    """Of the head, shared memory included."""
+    """Memory of the head, GiB, shared memory included."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables of all pods. Tokens belong into ``secrets``: a manifest is no place for them."""
     secrets: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ class KubernetesConfig(ClusterConfig):
     node_selector: dict[str, str] = field(default_factory=dict)
     """Labels of the machines that workers may run on."""
     tolerations: list[TolerationConfig] = field(default_factory=list)
-    """Of the workers."""
+    """Taints in spite of which workers may run on a machine."""
     service_account: str | None = None
     """None: the namespace's default."""
     retries: int = 3

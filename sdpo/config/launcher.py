@@ -15,7 +15,7 @@ class SlurmLauncherConfig:
     time: str | None = None
     """Time limit, as sbatch takes it; what is not through by then is requeued and goes on."""
     memory: str | None = None
-    """Of a node, as sbatch takes it."""
+    """Memory of a node, as sbatch takes it."""
     stop_s: int = 300
     """So long before the time limit the run is asked to stop: more than a step and a checkpoint take."""
     sbatch: list[str] = field(default_factory=list)

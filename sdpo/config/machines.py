@@ -40,7 +40,7 @@ class SandboxIsolation(Enum):
 
 @dataclass
 class SandboxConfig:
-    """Where code that a model wrote is run, by environments that run any."""
+    """The sandbox in which environments run code that a model wrote, if they run any."""
 
     isolation: SandboxIsolation = SandboxIsolation.auto
     allow_weak: bool = False
@@ -77,7 +77,7 @@ class LearnerConfig:
     sequence_parallel: int = 1
     """Ranks that share each row, every one with a part of its tokens and of the attention heads (Ulysses, arXiv 2309.14509)."""
     dtype: Dtype = Dtype.bfloat16
-    """Of parameters and activations; master weights, moments and the teacher's average are fp32 throughout."""
+    """Type of parameters and activations; master weights, moments and the teacher's average are fp32 throughout."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     lr: float = 1e-5
     """Learning rate, after the first ``warmup_updates``."""
@@ -89,7 +89,8 @@ class LearnerConfig:
     grad_clip: float = 1.0
     gradient_checkpointing: bool = False
     logits_chunk_mib: float = 96.0
-    """Of one fp32 buffer of logits. Response tokens are scored in chunks whose logits fit it; there are two such buffers."""
+    """Size of one fp32 buffer of logits, MiB. Response tokens are scored in chunks whose logits fit it; there are two such
+    buffers."""
     max_skipped_updates: int = 3
     """Updates in a row with a non-finite loss or gradient, each skipped, that end the run."""
     num_threads: int | None = None
@@ -97,7 +98,7 @@ class LearnerConfig:
     timeout_s: float = 1800.0
     """Longest wait for an answer of the learner; then it is lost, as if a rank had died."""
     max_restarts: int = 3
-    """Times that the learner is rebuilt from the last checkpoint after one of its ranks died or fell silent; a new checkpoint
+    """Times that the learner is rebuilt from the last checkpoint after one of its ranks died or fell silent. A new checkpoint
     sets the count back."""
 
     @property
@@ -153,7 +154,7 @@ class RolloutConfig:
     """Steps that the weights which sampled a batch may lie behind the learner's. 0: strictly on-policy; k: up to k batches are
     generated ahead while the learner works."""
     partial: bool = False
-    """A completion goes on across a weight update, each token with the version that sampled it; false: the update waits for the
+    """A completion goes on across a weight update, each token with the version that sampled it. False: the update waits for the
     completions that are under way."""
     bucket_mib: int = 256
     """Weights travel in pieces of that size, so that neither side holds all of them twice."""
@@ -183,7 +184,7 @@ class RolloutConfig:
     """Longest time that an engine may not answer at all; then it is replaced. After a quarter of it, it is suspect and gets no
     new work."""
     max_restarts: int = 5
-    """Of an engine or verifier, without a completion or verdict between them."""
+    """Restarts of an engine or verifier in a row, without a completion or verdict between them."""
     restart_backoff_s: float = 1.0
     """Pause before a second restart without work in between; doubles with each."""
 

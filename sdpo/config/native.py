@@ -10,9 +10,11 @@ _ABLE = frozenset({"avx512bw", "avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
 
 def native_dtype(address: str | None, root: Path = Path("/")) -> str:
-    """``bfloat16`` where this machine's GPUs or CPU multiply it; ``float32`` where its CPU would do so in software, which takes
-    seven times as long as fp32 does (measured: 8 against 54 Gflop/s on a core of a Zen 3). A cluster that is joined at
-    ``address`` is not looked at and taken to be able. ``root``: of the file system that tells."""
+    """``bfloat16`` where this machine's GPUs or CPU multiply it; ``float32`` where its CPU would do so in software.
+
+    Software takes seven times as long as fp32 does (measured: 8 against 54 Gflop/s on a core of a Zen 3). A cluster that is
+    joined at ``address`` is not looked at and taken to be able. ``root``: the root of the file system that tells.
+    """
     if address is not None or any((root / device).exists() for device in _GPUS):
         return "bfloat16"
     return "bfloat16" if _cpu_flags(root / "proc" / "cpuinfo") & _ABLE else "float32"

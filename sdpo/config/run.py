@@ -41,7 +41,7 @@ class ModelConfig:
 
 @dataclass
 class EnvConfig:
-    """Where tasks come from and who verifies."""
+    """The environment: it gives the tasks and verifies the answers."""
 
     name: str = MISSING
     """An installed environment (``sdpo envs list``), ``module:Class`` or ``file.py:Class``."""
@@ -126,7 +126,7 @@ class Config:
     """A training run."""
 
     seed: int = 0
-    """Of all draws: tasks, attempts, hints."""
+    """Seed of all draws: tasks, attempts, hints."""
     num_steps: int = 10
     """Steps of the run; with the other defaults, what two CPU cores do in a quarter of an hour."""
     runs_dir: str = "runs"
@@ -151,7 +151,7 @@ class Config:
 
     @property
     def hindsight_answered(self) -> HindsightConfig | None:
-        """Of the prompts that the engine is asked when lift is measured; None where it never is."""
+        """The hindsight config of the prompts that the engine is asked when lift is measured; None where it never is."""
         unmeasured = (HintChoice.none, HintChoice.reference)  # nothing to show; or an answer, which is copied without skill
         if not isinstance(self.algorithm, SDPOConfig) or self.algorithm.hindsight.choice in unmeasured:
             return None

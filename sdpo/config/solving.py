@@ -33,11 +33,11 @@ class BudgetConfig:
     """What a search may spend; it ends with whichever is spent first."""
 
     attempts: int | None = 512
-    """Verified ones, of each task."""
+    """Verified attempts at each task."""
     tokens: int | None = None
-    """Generated ones. Looked at between steps, so the last step may exceed it."""
+    """Generated tokens. Looked at between steps, so the last step may exceed it."""
     seconds: float | None = None
-    """Of sampling, verifying and learning, over all processes that worked on it; not of starting them."""
+    """Seconds of sampling, verifying and learning, over all processes that worked on it; not of starting them."""
 
     def __post_init__(self) -> None:
         if self.attempts is None and self.tokens is None and self.seconds is None:
@@ -55,23 +55,23 @@ class SearchConfig:
     """What ``sdpo solve`` and ``sdpo discovery`` have in common: how a task is searched, and with what."""
 
     seed: int = 0
-    """Of all draws, together with the task's id; where a task stands among others does not matter."""
+    """Seed of all draws, together with the task's id; where a task stands among others does not matter."""
     runs_dir: str = "runs"
     name: str = ""
     """The folder under ``runs_dir``."""
     split: str | None = None
-    """Where tasks are looked up; None: in ``env.train_split`` and ``env.heldout_split``."""
+    """Split in which tasks are looked up; None: ``env.train_split`` and ``env.heldout_split``."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
-    """Of each task."""
+    """What the search of one task may spend."""
     context_tokens: int = 768
-    """Of a prompt that tells what was said of earlier attempts; the oldest is left out first."""
+    """Longest prompt that tells what was said of earlier attempts, in tokens; the oldest attempt is left out first."""
     stale_steps: int = 3
     """Steps in a row without an attempt that differs from all earlier ones, after which a search ends. 0: it never does."""
     keep_every: int = 1
     """Steps between states of the learner on disk: a killed search repeats at most so many."""
     in_process: bool = False
-    """Engine, learner and verifier in one process, without Ray: starts sooner and fits one core, but nothing limits the time of a
-    verdict, so only for environments that are trusted."""
+    """Engine, learner and verifier in one process, without Ray; only for environments that are trusted. It starts sooner and fits
+    one core, but nothing limits the time of a verdict."""
     num_workers: int = 1
     """Processes that share the tasks, each with its own engine and learner, on cores of its own."""
     quiet: bool = False
@@ -101,7 +101,7 @@ class SearchConfig:
 
     @property
     def max_question_tokens(self) -> int:
-        """Of the longest prompt that is asked."""
+        """Tokens of the longest prompt that is asked."""
         shows = any(strategy.shows_feedback for strategy in self._traits)
         return max(self.sampling.max_prompt_tokens, self.context_tokens if shows else 0)
 

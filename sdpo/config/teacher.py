@@ -38,8 +38,9 @@ class HintChoice(Enum):
     reference = "reference"
     """The environment's own right answer in place of a sibling's, and nothing else (OPSD, arXiv 2601.18734)."""
     none = "none"
-    """The teacher sees the student's prompt: with an external teacher, generalised knowledge distillation (arXiv 2306.13649);
-    with a self-teacher, who then knows nothing more than the student, the control that shows what hints teach."""
+    """The teacher sees the student's prompt. With an external teacher this is generalised knowledge distillation (arXiv
+    2306.13649). With a self-teacher, who then knows nothing more than the student, it is the control that shows what hints
+    teach."""
 
 
 _WITHOUT_SIBLINGS = (HintChoice.feedback_only, HintChoice.reference, HintChoice.none)
@@ -54,7 +55,7 @@ class TeacherConfig:
     ema_rate: float = 0.05
     """Share of the policy mixed in once a step. The paper: 0.05 without environment feedback, 0.01 with."""
     live_weight: float = 0.05
-    """Of the policy's logits in a trust region's mixture; the start's have the rest."""
+    """Weight of the policy's logits in a trust region's mixture; the start's have the rest."""
     min_gain: float = 0.02
     """Success that ``on_gain`` asks for beyond that of the last refresh."""
     max_length_growth: float = 0.1
@@ -97,21 +98,24 @@ class HindsightConfig:
     solved_get_hints: bool = True
     """A solved attempt is shown a solved sibling too, and so reinforced where they agree."""
     repeats_get_hints: bool = True
-    """A solved attempt may be shown a sibling that says just what it says itself, which makes the policy surer of that answer and
+    """A solved attempt may be shown a sibling that says just what it says itself. That makes the policy surer of that answer and
     teaches nothing else. False: it is shown one that says something else; where there is none it gets no hint."""
     max_prompt_tokens: int = 1024
-    """Of the hindsight prompt. Over it the feedback and then the demonstration are cut, never the question."""
+    """Longest hindsight prompt, in tokens. Over it the feedback and then the demonstration are cut, never the question."""
     demonstration_reward: float = 1.0
     """A sibling demonstrates from this reward on."""
     success_buffer: int = 0
-    """So many of a task's latest demonstrations are remembered over steps, and one is shown where no sibling of the present group
-    demonstrates (DRIFT, arXiv 2606.30345). 0: none."""
+    """Latest demonstrations of a task that are remembered over steps; 0: none. One is shown where no sibling of the present group
+    demonstrates (DRIFT, arXiv 2606.30345)."""
     sources: list[str] = field(default_factory=list)
     """Further sources of hints, shown after what ``choice`` shows: an installed package's name, module:Class or file.py:Class."""
 
     @property
     def least_attempts(self) -> int:
-        """At a task, so that its lift can be measured: one in each half, and a sibling where only that one would help."""
+        """The fewest attempts at a task that let its lift be measured: one in each half.
+
+        A sibling is needed too where only its demonstration would help.
+        """
         return 3 if self.choice is HintChoice.demonstration_only else 2
 
     def __post_init__(self) -> None:

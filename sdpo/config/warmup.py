@@ -17,12 +17,12 @@ from sdpo.config.teacher import TeacherKind
 
 @dataclass
 class PairsConfig:
-    """Where verified pairs (hindsight prompt, correct answer) come from, and how they are mixed."""
+    """The source of verified pairs (hindsight prompt, correct answer), and how they are mixed."""
 
     num_tasks: int = 96
     """Training tasks, a seeded draw; held-out tasks are never used."""
     num_attempts: int = 4
-    """The model's own, a task: its successes are answers, its failures bring feedback, and all of them are plain rows."""
+    """The model's own attempts a task: its successes are answers, its failures bring feedback, and all of them are plain rows."""
     num_edits: int = 4
     """Edited references a task; those that fail bring feedback. 0 in effect where the environment has no reference."""
     demonstration: float = 0.4
@@ -51,7 +51,7 @@ class WarmupConfig:
     to: str = MISSING
     """The model folder to make; it must not be there."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all draws."""
     num_updates: int = 40
     """Updates of the weights."""
     lr: float = 2e-5
@@ -67,9 +67,9 @@ class WarmupConfig:
     quiet: bool = False
     """No live view: one line an update, and one every half minute of what takes longer."""
     logs_dir: str = "runs/warmup"
-    """Where the engines' and the learner's output goes."""
+    """Folder of the engines' and the learner's output."""
     algorithm: SDPOConfig = MISSING
-    """Of the KL (support, divergence), and of hindsight prompts: ``algorithm.hindsight`` should be the coming run's."""
+    """Settings of the KL (support, divergence) and of hindsight prompts; ``algorithm.hindsight`` should be the coming run's."""
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)

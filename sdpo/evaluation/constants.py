@@ -18,8 +18,8 @@ from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Task
 def best_constants(groups_P: Sequence[Group], verifier: Verifier, *, num: int) -> dict[str, float]:
     """``heldout/constant`` and ``heldout/constant_by_kind``: shares of the tasks that the best of ``num`` answers solves.
 
-    The answers are the ``num`` commonest of ``groups_P``. Of a kind its own commonest one is tried besides. Answers of several
-    turns are none, and where the environment breaks over one, nothing is said: the dictionary is empty.
+    The answers are the ``num`` commonest of ``groups_P``. For each kind, its own commonest answer is tried besides. Answers of
+    several turns do not count. The dictionary is empty where there are none, or where the environment breaks over one.
     """
     tasks_P = [group.task for group in groups_P]
     overall = [text for text, _ in _said(groups_P).most_common(num)]
@@ -47,8 +47,11 @@ def best_constants(groups_P: Sequence[Group], verifier: Verifier, *, num: int) -
 
 
 def kind_of(task: Task) -> str:
-    """By the task's id: all but the last of three parts or more and of a digest (``chemistry/rings/easy/1f…``), else what stands
-    before the first hyphen or number (``code/add-3``)."""
+    """The task's kind, read off its id.
+
+    With three parts or more, or a digest at the end, it is all but the last part (``chemistry/rings/easy/1f…``). Otherwise it is
+    what stands before the first hyphen or number (``code/add-3``).
+    """
     parts = task.id.split("/")
     is_drawn = len(parts) > 2 or (len(parts) > 1 and re.fullmatch(r"[0-9a-f]{8,}", parts[-1]) is not None)
     return "/".join(parts[:-1]) if is_drawn else re.split(r"-|\d", task.id, maxsplit=1)[0]

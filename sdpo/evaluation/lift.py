@@ -2,11 +2,11 @@
 
 An attempt that failed was selected for failing: asked again, without any hint, it would succeed more often than "never". Success
 after a hint less the attempt's own success is therefore mostly regression to the mean. So every task's attempts are split in
-two halves. A hint is made from the attempts of one half, and what it reaches is compared with the success of the *other* half,
+two halves. A hint is made from the attempts of one half. What it reaches is compared with the success of the *other* half,
 which had no part in choosing it (cross-fitting, as in arXiv 1608.00060). Given the hints, the expected difference is what the
-teacher gains, whatever the tasks' difficulty; a teacher that ignores its hint has an expected lift of 0.
+teacher gains, whatever the tasks' difficulty. A teacher that ignores its hint has an expected lift of 0.
 
-The lift is a sum over attempts divided by their number, not a mean of the tasks' means: within a task the number of hinted
+The lift is a sum over attempts divided by their number, not a mean of the tasks' means. Within a task the number of hinted
 attempts depends on both halves, so dividing by it task by task would bring the selection back.
 
 Shapes: P tasks, G attempts a task.
@@ -46,8 +46,9 @@ def teacher_lift(
     max_set_aside_share: float,
     log: StepLog,
 ) -> Lift:
-    """Sample one answer under the hindsight prompt of every attempt that has a hint, with the engine's present weights and with
-    the same seeds each time. ``sampling`` has to be the evaluation's; the engine needs room for hindsight prompts.
+    """Sample one answer under the hindsight prompt of every attempt that has a hint, with the engine's present weights.
+
+    The seeds are the same each time. ``sampling`` has to be the evaluation's; the engine needs room for hindsight prompts.
 
     Raises UserError for an evaluation with a single attempt a task, and where verification breaks too often.
     """
@@ -130,8 +131,11 @@ def lift_metrics(
 
 
 def low_lift(lift: Lift, min_lift: float) -> str | None:
-    """What is to be said where the lift is too low even with two standard errors on top; None where it may be enough, and where
-    nothing was measured. Where all answers agree the error counts as one answer's: five failures in a row are no proof."""
+    """The message for a lift that is too low even with two standard errors on top.
+
+    None where the lift may be enough, and where nothing was measured. The error counts as one answer's at least, also where all
+    answers agree: five failures in a row are no proof.
+    """
     metrics = lift.metrics
     if "lift/se" not in metrics:
         return None
@@ -174,7 +178,7 @@ class _Pair:
     hindsight: float
     plain: float
     name: str
-    """Of the first text that the hint shows."""
+    """Name of the first text that the hint shows."""
 
 
 def _pairs(task_index: int, group: Group, hints_G: Sequence[Hint | None], reached_G: Sequence[bool | None]) -> list[_Pair]:
@@ -204,8 +208,10 @@ def _mean(pairs: Sequence[_Pair], value: Callable[[_Pair], float]) -> float:
 
 
 def _standard_error(pairs: Sequence[_Pair]) -> float | None:
-    """Of the mean gain, a ratio of two sums over independent tasks: linearised, with what each task adds to it. None for fewer
-    than ``_FEWEST`` tasks: two that go the same way by chance have a spread of 0."""
+    """Standard error of the mean gain, a ratio of two sums over independent tasks: linearised, with what each task adds to it.
+
+    None for fewer than ``_FEWEST`` tasks: two that go the same way by chance have a spread of 0.
+    """
     lift = _mean(pairs, _gain)
     excess: dict[int, float] = {}
     for pair in pairs:

@@ -1,7 +1,7 @@
 """Which attempts get a hint, and in which words is it put to the teacher? (arXiv 2601.20802, section 2 and appendix)
 
-Pure: no torch, no tokenizer. A demonstration is a solved *sibling*, never the attempt itself; which one is a seeded draw. Where
-nobody solved the task it can be an earlier step's (``success_buffer``); or it is the environment's own answer throughout
+Pure: no torch, no tokenizer. A demonstration is a solved *sibling*, never the attempt itself; which one is a seeded draw. It can
+be an earlier step's where nobody solved the task (``success_buffer``). Or it is the environment's own answer throughout
 (``choice: reference``), which the caller looks up.
 Thinking is removed, since it is not part of the answer. The attempt itself is left out of the teacher's prompt: the teacher
 scores it as the response.
@@ -29,8 +29,8 @@ def choose_hints(
 ) -> tuple[Hint | None, ...]:
     """[G] what would have helped each attempt; None where nothing would.
 
-    ``reference`` is the environment's own answer, ``remembered`` what demonstrated the task in earlier steps: which of these is
-    shown is drawn once for the group, as its order of preference is.
+    ``reference`` is the environment's own answer. ``remembered`` is what demonstrated the task in earlier steps. Which of these
+    is shown is drawn once for the group, as its order of preference is.
     """
     recalled = random.Random(f"{seed}/{group.task.id}/remembered").choice(remembered) if remembered else None
     chosen = [
@@ -131,8 +131,10 @@ def question_after(question: str, feedbacks: Sequence[str]) -> str:
 
 
 def places(prompt: str, question: str, hint: Hint) -> dict[str, tuple[int, int]]:
-    """Where the hint's texts, cut or whole, stand in the teacher's prompt as text: by name, each the half-open range of its
-    characters. One that is not found is missing: templates may change what they are given."""
+    """The half-open range of characters of each of the hint's texts, cut or whole, in the teacher's prompt as text; by name.
+
+    One that is not found is missing: templates may change what they are given.
+    """
     last = prompt.rfind("\n\n" + CLOSING)
     after_question = prompt.find(question) + len(question) if question in prompt else 0
     found: dict[str, tuple[int, int]] = {}

@@ -50,8 +50,11 @@ class ChatRenderer:
         return tuple(_with_space(piece, self.text([token_id])) for piece, token_id in zip(pieces, token_ids, strict=True))
 
     def reply(self, text: str, *, after: int) -> tuple[int, ...]:
-        """What stands between the policy's turn, whose last token is ``after``, and its next one: the environment's ``text``
-        among the template's own tokens, read off a conversation that holds a mark where the policy spoke."""
+        """The tokens between the policy's turn, whose last token is ``after``, and its next one.
+
+        They are the environment's ``text`` among the template's own tokens, read off a conversation that holds a mark where the
+        policy spoke.
+        """
         messages = (
             Message(role=Role.user, content="-"),
             Message(role=Role.assistant, content=_MARK),
@@ -66,7 +69,7 @@ class ChatRenderer:
         demonstration.
 
         None where nothing of the hint is left. The hint's texts quote what a model wrote, so the template's own markers are
-        taken out of them: an answer must not be able to end the message it is quoted in.
+        taken out of them. An answer must not be able to end the message it is quoted in.
         """
         question = task.messages[-1].content
         texts = [replace(text, text=self._quoted(text.text)) for text in hint.texts]
@@ -90,8 +93,10 @@ class ChatRenderer:
         return token_ids if any(text.text for text in texts) else None
 
     def with_feedback(self, task: Task, feedbacks: Sequence[str]) -> Task:
-        """The task with its question followed by those of ``feedbacks`` that fit into ``max_prompt_tokens``; the oldest, which
-        come first, are left out first, and the latest loses its middle where it alone is too long."""
+        """The task with its question followed by those of ``feedbacks`` that fit into ``max_prompt_tokens``.
+
+        The oldest, which come first, are left out first. The latest loses its middle where it alone is too long.
+        """
         quoted = [self._quoted(feedback) for feedback in feedbacks]
 
         def told(shown: Sequence[str]) -> Task:

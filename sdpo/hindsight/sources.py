@@ -1,4 +1,4 @@
-"""Where do the texts of a hint come from besides siblings and feedback? A source is a class with a heading and a text.
+"""Sources of a hint's texts besides siblings and feedback. A source is a class with a heading and a text.
 
 Its name stands in ``algorithm.hindsight.sources``: an installed package's, ``module:Class`` or ``path/to/file.py:Class``. Its
 texts are shown after the others, marked in the viewer by its name, and measured by ``hindsight/NAME`` and ``lift/NAME``.

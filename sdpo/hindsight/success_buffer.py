@@ -1,7 +1,7 @@
 """What solved a task in earlier steps, to be shown where no sibling of the present group solves it (DRIFT, arXiv 2606.30345).
 
-A continued run reads it from the rollouts of the steps that count, so that it shows what an uninterrupted one would: the same
-attempts in the same order, by the same rule of what demonstrates. Left out of DRIFT: its routing by difficulty, its gating of
+A continued run reads it from the rollouts of the steps that count, so that it shows what an uninterrupted one would. The
+attempts, their order and the rule of what demonstrates are the same. Left out of DRIFT: its routing by difficulty, its gating of
 tokens and its curriculum.
 """
 

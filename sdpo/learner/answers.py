@@ -1,7 +1,7 @@
 """What the ranks of the learner answer, and who is to blame where one does not.
 
-One that died is noticed at once (Ray and gloo both see its sockets close), by Ray whatever the others wait in; but it may be
-another that fails first, with an error of its collective. So after an error the ranks are asked whether they are still there.
+A rank that died is noticed at once, since Ray and gloo both see its sockets close; Ray notices whatever the others wait in. But
+another may fail first, with an error of its collective. So after an error the ranks are asked whether they are still there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEATH_IS_KNOWN_S = 60.0
 
 
 def answers(actors: Sequence[Any], asked: Sequence[ray.ObjectRef[Any]], logs: Sequence[Path], *, timeout_s: float) -> list[Any]:
-    """Of the first ranks, one each of what they were ``asked``; ``actors`` and ``logs`` are all ranks'.
+    """The answers to what the first ranks were ``asked``, one each; ``actors`` and ``logs`` are all ranks'.
 
     Raises LearnerLost where a rank died or did not answer in time, the user's error where a rank raised one, MachineError where
     it raised another.

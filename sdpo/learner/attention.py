@@ -1,8 +1,8 @@
 """Attention over a pack: every token sees its own row alone, and what rows share is there once.
 
 transformers calls this in place of its own attention, in every layer of every model that goes through its attention interface.
-On a GPU it is one variable-length kernel a layer. On a CPU short segments are bundled into one call with a mask, since there a
-call costs as much as the pairs of a few hundred tokens do.
+On a GPU it is one variable-length kernel a layer. On a CPU short segments are bundled into one call with a mask. A call there
+costs as much as the pairs of a few hundred tokens do.
 
 Under Ulysses (arXiv 2309.14509) a rank holds a slice of the pack's tokens; an all-to-all trades it for a slice of the heads of
 all tokens, and another one trades back.
@@ -24,7 +24,7 @@ from sdpo.types import Segment
 
 NAME = "sdpo_packed"
 BUNDLE_TOKENS = 256
-"""Of a call on a CPU: above it the masked pairs cost more than the calls that are saved."""
+"""Tokens that a bundle's one call on a CPU may see. Above it the masked pairs cost more than the calls that are saved."""
 T = TypeVar("T")
 
 
@@ -127,8 +127,10 @@ def _by_bundle(
 
 
 def _bundles(segments: tuple[Segment, ...]) -> list[tuple[int, ...]]:
-    """Neighbouring segments that one call serves: as many as see no more than BUNDLE_TOKENS together, of which a call computes
-    also the pairs that it then masks; a longer segment goes alone."""
+    """Bundles of neighbouring segments that one call serves: as many as see no more than BUNDLE_TOKENS together.
+
+    The call also computes the pairs that it then masks. A longer segment goes alone.
+    """
     bundles: list[tuple[int, ...]] = []
     seen: set[int] = set()
     for index, segment in enumerate(segments):

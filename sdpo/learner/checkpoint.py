@@ -22,7 +22,7 @@ POLICY = "policy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """Where the learner stood."""
+    """How far the learner was: its steps, its updates and its score."""
 
     step: int
     num_updates: int
@@ -38,7 +38,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def scratch_of(path: Path) -> Path:
-    """Where a checkpoint is written before it gets its name."""
+    """The folder that a checkpoint is written to before it gets its name."""
     return path.with_name(f".{path.name}.partial")
 
 

@@ -136,9 +136,9 @@ class LearnerGroup:
     ) -> None:
         """Start the ranks without waiting for them, at ``placements`` where there are several machines.
 
-        ``num_gpus`` is each one's share. ``teacher_path`` is where an external teacher was found, ``skipped`` the folder for
-        updates that could not be taken, ``bucket_bytes`` the size of the pieces that weights travel in, and ``recording`` what is
-        kept of single tokens.
+        ``num_gpus`` is each one's share. ``teacher_path`` is where an external teacher was found. ``skipped`` is the folder for
+        updates that could not be taken. ``bucket_bytes`` is the size of the pieces that weights travel in. ``recording`` is what
+        is kept of single tokens.
         """
         self.ranks = Ranks(num=config.num_data_ranks, pairs_per_token=pairs_per_token(model_path))
         self.step = 0
@@ -207,12 +207,15 @@ class LearnerGroup:
         self.step = counters.step
 
     def weights(self) -> Weights:
-        """Of places, where the weight sync has put the buckets."""
+        """The policy's weights, as the places where the weight sync has put the buckets."""
         return self._weights(of_teacher=False)
 
     def teacher_weights(self) -> Weights | None:
-        """Likewise; None where the teacher's are the policy's own (before the first step too), where it is a mixture of two
-        models' logits, which no model samples from, and where it is another model, which the engine does not know."""
+        """The teacher's weights, as ``weights`` gives the policy's.
+
+        None where they are the policy's own (before the first step too). None for a mixture of two models' logits, which no
+        model samples from, and for another model, which the engine does not know.
+        """
         return self._weights(of_teacher=True) if self._teacher_differs and self.step > 0 else None
 
     def _weights(self, *, of_teacher: bool) -> Weights:
@@ -274,8 +277,10 @@ class LearnerGroup:
         self._answers([actor.refresh_teacher.remote() for actor in self._actors])
 
     def save(self, path: Path, *, score: float | None) -> None:
-        """Whole or not at all. Raises UserError where it cannot be written, a full disk included; where a rank is lost over it,
-        what was written is left to be swept up once nobody writes any more."""
+        """Save a checkpoint, whole or not at all. Raises UserError where it cannot be written, a full disk included.
+
+        Where a rank is lost over it, what was written is left, to be removed once nobody writes any more.
+        """
         try:
             scratch = checkpoint.begin(path)
             self._answers([actor.save.remote(scratch) for actor in self._actors])
@@ -302,5 +307,5 @@ class LearnerGroup:
         self._answers([actor.write_policy.remote(folder) for actor in self._actors])
 
     def _answers(self, asked: Sequence[ray.ObjectRef], *, at_least_s: float = 0.0) -> list:  # type: ignore[type-arg]
-        """Of the ranks that were asked, the first ones; or the reason why one gave none."""
+        """The answers of the ranks that were asked, which are the first ones. Raises the reason why one gave none."""
         return answers(self._actors, asked, self._logs, timeout_s=max(self._config.timeout_s, at_least_s))

@@ -48,11 +48,10 @@ def micro_batch_loss(
     chunk_mib: float,
     recorder: Recorder | None = None,
 ) -> tuple[Tensor, LossStatistics]:
-    """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and what else they
-    say, on the CPU.
+    """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and their statistics.
 
     ``mine_n`` says which of the micro-batch's N tokens the ``hidden_nH`` predict. ``teacher`` scores the M distilled of all N.
-    ``recorder`` keeps what is said of single tokens.
+    ``recorder`` keeps what is said of single tokens. The statistics are on the CPU.
     """
     device = hidden_nH.device
     tokens = _tokens(batch, mine_n, old_logprobs, update, algorithm, scale, device)
@@ -90,7 +89,7 @@ class _Tokens:
     """What is known of n response tokens besides their scores."""
 
     places_n: Tensor
-    """Where their hidden states are."""
+    """Places of their hidden states among those that this rank computed."""
     ids_n: Tensor
     rows_n: Tensor
     mask_n: Tensor
@@ -138,7 +137,7 @@ def _tokens(
     scale: Scale,
     device: torch.device,
 ) -> _Tokens:
-    # Of the whole micro-batch before this rank's tokens are picked: a row's length counts all of them.
+    # Computed over the whole micro-batch, before this rank's tokens are picked: a row's length counts all of them.
     factors_N = mean_weights(
         torch.where(batch.loss_mask_N, batch.rows_N, int(batch.rows_N.max()) + 1),
         algorithm.policy_gradient.mean,

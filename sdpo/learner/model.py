@@ -120,9 +120,11 @@ def gathered(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 @torch.no_grad()
 def parameters(model: PreTrainedModel, *, adapter: str | None = STUDENT, wanted: bool = True) -> Iterator[tuple[str, Tensor]]:
-    """One after the other by their Hugging Face names, in the compute type, ``adapter`` merged (None: the bare base), tied ones
-    once, copied where they are not whole on this rank. Under ZeRO 3 all ranks must go through all of them, also those that do not
-    want any and get none."""
+    """The parameters one after the other, by their Hugging Face names, in the compute type.
+
+    ``adapter`` is merged (None: the bare base). Tied ones come once. They are copied where they are not whole on this rank. Under
+    ZeRO 3 all ranks must go through all of them, also those that do not want any and get none.
+    """
     from peft.tuners.lora import LoraLayer
 
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}

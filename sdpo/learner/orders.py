@@ -11,7 +11,7 @@ START_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a rank stands among the others."""
+    """A rank's place among the others."""
 
     rank: int
     num_ranks: int
@@ -32,12 +32,14 @@ class Recording:
     """How much is kept of single tokens."""
 
     share: float
-    """Of the attempts that are distilled."""
+    """Share of the distilled attempts that is kept."""
     num_top: int
     """Most probable tokens kept at a position."""
 
     def draws(self, step: int, row_key: tuple[int, int]) -> bool:
-        """Whether an attempt is kept: a pure function of the step and of where the attempt stands in it, so that a repeated step
-        keeps the same ones, and so do two runs that are compared."""
+        """Whether an attempt is kept: a pure function of the step and of where the attempt stands in it.
+
+        A repeated step keeps the same ones, and so do two runs that are compared.
+        """
         digest = blake2b(f"{step}/{row_key[0]}/{row_key[1]}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) < self.share * 2**64

@@ -101,8 +101,11 @@ class Policy:
 
 
 def _adamw(parameters: Sequence[nn.Parameter], config: LearnerConfig) -> torch.optim.AdamW:
-    """torch's fused AdamW, on the CPU too: for 134 M parameters on two cores 51 ms a step, against 583 ms for torch's loop and
-    157 ms for DeepSpeed's CPU Adam, which must be compiled first (93 s). Norms and biases do not decay."""
+    """torch's fused AdamW, on the CPU too. Norms and biases do not decay.
+
+    For 134 M parameters on two cores it takes 51 ms a step, against 583 ms for torch's loop. DeepSpeed's CPU Adam takes 157 ms
+    and must be compiled first (93 s).
+    """
     decaying = [parameter for parameter in parameters if getattr(parameter, "ds_shape", parameter.shape)[1:]]
     others = [parameter for parameter in parameters if not getattr(parameter, "ds_shape", parameter.shape)[1:]]
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -1,9 +1,9 @@
 """Which stretch of which parameter does this rank hold in fp32, and where?
 
 DeepSpeed keeps the fp32 master weights of a rank as flat tensors, laid out differently by each of its optimizers. The teacher's
-average follows these flats element by element, and a checkpoint names every stretch by its parameter and its place in it, so
-that any number of ranks under any ZeRO stage can pick up what it needs. What is read here of DeepSpeed's optimizers are their
-attributes, since it has no interface for it; the version is pinned.
+average follows these flats element by element. A checkpoint names every stretch by its parameter and its place in it. So any
+number of ranks under any ZeRO stage can pick up what it needs. The attributes of DeepSpeed's optimizers are read directly, since
+it has no interface for it; the version is pinned.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Piece:
     flat: int
     """Which of the rank's flat tensors it lies in."""
     offset: int
-    """Where in that it begins."""
+    """Place of its first element in that flat tensor."""
     numel: int
 
 
@@ -40,7 +40,7 @@ class Shards(Protocol):
 
     @property
     def pieces(self) -> Sequence[Piece]:
-        """Of every trained parameter, what lies on this rank."""
+        """The pieces of every trained parameter that lie on this rank."""
         ...
 
     @property

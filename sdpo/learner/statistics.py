@@ -47,7 +47,7 @@ class LossStatistics:
 
 
 def joined(parts: Sequence[LossStatistics], device: torch.device) -> LossStatistics:
-    """Of all their tokens together."""
+    """The statistics of all their tokens together."""
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
     for part in parts:
         sums = sums + part.sums.to(device)

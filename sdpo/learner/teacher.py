@@ -1,10 +1,10 @@
 """Whose weights does the teacher have? The policy's own, its first ones, their moving average, a copy, a mixture, or another
 model's.
 
-The average is kept in fp32, laid out as the optimizer's own shards, and follows the optimizer's fp32 master weights: in bf16 a
-step of 1e-6 is lost in rounding (tests/learner/test_average.py: after 400 such steps an in-place bf16 average has lost the
-direction of the true movement). For the forward it is cast into a copy of the model in the compute type; with LoRA into a
-second set of adapters, and the base without adapters is the frozen teacher.
+The average is kept in fp32, laid out as the optimizer's own shards, and follows the optimizer's fp32 master weights. In bf16 a
+step of 1e-6 is lost in rounding. After 400 such steps an in-place bf16 average has lost the direction of the true movement
+(tests/learner/test_average.py). For the forward it is cast into a copy of the model in the compute type. With LoRA it is cast
+into a second set of adapters, and the base without adapters is the frozen teacher.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class TeacherModel:
         mode: Callable[[], AbstractContextManager[None]] = nullcontext,
         run: Run | None = None,
     ) -> None:
-        """``weight`` of its logits in the teacher's; ``mode`` is what it is asked in, and ``adapter`` the one it then speaks with
-        where the model has adapters, if any."""
+        """``weight`` is that of its logits in the teacher's. ``mode`` gives the context that it runs in. ``adapter`` is
+        the one that is active then, where the model has adapters, if any."""
         self.model, self.weight, self.adapter = model, weight, adapter
         self._mode, self.run = mode, run
 

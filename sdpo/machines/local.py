@@ -1,8 +1,8 @@
 """Everything in one process: engine, verifier and learner as the loop asks for them, without Ray.
 
-For a notebook, for experiments on small models, and wherever starting actors would cost more than the work itself. The very
-classes that the actors wrap; what is lost is what actors are for: a second machine, a time limit on a verdict, a crash that
-takes nobody along. So only for environments that are trusted.
+Use it in a notebook, for experiments on small models, and wherever starting actors would cost more than the work itself. The
+classes are those that the actors wrap. What actors are for is missing: a second machine, a time limit on a verdict, a crash
+that takes nobody along. So it is only for environments that are trusted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How does a script or a notebook train, in its own process and without Ray? It loads a model once, and calls ``train_model``.
 
 An environment is an object here, and settings are the dataclasses of ``sdpo/config``. What is not given is as ``sdpo train`` has
-it (``conf/train.yaml``). Left out, beside what ``local.py`` leaves out: checkpoints, so a run is not continued; a teacher that is
-another model, whose vocabulary only the command compares.
+it (``conf/train.yaml``). Two things are missing beside what ``local.py`` leaves out. There are no checkpoints, so a run is not
+continued. The teacher cannot be another model, whose vocabulary only the command compares.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class TrainedRun:
     metrics: tuple[Mapping[str, float], ...]
     """[steps] names of ``docs/metrics.md`` to values, and ``step``, from 1."""
     evaluations: tuple[Mapping[str, float], ...]
-    """Likewise of each evaluation; ``step`` counts the steps before it."""
+    """[evaluations] names of ``docs/metrics.md`` to values, and ``step``, the steps before it."""
     groups: tuple[tuple[Group, ...], ...]
     """[steps][P] what was attempted, with verdicts."""
     alarms: tuple[Alarm, ...]
@@ -247,7 +247,7 @@ def refuse_words(key: str, value: object) -> None:
 
 
 def plain_screen() -> Console:
-    """Where lines are printed: standard output, or a notebook's cell, as text."""
+    """A console that prints lines as text, to standard output or a notebook's cell."""
     return Console(force_jupyter=False)
 
 

@@ -53,7 +53,7 @@ class Models:
     teacher: str | None = None
     """The folder of an external one."""
     max_tokens: int
-    """Of the longest prompt and response that an engine is asked for, together."""
+    """Tokens of the longest prompt and response that an engine is asked for, together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +79,12 @@ def machines(
     recording: Recording | None = None,
     when_idle: Callable[[], object] = lambda: None,
 ) -> Iterator[Machines]:
-    """For the length of the block, within ``connected``. ``on_event`` hears which engines are lost and back, ``waits_for`` who is
-    not there yet; updates that are skipped are written to ``skipped``; ``checkpoints`` says how many the learner keeps.
-    ``when_idle`` is called when the learner or the engines are up, from any thread, maybe twice: a core is free then."""
+    """The engines, the learner and the verifiers, up while the block lasts; to be used within ``connected``.
+
+    ``on_event`` is told which engines are lost and back, ``waits_for`` who is not there yet. Updates that are skipped are
+    written to ``skipped``. ``checkpoints`` says how many the learner keeps. ``when_idle`` is called when the learner or the
+    engines are up, from any thread, maybe twice: a core is free then.
+    """
     shares = gpu_shares(config.learner.num_ranks, config.rollout, config.cluster.placement)
     placements = placed(config.cluster, config.learner.num_ranks, config.rollout, shares)
     engine = EngineFleet(

@@ -28,10 +28,10 @@ def distillation_loss(
 
 
 def _future(scores: TokenScores, weights_N: Tensor, rows_N: Tensor, objective: SDPOConfig) -> Tensor:
-    """[N] of value 0, with the gradient by which a token answers for what its row's later tokens will differ in: of the weighted
-    divergences w_s D_s, ∇ E[Σ_s w_s D_s] = E[Σ_t (w_t ∇ D_t + (Σ_{s>t} w_s D_s) ∇ log π(y_t))] (DistIL, arXiv 2606.05152).
+    """[N] zeros, whose gradient credits a token with the weighted divergences w_s D_s of its row's later tokens.
 
-    Where D_s is the sampled token's log-ratio, its own gradient already has the form of the second term.
+    It is the second term of ∇ E[Σ_s w_s D_s] = E[Σ_t (w_t ∇ D_t + (Σ_{s>t} w_s D_s) ∇ log π(y_t))] (DistIL, arXiv 2606.05152).
+    If D_s is the sampled token's log-ratio, its own gradient already has the form of that term.
     """
     differs_N = scores.divergence_N if objective.granularity is Granularity.logits else scores.student_N - scores.teacher_N
     credit_N = future_by_row((weights_N * differs_N).detach(), rows_N, objective.future_credit)
@@ -41,8 +41,8 @@ def _future(scores: TokenScores, weights_N: Tensor, rows_N: Tensor, objective: S
 def _comparison(scores: TokenScores, rows_N: Tensor, granularity: Granularity) -> Tensor:
     """[N] with the comparison's value and its gradient.
 
-    From samples, ∇ KL(π‖q) = E_y[(log π(y) - log q(y)) ∇ log π(y)], the log-ratio a constant: what is differentiated is
-    ``ratio.detach() * log π``, and the value shown is the ratio.
+    From samples, ∇ KL(π‖q) = E_y[(log π(y) - log q(y)) ∇ log π(y)], the log-ratio a constant. So ``ratio.detach() * log π``
+    is differentiated, and the value shown is the ratio.
     """
     if granularity is Granularity.logits:
         return scores.divergence_N

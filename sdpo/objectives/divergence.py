@@ -30,8 +30,8 @@ class Divergence(Protocol):
 class WholeRows(Protocol):
     """A divergence that is also written out over the whole vocabulary, r rows at a time, with its gradient by the logits.
 
-    With p the student's probabilities, the gradient by the logit v is ``share · p_v (inner_v - mean)``. Where ``share`` is None
-    it is ``p_v - inner_v``.
+    With p the student's probabilities, the gradient by the logit v is ``share · p_v (inner_v - mean)``. It is
+    ``p_v - inner_v`` where ``share`` is None.
     """
 
     @property
@@ -56,8 +56,10 @@ def divergence_of(algorithm: SDPOConfig) -> Divergence:
 
 
 def divergence(kind: Divergence, student_NK: Tensor, teacher_NK: Tensor, *, clip: float | None = None) -> Tensor:
-    """[N] divergence in nats, at least 0 up to rounding; with ``clip`` the sum of its terms, each clamped to [-clip, clip], which
-    may be less than 0 (OPSD, arXiv 2601.18734)."""
+    """[N] divergence in nats, at least 0 up to rounding.
+
+    With ``clip`` it is the sum of its terms, each clamped to [-clip, clip]. That may be less than 0 (OPSD, arXiv 2601.18734).
+    """
     terms_NK = kind.terms(student_NK, teacher_NK)
     return (terms_NK if clip is None else terms_NK.clamp(-clip, clip)).sum(-1)
 
@@ -104,7 +106,7 @@ class ForwardKL:
 class JensenShannon:
     """(1-β)·KL(S‖m) + β·KL(T‖m) with m = (1-β)·S + β·T, for 0 < β < 1. In nats, at most the entropy of β.
 
-    It tends to 0 at both ends of β and not to a KL: only divided by β does it tend to KL(T‖S) as β → 0, and divided by 1-β to
+    It tends to 0 at both ends of β and not to a KL. Divided by β it tends to KL(T‖S) as β → 0. Divided by 1-β it tends to
     KL(S‖T) as β → 1. That is why the KLs have names of their own.
     """
 
@@ -123,7 +125,7 @@ class JensenShannon:
         return (1.0 - self.beta) * _kl_terms(student_NK, mixture_NK) + self.beta * _kl_terms(teacher_NK, mixture_NK)
 
     def read(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
-        """Where both have underflowed the difference is multiplied by their zeros, and has to be finite for that."""
+        """The difference is multiplied by zeros where both have underflowed, and has to be finite for that."""
         q_rV = teacher_rV.exp()
         mixture_rV = torch.lerp(p_rV, q_rV, self.beta).clamp_(min=torch.finfo(p_rV.dtype).tiny).log_()
         of_teacher_r = row_dots(q_rV, teacher_rV.sub_(mixture_rV))

@@ -1,4 +1,4 @@
-"""Where the support is the whole vocabulary: a chunk's log-probabilities compared, and the gradient by their logits, by hand.
+"""A chunk's log-probabilities compared over the whole vocabulary, and the gradient by their logits, by hand.
 
 With s, t the log-probabilities of student and teacher, p = exp s, and D the divergence, the derivative by the logit z_v is
 
@@ -6,8 +6,8 @@ With s, t the log-probabilities of student and teacher, p = exp s, and D the div
     forward KL   p_v - exp t_v
     JSD          (1-β) p_v (s_v - m_v - KL(S‖M)),  m = log((1-β) p + β exp t)
 
-to which come l (1[v = y] - p_v) for the sampled token's log-probability and -e p_v (s_v + H) for the entropy. Autograd would keep
-some eight copies of the chunk for the same.
+The sampled token's log-probability adds l (1[v = y] - p_v), the entropy -e p_v (s_v + H). Autograd would keep some eight copies
+of the chunk for the same.
 
 Shapes: C tokens of a full chunk, n of this one, V vocabulary.
 """
@@ -58,8 +58,10 @@ class FullRows:
         return -row_dots(self._weights[: len(logprobs_nV)], logprobs_nV)
 
     def read(self, ids_n1: Tensor, teacher_entropy_n: Tensor) -> FullReading:
-        """Of the teacher and the student, both settled, the student last. The teacher's buffer then holds the inner term of the
-        gradient: s - t, s - m, or exp t."""
+        """The reading of teacher and student, both settled, the student last.
+
+        The teacher's buffer then holds the inner term of the gradient: s - t, s - m, or exp t.
+        """
         num = len(ids_n1)
         student_nV, teacher_nV, p_nV = self.student_CV[:num], self.teacher_CV[:num], self._weights[:num]
         student_n, teacher_n = student_nV.gather(-1, ids_n1)[:, 0], teacher_nV.gather(-1, ids_n1)[:, 0]

@@ -1,20 +1,20 @@
-"""From hidden states and the output embedding straight to the loss and its gradients, a chunk of tokens at a time.
+"""The loss and its gradients from hidden states and the output embedding, a chunk of tokens at a time.
 
 A position's logits over the vocabulary are the largest thing a trainer ever makes. Here those of a chunk are made once, for
-student and teacher, in two buffers that all chunks share; out of them come log-sum-exp, top-K, tail, divergence, the sampled
-token's log-probability and the entropy, and then, in the same visit, the gradient of the loss by the logits, which is multiplied
-into the gradients of the hidden states and of the embedding before the next chunk takes the buffers. Nothing is recomputed in
-the backward, which only scales what is there.
+student and teacher, in two buffers that all chunks share. Log-sum-exp, top-K, tail, divergence, the sampled token's
+log-probability and the entropy are computed from them. The same visit computes the gradient of the loss by the logits. That is
+multiplied into the gradients of the hidden states and of the embedding before the next chunk takes the buffers. The backward
+recomputes nothing and only scales what is there.
 
-That works because a loss is a function of few numbers a token (``TokenScores``): the derivatives by those are autograd's, on
-tensors of N numbers and on ``[n, K+1]`` log-probabilities, and only the step from the logits to them is written out by hand. With
-p the softmax of the logits z, s_b the probability of bucket b (S the support), and g_b, l, e the derivatives of the loss by
-log s_b, by the sampled token's log-probability and by the entropy H:
+That works because a loss is a function of few numbers a token (``TokenScores``). Autograd gives the derivatives by those, on
+tensors of N numbers and on ``[n, K+1]`` log-probabilities. Only the step from the logits to them is written out by hand. Let p
+be the softmax of the logits z, and s_b the probability of bucket b (S the support). Let g_b, l, e be the derivatives of the loss
+by log s_b, by the sampled token's log-probability and by the entropy H. Then:
 
     dL/dz_v = [v in S] g_v + [v not in S] g_tail p_v / s_tail + [v = y] l - p_v (Σ_b g_b + l) - e p_v (log p_v + H)
 
-Where a loss needs all tokens of a row before it knows the derivatives (GSPO, sequence-level distillation) the chunks are visited
-twice. Where the buckets are the whole vocabulary the formula is another one: ``full_rows``.
+The chunks are visited twice where a loss needs all tokens of a row before it knows the derivatives (GSPO, sequence-level
+distillation). The formula is another one where the buckets are the whole vocabulary: ``full_rows``.
 
 Shapes: N tokens, n of a chunk, H hidden, V vocabulary, K support.
 """
@@ -87,7 +87,7 @@ class _Fused(torch.autograd.Function):
 
 
 class Gradients:
-    """Of the loss by the hidden states and by the head, summed over chunks."""
+    """Gradients of the loss by the hidden states and by the head, summed over chunks."""
 
     def __init__(self, hidden_NH: Tensor, head_VH: Tensor, *, of_hidden: bool, of_head: bool) -> None:
         self.are_wanted = of_hidden or of_head

@@ -25,9 +25,9 @@ class Budget:
     """What a chunk may take."""
 
     temperature: float = 1.0
-    """Of sampling: logits are divided by it."""
+    """The sampling temperature, which logits are divided by."""
     chunk_mib: float = 96.0
-    """Of one fp32 buffer of logits; there are two, three over the full vocabulary."""
+    """MiB of one fp32 buffer of logits; there are two, three over the full vocabulary."""
 
     def chunk_tokens(self, vocabulary: int, item_bytes: int) -> int:
         """At least 1."""
@@ -35,8 +35,10 @@ class Budget:
 
 
 def wide_product(hidden_nH: Tensor, head_VH: Tensor, out_nV: Tensor) -> None:
-    """hidden @ head.T, accumulated and left in fp32: a logit of 16 rounded to bf16 is off by up to 0.06 nats, which is more than
-    student and teacher often differ by."""
+    """hidden @ head.T into ``out_nV``, accumulated and left in fp32.
+
+    A logit of 16 rounded to bf16 is off by up to 0.06 nats. Student and teacher often differ by less.
+    """
     if hidden_nH.dtype == out_nV.dtype:
         torch.mm(hidden_nH, head_VH.T, out=out_nV)
     elif hidden_nH.is_cuda:

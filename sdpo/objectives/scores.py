@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScores:
-    """Of N response tokens, under the sampling temperature; natural logarithms, fp32."""
+    """Scores of N response tokens, under the sampling temperature; natural logarithms, fp32."""
 
     student_N: Tensor
     """[N] log π_θ(y_t)"""

@@ -1,7 +1,7 @@
 """Over which token ids is a position compared, and what does each bucket hold?
 
-The top K ids of the student (or of the teacher) keep their true log-probabilities under the full softmax; one tail bucket holds
-the rest, so that both sides are distributions over the same K + 1 buckets (arXiv 2601.20802, section 2). Without the tail the K
+The top K ids of the student (or of the teacher) keep their true log-probabilities under the full softmax. One tail bucket holds
+the rest. Both sides are then distributions over the same K + 1 buckets (arXiv 2601.20802, section 2). Without the tail the K
 are renormalised. Logits go in, since a log-softmax over the vocabulary would be another pass over the largest tensor there is.
 """
 

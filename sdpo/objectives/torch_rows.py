@@ -1,6 +1,6 @@
 """What is done to every logit of a chunk, but for the products and the top K? The seam, and its plain implementation.
 
-A support is left out of the softmax by masking it, so that what is outside keeps its own log-sum-exp: taking the support away
+A support is left out of the softmax by masking it, so that what is outside keeps its own log-sum-exp. Subtracting the support
 from the whole would cancel. Without a comparison the support is empty, and everything is outside.
 
 Shapes: C tokens of a full chunk, n of this one, V vocabulary, K support.
@@ -23,7 +23,7 @@ SCRATCH_ROWS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Of each row's logits z: over the temperature, the row's largest subtracted."""
+    """What is read from each row's logits z, which are over the temperature and less the row's largest."""
 
     sampled_n: Tensor
     """[n] z of the sampled token"""
@@ -42,8 +42,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowGradient:
-    """What a row's gradient by z is made of: q (by_tail - s (everything + by_entropy (log q + log s + entropy))) outside the
-    support, with q the softmax over what is there and s the probability of being there."""
+    """The parts of a row's gradient by z.
+
+    Outside the support it is q (by_tail - s (everything + by_entropy (log q + log s + entropy))). There q is the softmax over
+    what is outside, and s the probability of being outside.
+    """
 
     by_tail_n1: Tensor
     log_tail_n1: Tensor
@@ -64,9 +67,9 @@ class Rows(Protocol):
     """The buffers of a chunk, and every pass over them."""
 
     student_CV: Tensor
-    """Where the student's logits are multiplied out, in fp32 (fp64 for fp64 hidden states)."""
+    """[C, V] buffer for the product that is the student's logits, fp32 (fp64 for fp64 hidden states)."""
     teacher_CV: Tensor
-    """Where the teacher's are; may be the same memory."""
+    """[C, V] the same for the teacher's logits; may be the same memory."""
 
     def settle(self, logits_nV: Tensor) -> Tensor:
         """Ready for a top K and ``read``; in place."""

@@ -123,8 +123,8 @@ def _read(
 ) -> None:
     """A program a row: the largest z, and relative to it log-sum-exp and mean, into ``found``, [n, 3].
 
-    Online softmax: each of BLOCK lanes has the largest z it saw, and relative to it the sums of e^z and of e^z z, which a larger
-    one rescales. Lanes meet once, after the loop."""
+    Online softmax: each of BLOCK lanes has the largest z it saw, and relative to it the sums of e^z and of e^z z. A larger z
+    rescales the sums. Lanes are combined once, after the loop."""
     row = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
     top = tl.full([BLOCK], -3.0e38, tl.float32)  # finite, and below what is masked: no difference of infinities
@@ -137,7 +137,7 @@ def _read(
             z = tl.div_rn(z, TEMPERATURE)
         rise = z - top
         shrunk = tl.exp(-tl.abs(rise))  # of the lane's sums where it rises, else of the newcomer
-        # Where it underflows, what it multiplies may be infinite.
+        # What it multiplies may be infinite where it underflows.
         of_old = tl.where(shrunk > 0, shrunk * (dot - total * rise), 0.0)
         of_new = tl.where(shrunk > 0, shrunk * rise, 0.0)
         dot = tl.where(rise > 0, of_old, dot + of_new)

@@ -22,7 +22,7 @@ from sdpo.objectives.torch_rows import RowGradient, Rows, TorchRows
 
 
 class Gradient(Protocol):
-    """Where the gradients by the logits go."""
+    """What takes the gradients by the logits, chunk by chunk."""
 
     are_wanted: bool
 
@@ -55,7 +55,7 @@ class Visit:
         return TorchRows(shape_CV, self._hidden_NH, self._temperature)
 
     def scores(self) -> TokenScores:
-        """Of all tokens, without gradient."""
+        """Scores of all tokens, without gradient."""
         self.seen = _joined([self._visit(tokens).scores for tokens in self._chunks()], self._rows.student_CV)
         return self.seen
 

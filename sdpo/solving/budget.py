@@ -34,7 +34,7 @@ def next_attempts(budget: BudgetConfig, spent: Spent, group_size: int) -> int:
 
 
 def share_spent(budget: BudgetConfig, spent: Spent) -> float:
-    """Of the limit that is nearest; in [0, 1]."""
+    """Share of the nearest limit that is spent; in [0, 1]."""
     return min(1.0, max(used / limit for _, used, limit in _limits(budget, spent)))
 
 

@@ -1,8 +1,8 @@
 """What is kept of a search, so that a killed one goes on with the attempts that it would have made undisturbed?
 
 ``steps.jsonl``: a line a step, with every attempt and its verdict. ``states/step_NNNNNN/``: the learner after so many steps.
-A step counts once its line is whole, and the line is written after the state; so what a kill cut off is done again, with the same
-seeds, by the same weights, in the same company: the same attempts. ``solution.txt`` and ``solution.json``: what was found.
+A step counts once its line is whole, and the line is written after the state. What a kill cut off is done again, with the same
+seeds, by the same weights, in the same batch: the same attempts. ``solution.txt`` and ``solution.json``: what was found.
 """
 
 from __future__ import annotations

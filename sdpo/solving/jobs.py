@@ -1,8 +1,8 @@
 """Many searches: one after the other in a process, shared among as many processes as there are.
 
 A search belongs to whoever holds its folder's lock; a process takes the first that nobody works on and that is not over. So the
-same command, given again, given on another machine that sees the same folder, or given by ``num_workers`` processes at once, is
-all there is to it. Between two searches the learner goes back to its beginning, and no search knows of another.
+same command shares the work. It can be given again, on another machine that sees the same folder, or by ``num_workers`` processes
+at once. Between two searches the learner goes back to its beginning, and no search knows of another.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Jobs:
 
 @contextmanager
 def _first_state(parts: Parts, folder: Path) -> Iterator[Path]:
-    """Where the learner's state before any search is. Those that killed processes of this machine left behind are removed."""
+    """Folder of the learner's state before any search. Those that killed processes of this machine left behind are removed."""
     for left in folder.glob(f"*.beginning-{platform.node()}-*"):  # half-written ones have a dot more
         if not psutil.pid_exists(int(left.name.removesuffix(".partial").rpartition("-")[2])):
             shutil.rmtree(left, ignore_errors=True)

@@ -47,7 +47,7 @@ class SearchLog(Protocol):
         ...
 
     def told(self, search: Search) -> None:
-        """Where it stands, after a step and at its beginning."""
+        """The state of ``search``, after a step and at its beginning."""
         ...
 
     def warn(self, sentence: str) -> None:

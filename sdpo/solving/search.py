@@ -38,7 +38,7 @@ class Tried:
     reward: float | None
     """None: it was set aside."""
     feedback: str | None
-    """Of one that was set aside the environment's error."""
+    """The environment's error for one that was set aside."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -103,7 +103,7 @@ class Search:
         """The failure that was said something of last."""
         self.solution: Tried | None = None
         self.solved_at: Spent | None = None
-        """What had been spent when the solution was reached: of its own step, what comes up to it in the order of asking, and the
+        """What had been spent when the solution was reached. Its own step counts up to it in the order of asking, with all of the
         step's seconds."""
         self.num_learned = 0
         self.successes = SuccessBuffer(size=hindsight.success_buffer, demonstration_reward=hindsight.demonstration_reward)

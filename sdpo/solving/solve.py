@@ -1,7 +1,7 @@
 """Test-time self-distillation: one hard task is tried until it is solved, and every failure's feedback is learned from meanwhile.
 
 The training loop (``train.py``) asks many tasks and wants a better model; this one asks one task and wants its solution. Nothing
-of a search depends on other searches: its seeds come from the task's id, its weights are loaded before each step, and whoever
+of a search depends on other searches. Its seeds come from the task's id, and its weights are loaded before each step. Whoever
 searches several tasks brings the learner back to its beginning between them.
 """
 

@@ -2,8 +2,9 @@
 
 Ours are the four combinations of two booleans: is the policy told what was said of earlier attempts, and does it learn from it?
 SDPO at test time (arXiv 2601.20802, the section on test time) learns and is not told. Before the end no sibling has solved the
-task, so hindsight is an attempt's own feedback; where the config lowers ``demonstration_reward``, the best of what was tried can
-demonstrate. Another strategy is a subclass, named in the table of ``sdpo/plugins/seams.py``, by an entry point or by its file.
+task, so hindsight is an attempt's own feedback. The best of what was tried can demonstrate where the config lowers
+``demonstration_reward``. Another strategy is a subclass, named in the table of ``sdpo/plugins/seams.py``, by an entry point or by
+its file.
 """
 
 from __future__ import annotations

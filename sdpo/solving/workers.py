@@ -70,8 +70,10 @@ def _start(command: str, words: Sequence[str], cores: set[int], log: Path) -> su
 
 
 class _Said:
-    """A line that follows its sentence where there is a terminal; where there is none a new one for each, and for one that has
-    stood for a while."""
+    """A line on the screen that follows its sentence where there is a terminal.
+
+    Without one there is a new line for each sentence, and for one that has stood for a while.
+    """
 
     def __init__(self, screen: Console, clock: Clock = time.monotonic) -> None:
         self._screen, self._clock, self._began, self._last = screen, clock, clock(), ""

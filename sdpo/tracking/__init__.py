@@ -1,1 +1,1 @@
-"""Where a run's numbers go: its own files, and one small file for each tracker."""
+"""Trackers, to which a run's numbers go: its own files, and one small module for each tracker."""

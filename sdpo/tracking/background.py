@@ -1,7 +1,7 @@
 """A tracker that fails or is slow costs the run nothing: who talks to it is a thread of its own.
 
-What could not be delivered is kept in memory and tried again, in order, with what comes later, after pauses that grow; of a
-failure the user is told once, of its end too. What is never delivered is still in ``metrics.jsonl`` and ``evaluations.jsonl``.
+What could not be delivered is kept in memory and tried again, in order, with what comes later, after pauses that grow. The user
+is told once of a failure, and once of its end. What is never delivered is still in ``metrics.jsonl`` and ``evaluations.jsonl``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class BackgroundSink:
         self._asked.put(None)
 
     def wait(self, until: float) -> None:
-        """After ``close``, for what is still to be delivered, but not longer than ``until`` (time.monotonic())."""
+        """Wait, after ``close``, for what is still to be delivered, but not longer than ``until`` (time.monotonic())."""
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self._on_event(

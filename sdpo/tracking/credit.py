@@ -1,8 +1,8 @@
 """Hindsight credit: what does a run keep of single tokens, for people to look at?
 
-One record an attempt (``credit/step_NNNNNN.jsonl.gz``): both prompts as text, with the hint's place in the teacher's, and the
-response token by token, each with log π(y_t), log q(y_t), the divergence and the most probable tokens of student and teacher.
-The credit itself is the difference log q(y_t) - log π(y_t).
+Each attempt has one record (``credit/step_NNNNNN.jsonl.gz``): both prompts as text, with the hint's place in the teacher's, and
+the response token by token. Each token has log π(y_t), log q(y_t), the divergence and the most probable tokens of student and
+teacher. The credit itself is the difference log q(y_t) - log π(y_t).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which of a tracker's runs is this run, and what does it have already?
 
-Kept in the run's folder, so that a run that is continued, by whatever process, is one run to its tracker, and so that nothing is
-counted twice there: neither W&B nor MLflow can take a number back, so of steps that are repeated after a kill or a lost learner
-the first record stands. (They come out the same, but for what the clock says: ``docs/reliability.md``.)
+The answer is kept in the run's folder. So a run that is continued, by whatever process, is one run to its tracker, and nothing is
+counted twice there. Neither W&B nor MLflow can take a number back. So the first record of a step stands where it is repeated
+after a kill or a lost learner. (Repeated steps come out the same, but for what the clock says: ``docs/reliability.md``.)
 """
 
 from __future__ import annotations

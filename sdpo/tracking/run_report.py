@@ -49,7 +49,7 @@ class _StepLog:
         self.updates: list[Metrics] = []
         self.generated_tokens = 0
         self.tokens_taken_over = 0
-        """Of the generated ones, those that a run sampled which was killed."""
+        """Those generated tokens that a killed run had sampled."""
 
     def phase(self, name: str) -> None:
         assert name in TIMED, f"phase {name!r} has no metric time/{name}_s"

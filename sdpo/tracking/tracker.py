@@ -22,8 +22,8 @@ from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics
 
 
 def trackers_of(config: Config, folder: RunFolder, on_event: Callable[[str], None]) -> tuple[BackgroundSink, ...]:
-    """The run's trackers, started, each with what was recorded before and it does not have: a tracker may have been out of reach,
-    or not asked for. ``on_event`` is called from threads of theirs."""
+    """The run's trackers, started. Each is given what was recorded before and it does not have: a tracker may have been out of
+    reach, or not asked for. ``on_event`` is called from threads of theirs."""
     about = About(name=config.name, tags=config.tracking.tags, config=plain(config))
     wandb, mlflow = config.tracking.wandb, config.tracking.mlflow
     late: list[BackgroundSink] = []

@@ -1,7 +1,7 @@
 """What is known of a training task: which answers are right, and what the environment says of those that are wrong?
 
-Answers come from the model's own attempts and, where the environment has one, from the task's reference; failures from the same
-attempts and from edits of the reference. Nothing counts that the environment has not judged.
+Answers come from the model's own attempts and, where the environment has one, from the task's reference. Failures come from the
+same attempts and from edits of the reference. Nothing counts that the environment has not judged.
 
 Shapes: P tasks.
 """
@@ -30,7 +30,7 @@ class Answer:
     text: str
     """Thinking removed: as a demonstration shows it."""
     token_ids: tuple[int, ...] | None
-    """As the policy wrote it or would write it, its turn ended; None where it cannot be learned: it was cut off, or is longer
+    """As the policy wrote it or would write it, its turn ended. None where it cannot be learned: it was cut off or is longer
     than a response may be."""
     is_own: bool
     """The model's, not the environment's."""
@@ -42,7 +42,7 @@ class Failure:
 
     feedback: str
     is_own: bool
-    """Of the model's attempt, not of an edited reference."""
+    """Said of the model's attempt, not of an edited reference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""From what is known of the training tasks to pairs: a hindsight prompt as training will show it, and a right answer to it.
+"""Pairs from what is known of the training tasks: a hindsight prompt as training will show it, and a right answer to it.
 
-A demonstration is another right answer where there is one; where there is none it is the answer itself, and what is learned is to
-take over what is shown. Feedback is what the environment said of a wrong answer, whoever wrote that.
+A demonstration is another right answer where there is one. Otherwise it is the answer itself, and what is learned is to take over
+what is shown. Feedback is what the environment said of a wrong answer, whoever wrote that.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _OPPOSITES |= {other: one for one, other in _OPPOSITES.items() if other not in _
 def perturbed(text: str, num: int, seed: str) -> tuple[str, ...]:
     """At most ``num`` different texts, each one edit away from ``text``; the same for the same seed.
 
-    Kinds of edits take turns, those of values and operators first: a token dropped is mostly a syntax error, and many of those
+    Kinds of edits take turns, those of values and operators first. A token dropped is mostly a syntax error, and many of those
     teach the same.
     """
     pieces = _PIECES.findall(text)

@@ -28,7 +28,7 @@ class Ready:
     model_path: str
     environment: Environment
     tasks_P: tuple[Task, ...]
-    """Of the training split: those that pairs are made from."""
+    """Tasks of the training split, which pairs are made from."""
     heldout: tuple[Task, ...]
     """Those that are measured, and nothing else."""
     renderer: ChatRenderer

@@ -33,7 +33,7 @@ def updates(pairs: Pairs, groups: Sequence[Group], config: WarmupConfig, ranks: 
 
 
 def shares(pairs: Pairs, config: WarmupConfig) -> dict[str, float]:
-    """Of the sources that have pairs, in proportion to what the config asks for. Raises UserError where that is nothing."""
+    """Shares of the sources that have pairs, as the config weighs them. Raises UserError where it gives them nothing."""
     wanted = {source: float(getattr(config.pairs, source)) for source in SOURCES if source in pairs}
     total = sum(wanted.values())
     if total == 0.0:
