@@ -21,7 +21,7 @@ from sdpo.guards.fold import Guards
 from sdpo.hindsight.hints import choose_hints, no_reference
 from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
 from sdpo.protocols import Engine, Learner, Renderer, Report, Rollouts, Verifier
-from sdpo.types import Group, Hint, Lift, Sampling, Task
+from sdpo.types import Group, Hint, Lift, Task
 
 
 def train(
@@ -125,12 +125,7 @@ def _examiner(run: Config, heldout: tuple[Task, ...], engine: Engine, verifier: 
         renderer=renderer,
         tasks_P=heldout,
         num_attempts=run.evaluation.num_attempts,
-        sampling=Sampling(
-            temperature=run.evaluation.temperature,
-            top_p=run.evaluation.top_p,
-            max_response_tokens=run.sampling.max_response_tokens,
-            max_turns=run.sampling.max_turns,
-        ),
+        sampling=run.sampling.drawn(temperature=run.evaluation.temperature, top_p=run.evaluation.top_p),
         seed=run.seed,
         max_set_aside_share=run.rollout.max_set_aside_share,
     )

@@ -18,7 +18,7 @@ from sdpo.config import Config
 from sdpo.errors import MachineError
 from sdpo.protocols import Engine, Renderer, Verifier
 from sdpo.run.journal import Journal
-from sdpo.types import Attempt, Completion, Group, Prompt, Sampling, SetAside, Task
+from sdpo.types import Attempt, Completion, Group, Prompt, SetAside, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Questions:
 
 
 class Listener(Protocol):
-    """Hears of answers while they come: a StepLog, or who passes it on to one."""
+    """What receives answers while they come: a StepLog, or what passes them on to one."""
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]: ...
 
@@ -61,12 +61,7 @@ class Answers:
 
     def __init__(self, run: Config, engine: Engine, verifier: Verifier, renderer: Renderer, journal: Journal | None) -> None:
         self._run, self._engine, self._verifier, self._renderer, self._journal = run, engine, verifier, renderer, journal
-        self._sampling = Sampling(
-            temperature=run.sampling.temperature,
-            top_p=1.0,
-            max_response_tokens=run.sampling.max_response_tokens,
-            max_turns=run.sampling.max_turns,
-        )
+        self._sampling = run.sampling.drawn()
 
     def to(self, what: Asked, listener: Listener) -> tuple[Group, ...]:
         """[P] Raises UserError where too much verification broke, MachineError where weights sampled that are too old."""

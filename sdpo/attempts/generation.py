@@ -220,7 +220,7 @@ class _Batch:
         self._events.put(_Judged(seconds, ended=time.monotonic()))
 
     def awaited(self, log: StepLog, asked_at: float) -> tuple[Group, ...]:
-        """The loop's side: the groups, once they are whole; until then ``log`` hears of the answers."""
+        """The loop's side: the groups, once they are whole; until then ``log`` is told of the answers."""
         self._event = self._events.get()
         while not isinstance(self._event, _Filled | BaseException):
             if isinstance(self._event, _TakenOver):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 from sdpo.config import FilterConfig
+from sdpo.plugins.seam import made
 from sdpo.plugins.seams import FILTERS
 from sdpo.protocols import Renderer, TokenFilter
 
@@ -24,13 +25,13 @@ def token_filter(config: FilterConfig) -> TokenFilter | None:
     if config.name is None:
         return None
     make = FILTERS.load(config.name)
-    made = make(**config.options) if callable(make) else None
-    if not callable(getattr(made, "flags", None)):
+    found = made(make, f"algorithm.filter with the options {config.options!r}", **config.options)
+    if not callable(getattr(found, "flags", None)):
         raise ValueError(
             f"algorithm.filter.name must name a class with a method flags (sdpo.protocols.TokenFilter); {config.name!r} is "
             f"{make!r}"
         )
-    return cast(TokenFilter, made)
+    return cast(TokenFilter, found)
 
 
 def unflagged(token_ids: Sequence[int], chosen: TokenFilter, renderer: Renderer) -> tuple[bool, ...]:

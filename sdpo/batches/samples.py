@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sdpo.batches.filters import token_filter, unflagged
-from sdpo.config import AlgorithmConfig, HintChoice, PolicyGradientConfig, QuestionWeight, Routing, SDPOConfig
+from sdpo.config import AlgorithmConfig, PolicyGradientConfig, QuestionWeight, Routing, SDPOConfig
 from sdpo.objectives.advantage import group_advantages
 from sdpo.protocols import Renderer, TokenFilter
 from sdpo.types import Attempt, Completion, Group, Hint, Sample
@@ -35,7 +35,7 @@ def training_samples(
             if not completion.token_ids:
                 continue
             teacher_prompt = None if hint is None else renderer.hindsight_prompt(group.task, hint)
-            if hint is None and isinstance(algorithm, SDPOConfig) and algorithm.hindsight.choice is HintChoice.none:
+            if isinstance(algorithm, SDPOConfig) and algorithm.hindsight.shows_nothing:
                 teacher_prompt = group.prompt_ids
             distillation, policy_gradient = _route(
                 algorithm, is_solved=attempt.verdict.is_solved, has_hint=teacher_prompt is not None, is_uniform=is_uniform

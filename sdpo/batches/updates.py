@@ -1,7 +1,7 @@
 """Samples to packed micro-batches: split into updates, count what the losses are divided by, balance over ranks, pack.
 
-The counts are taken over the whole update, before anything is split, so that neither the size of a micro-batch nor the number
-of ranks changes the gradient. Rows that carry no gradient are counted, and not computed. Siblings stay together, since they share
+The counts are taken over the whole update, before anything is split. So neither the size of a micro-batch nor the number of
+ranks changes the gradient. Rows that carry no gradient are counted, and not computed. Siblings stay together, since they share
 their prompts: what a rank is dealt, and what a micro-batch holds, are families of rows.
 """
 
@@ -135,8 +135,8 @@ def _family(samples: tuple[Sample, ...], ranks: Ranks) -> _Family:
 def _shared_out(families: Sequence[_Family], ranks: Ranks) -> list[list[_Family]]:
     """[ranks] families, dealt as they are.
 
-    Where that leaves a rank with too much, its dearest family is halved and all are dealt anew. This goes on as long as halving
-    saves something: both halves compute the common prompt.
+    If that leaves a rank with too much, its most expensive family is halved and all are dealt anew. This goes on as long as
+    halving saves something: both halves compute the common prompt.
     """
     best = dealt = _dealt(families, ranks)
     while True:
@@ -164,7 +164,7 @@ def _worth_halving(family: _Family, ranks: Ranks) -> tuple[_Family, list[_Family
 
 
 def _dealt(families: Sequence[_Family], ranks: Ranks) -> list[list[_Family]]:
-    """[ranks] dearest family first, each to the rank with the least work."""
+    """[ranks] most expensive family first, each to the rank with the least work."""
     dealt: list[list[_Family]] = [[] for _ in range(ranks.num)]
     for family in sorted(families, key=_cost, reverse=True):
         min(dealt, key=_work).append(family)

@@ -6,6 +6,7 @@ from typing import cast
 
 import ray
 
+from sdpo.plugins.seam import made
 from sdpo.plugins.seams import WEIGHT_SYNCS
 from sdpo.protocols import WeightSync
 from sdpo.weights import PackedWeights
@@ -18,12 +19,12 @@ while it was on its way."""
 def weight_sync(name: str) -> WeightSync:
     """The one of that name. Raises ValueError where there is none, or what is named is none."""
     make = WEIGHT_SYNCS.load(name)
-    made = make() if callable(make) else None
-    if not callable(getattr(made, "put", None)) or not callable(getattr(made, "fetch", None)):
+    found = made(make, f"rollout.weight_sync {name!r}")
+    if not callable(getattr(found, "put", None)) or not callable(getattr(found, "fetch", None)):
         raise ValueError(
             f"rollout.weight_sync must name a class with put and fetch (sdpo.protocols.WeightSync); {name!r} is {make!r}"
         )
-    return cast(WeightSync, made)
+    return cast(WeightSync, found)
 
 
 class ObjectStore:

@@ -12,10 +12,10 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.placement import gpu_shares
 from sdpo.config import EvaluateConfig
+from sdpo.config.named import place_anywhere
 from sdpo.evaluation.examiner import Examiner
 from sdpo.learner import checkpoint
 from sdpo.metrics import lift_in_words
-from sdpo.plugins.seam import anywhere
 from sdpo.preflight.checks import (
     HELDOUT_SEED,
     make_environment,
@@ -30,7 +30,7 @@ from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import Plan
 from sdpo.tracking.run_report import EvaluationLog
-from sdpo.types import Sampling, Task
+from sdpo.types import Task
 
 
 def run_evaluation(config: EvaluateConfig) -> int:
@@ -40,7 +40,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     if config.checkpoint is not None:
         checkpoint.counters_of(Path(config.checkpoint))
         model.path = str((Path(config.checkpoint) / checkpoint.POLICY).absolute())
-    config.env.name = anywhere(config.env.name)
+    place_anywhere(config.env, rollout=config.rollout)
     with beginning(config.cluster) as node:
         return _evaluate(config, screen, node)
 
@@ -95,12 +95,7 @@ def examiner_of(
         renderer=renderer,
         tasks_P=tasks_P,
         num_attempts=config.k,
-        sampling=Sampling(
-            temperature=config.temperature,
-            top_p=config.top_p,
-            max_response_tokens=config.sampling.max_response_tokens,
-            max_turns=config.sampling.max_turns,
-        ),
+        sampling=config.sampling.drawn(temperature=config.temperature, top_p=config.top_p),
         seed=config.seed,
         max_set_aside_share=config.rollout.max_set_aside_share,
     )

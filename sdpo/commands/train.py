@@ -17,12 +17,12 @@ from sdpo.cluster.part import taking_part
 from sdpo.commands import outcome
 from sdpo.commands.training_run import TrainingRun, standing
 from sdpo.config import AllocationKind, Config
+from sdpo.config.named import place_anywhere
 from sdpo.forkserver.marks import mark
 from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
 from sdpo.learner.orders import Recording
 from sdpo.machines.remote import Models, machines
-from sdpo.plugins.seam import anywhere
 from sdpo.preflight.checks import (
     Ready,
     check_environment,
@@ -42,7 +42,7 @@ def run_training(config: Config) -> int:
     """``sdpo train``. Returns the exit code: 0, or 128 + the signal that ended it early."""
     refuse_pods(config)
     screen = user_screen()
-    config.env.name = anywhere(config.env.name)
+    place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout)
     folder = RunFolder(Path(config.runs_dir).absolute() / config.name)
     if config.dry_run:
         folder.check(config)

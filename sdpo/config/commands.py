@@ -18,7 +18,7 @@ from sdpo.config.native import native_dtype
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.solving import DiscoveryConfig, SolveConfig
-from sdpo.config.teacher import HindsightConfig, HintChoice
+from sdpo.config.teacher import HindsightConfig
 from sdpo.config.warmup import WarmupConfig
 
 
@@ -76,7 +76,7 @@ class EvaluateConfig:
                 self.sampling.max_prompt_tokens,
                 "the hindsight prompt repeats the question",
             )
-            if self.hindsight.choice in (HintChoice.none, HintChoice.reference):
+            if not self.hindsight.is_measurable:
                 raise ValueError(
                     "lift=true needs hints that are made from attempts; got hindsight.choice="
                     f"{self.hindsight.choice.value}. Choose another, or lift=false."

@@ -199,8 +199,16 @@ def _as_text(word: str) -> str:
     return f"{key}='{escaped}'"
 
 
-_OPEN = ("env.options.", "model.chat_template_options.", "cluster.env.", "cluster.env=", "cluster.node_selector=")
-"""Keys under these are the environment's, the template's and the pods' own, so any may be given."""
+_OPEN = (
+    "env.options.",
+    "algorithm.filter.options.",
+    "algorithm.filter.options=",
+    "model.chat_template_options.",
+    "cluster.env.",
+    "cluster.env=",
+    "cluster.node_selector=",
+)
+"""Keys under these are the environment's, the filter's, the template's and the pods' own, so any may be given."""
 
 
 def _opened(word: str) -> str:

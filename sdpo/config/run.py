@@ -15,6 +15,7 @@ from sdpo.config.guards import GuardsConfig, Response, refuse_senseless_response
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
 from sdpo.config.rules import at_least
 from sdpo.config.teacher import HindsightConfig, HintChoice
+from sdpo.types import Sampling
 
 
 class Resume(Enum):
@@ -98,6 +99,15 @@ class SamplingConfig:
         at_least("sampling.max_response_tokens", self.max_response_tokens, 1, "a response needs a token")
         at_least("sampling.max_turns", self.max_turns, 1, "the policy speaks at least once")
 
+    def drawn(self, *, temperature: float | None = None, top_p: float = 1.0) -> Sampling:
+        """What an engine is asked for: training's distribution, or with another temperature and truncation, an evaluation's."""
+        return Sampling(
+            temperature=self.temperature if temperature is None else temperature,
+            top_p=top_p,
+            max_response_tokens=self.max_response_tokens,
+            max_turns=self.max_turns,
+        )
+
 
 @dataclass
 class CheckpointConfig:
@@ -152,8 +162,7 @@ class Config:
     @property
     def hindsight_answered(self) -> HindsightConfig | None:
         """The hindsight config of the prompts that the engine is asked when lift is measured; None where it never is."""
-        unmeasured = (HintChoice.none, HintChoice.reference)  # nothing to show; or an answer, which is copied without skill
-        if not isinstance(self.algorithm, SDPOConfig) or self.algorithm.hindsight.choice in unmeasured:
+        if not isinstance(self.algorithm, SDPOConfig) or not self.algorithm.hindsight.is_measurable:
             return None
         is_measured = self.evaluation.num_tasks > 0 and self.evaluation.lift is not LiftSchedule.never
         return self.algorithm.hindsight if is_measured else None
@@ -190,7 +199,9 @@ class Config:
                     "batch.group_size must be at least 2 with algorithm.question_weight=uncertainty (a lone attempt solves all "
                     f"or nothing of its task, which weighs 0 either way); got {self.batch.group_size}."
                 )
-            if self.algorithm.hindsight.choice is HintChoice.demonstration_only and not self.algorithm.hindsight.success_buffer:
+            hindsight = self.algorithm.hindsight
+            has_others = hindsight.success_buffer or hindsight.sources
+            if hindsight.choice is HintChoice.demonstration_only and not has_others:
                 raise ValueError(
                     "batch.group_size must be at least 2 with algorithm.hindsight.choice=demonstration_only (a lone attempt "
                     f"has no sibling to learn from); got {self.batch.group_size}."
@@ -247,7 +258,7 @@ class Config:
             )
         if (
             isinstance(self.algorithm, SDPOConfig)
-            and self.algorithm.hindsight.choice is not HintChoice.none
+            and not self.algorithm.hindsight.shows_nothing
             and self.algorithm.hindsight.max_prompt_tokens < self.sampling.max_prompt_tokens
         ):
             raise ValueError(

@@ -28,6 +28,13 @@ class Traits(Protocol):
     def learns(self) -> bool: ...
 
 
+def _traits_of(name: str) -> Traits:
+    found = STRATEGIES.load(name)
+    if not isinstance(getattr(found, "learns", None), bool) or not isinstance(getattr(found, "shows_feedback", None), bool):
+        raise ValueError(f"strategy must name a sdpo.solving.strategy.Strategy; {name!r} is {found!r}.")
+    return cast(Traits, found)
+
+
 @dataclass
 class BudgetConfig:
     """What a search may spend; it ends with whichever is spent first."""
@@ -93,7 +100,7 @@ class SearchConfig:
 
     @property
     def _traits(self) -> tuple[Traits, ...]:
-        return tuple(cast(Traits, STRATEGIES.load(name)) for name in self.strategies_used)
+        return tuple(_traits_of(name) for name in self.strategies_used)
 
     @property
     def learns(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from sdpo.config.rules import at_least, between
+from sdpo.plugins.seam import short
 from sdpo.plugins.seams import HINT_SOURCES
 
 
@@ -43,6 +44,8 @@ class HintChoice(Enum):
     teach."""
 
 
+_TAKEN = {"demonstration", "feedback", "both", "remembered", "se", "plain", "hindsight", "share"}
+"""What metrics and hints are called already."""
 _WITHOUT_SIBLINGS = (HintChoice.feedback_only, HintChoice.reference, HintChoice.none)
 """Choices that show nobody's demonstration."""
 
@@ -111,6 +114,16 @@ class HindsightConfig:
     """Further sources of hints, shown after what ``choice`` shows: an installed package's name, module:Class or file.py:Class."""
 
     @property
+    def shows_nothing(self) -> bool:
+        """Whether no attempt gets a hint, so that the teacher sees the student's prompt."""
+        return self.choice is HintChoice.none and not self.sources
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether its lift says something: hints are made of attempts, and are not the answer, which is copied without skill."""
+        return self.choice not in (HintChoice.none, HintChoice.reference) or bool(self.sources)
+
+    @property
     def least_attempts(self) -> int:
         """The fewest attempts at a task that let its lift be measured: one in each half.
 
@@ -132,6 +145,12 @@ class HindsightConfig:
             )
         for name in self.sources:
             HINT_SOURCES.check("algorithm.hindsight.sources", name)
+        names = [short(name) for name in self.sources]
+        if len(set(names)) != len(names) or _TAKEN & set(names):
+            raise ValueError(
+                f"algorithm.hindsight.sources must have names of their own, other than {', '.join(sorted(_TAKEN))} (metrics are "
+                f"called by them); got {', '.join(names)}."
+            )
         at_least("algorithm.hindsight.success_buffer", self.success_buffer, 0, "it counts demonstrations")
         if self.success_buffer > 0 and self.choice in _WITHOUT_SIBLINGS:
             raise ValueError(

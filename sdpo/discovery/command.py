@@ -12,13 +12,14 @@ from rich.console import Console
 
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import DiscoveryConfig
+from sdpo.config.named import place_anywhere
 from sdpo.discovery import hard_set
 from sdpo.discovery.report import Found, pictures, record, table
 from sdpo.envs.base import Environment
 from sdpo.plugins.seam import anywhere
 from sdpo.run.files import write_whole
 from sdpo.solving.claim import claim, name_of
-from sdpo.solving.command import ENDINGS, slug
+from sdpo.solving.command import ENDINGS, folder_of, slug
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.following import Following
 from sdpo.solving.jobs import Job, Jobs
@@ -37,7 +38,8 @@ CANDIDATES, CHOSEN, RESULT = "candidates.jsonl", "hard_set.json", "discovery.jso
 def run_discovery(config: DiscoveryConfig, words: Sequence[str]) -> int:
     """Measure, search, report; returns the exit code. The process that ends last reports, once every search is over."""
     screen = user_screen()
-    config.env.name = anywhere(config.env.name)
+    place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout)
+    config.strategies = [anywhere(name) for name in config.strategies]
     environment = environment_of(config)
     if not config.name:
         config.name = f"discovery-{name_of(environment.name)}-{config.model.name}-s{config.seed}"
@@ -84,7 +86,7 @@ class Study:
                 task=task,
                 strategy=strategy,
                 seed=seed,
-                folder=SearchFolder(self.folder / "searches" / strategy / slug(task.id) / f"seed_{seed}"),
+                folder=SearchFolder(self.folder / "searches" / folder_of(strategy) / slug(task.id) / f"seed_{seed}"),
                 title=f"sdpo discovery · {strategy} · {task.id} · seed {seed}",
             )
             for seed, task, strategy in product(seeds, self.tasks() or (), self.config.strategies)

@@ -20,7 +20,7 @@ from sdpo.errors import UserError
 from sdpo.run.files import write_whole
 from sdpo.solving.parts import Parts
 from sdpo.solving.view import SearchView
-from sdpo.types import Prompt, Sampling, Task
+from sdpo.types import Prompt, Task
 
 CHUNK = 8
 """Candidates that are asked together; each chunk is kept as it ends."""
@@ -67,12 +67,7 @@ def _measured(config: DiscoveryConfig, chunk: Sequence[Task], parts: Parts, view
         for index, (task, token_ids) in enumerate(zip(chunk, prompts_P, strict=True))
         for prompt in _asked(token_ids, index, config, task)
     ]
-    sampling = Sampling(
-        temperature=config.sampling.temperature,
-        top_p=1.0,
-        max_response_tokens=config.sampling.max_response_tokens,
-        max_turns=config.sampling.max_turns,
-    )
+    sampling = config.sampling.drawn()
     answers = attempts(chunk, prompts, parts.engine, parts.verifier, parts.renderer, sampling, view.watch)
     groups = grouped(chunk, prompts_P, answers)
     refuse_broken_environment(groups, config.rollout.max_set_aside_share)

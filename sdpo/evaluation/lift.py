@@ -103,7 +103,7 @@ def lift_metrics(
     groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]], reached_P_G: Sequence[Sequence[bool | None]]
 ) -> dict[str, float]:
     """What cross-fitted hints are worth. ``reached_P_G``: whether the answer under that attempt's hint solved the task; None
-    where there is no hint or no verdict. A number that nothing speaks for is left out, the error of a few tasks too."""
+    where there is no hint or no verdict. A number without data is left out, the error of a few tasks too."""
     tried = [group for group in groups_P if len(group.attempts) > 1]
     if not tried:
         return {}

@@ -7,15 +7,16 @@ texts are shown after the others, marked in the viewer by its name, and measured
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol, cast
 
-from sdpo.plugins.seam import short
+from sdpo.plugins.seam import made, short
 from sdpo.plugins.seams import HINT_SOURCES
 from sdpo.types import Group, HintText
 
 
 class HintSource(Protocol):
-    """Privileged context for the teacher. It is made without arguments, once a step; it sees training and held-out tasks."""
+    """Privileged context for the teacher. It is made without arguments, once a process; it sees training and held-out tasks."""
 
     @property
     def heading(self) -> str:
@@ -27,16 +28,17 @@ class HintSource(Protocol):
         ...
 
 
+@cache
 def source(name: str) -> HintSource:
     """The one of that name. Raises ValueError where there is none, or what is named is none."""
     make = HINT_SOURCES.load(name)
-    made = make() if callable(make) else None
-    if not isinstance(getattr(made, "heading", None), str) or not callable(getattr(made, "text", None)):
+    found = made(make, f"hint source {name!r}")
+    if not isinstance(getattr(found, "heading", None), str) or not callable(getattr(found, "text", None)):
         raise ValueError(
             "algorithm.hindsight.sources must name classes with a heading and a method text "
             f"(sdpo.hindsight.sources.HintSource); {name!r} is {make!r}"
         )
-    return cast(HintSource, made)
+    return cast(HintSource, found)
 
 
 def further_texts(names: Sequence[str], group: Group) -> tuple[tuple[HintText, ...], ...]:

@@ -1,4 +1,4 @@
-"""What the ranks of the learner answer, and who is to blame where one does not.
+"""What the ranks of the learner answer, and which one failed where one does not.
 
 A rank that died is noticed at once, since Ray and gloo both see its sockets close; Ray notices whatever the others wait in. But
 another may fail first, with an error of its collective. So after an error the ranks are asked whether they are still there.

@@ -4,7 +4,7 @@ transformers calls this in place of its own attention, in every layer of every m
 On a GPU it is one variable-length kernel a layer. On a CPU short segments are bundled into one call with a mask. A call there
 costs as much as the pairs of a few hundred tokens do.
 
-Under Ulysses (arXiv 2309.14509) a rank holds a slice of the pack's tokens; an all-to-all trades it for a slice of the heads of
+Under Ulysses (arXiv 2309.14509) a rank holds a slice of the pack's tokens. An all-to-all trades it for a slice of the heads of
 all tokens, and another one trades back.
 """
 

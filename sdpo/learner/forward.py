@@ -38,9 +38,9 @@ def response_hidden(model: PreTrainedModel, pack: Pack, team: distributed.Proces
 
 
 def refuse_leaks(run: Callable[[Callable[[PreTrainedModel], Tensor]], Tensor], name: str) -> None:
-    """Raise UserError for a model in which a row of a pack feels its neighbours.
+    """Raise UserError for a model in which a row of a pack is affected by its neighbours.
 
-    Recurrent and convolutional layers let it, silently, and so do distances that are counted through the pack. ``run`` runs
+    Recurrent and convolutional layers do that silently, and so do distances that are counted through the pack. ``run`` runs
     something on the model, which is called ``name``.
     """
     shared, own, asked = list(range(1, 17)), [20, 21, 22, 23], range(16, 20)

@@ -61,7 +61,7 @@ class LearnerActor:
         mark("learner")
 
     def weights(self, *, of_teacher: bool, bucket_bytes: int, weight_sync: str) -> WeightPayload:
-        """Left where the weight sync puts them, so that the driver never holds them; from rank 0, while others help."""
+        """The weights, left where the weight sync puts them: the driver never holds them. From rank 0, while others help."""
         read = self._learner.teacher_parameters if of_teacher else self._learner.parameters
         return weight_payload(read(wanted=self._is_first), bucket_bytes=bucket_bytes, put=made(weight_sync).put)
 

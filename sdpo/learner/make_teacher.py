@@ -1,4 +1,4 @@
-"""Which models the teacher of a policy speaks with."""
+"""The models whose logits make up the teacher of a policy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The language model that a rank trains or asks: loaded, given adapters, and read back by its Hugging Face names.
 
-Under ZeRO 3 a model is cut up while it is loaded (``zero.Init``), so that it never lies whole on a rank, and a parameter is
-there only inside ``gathered``.
+Under ZeRO 3 a model is cut up while it is loaded (``zero.Init``), so that it never lies whole on a rank. A parameter is there
+only inside ``gathered``.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def teacher_adapters(model: PreTrainedModel) -> list[tuple[nn.Parameter, nn.Para
 
 @contextmanager
 def using_adapter(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
-    """The model with that adapter, or as its bare base; afterwards the student's speaks again.
+    """The model with that adapter, or as its bare base; afterwards the student's is active again.
 
     peft's own ``set_adapter`` also decides what is trained, which here is settled.
     """

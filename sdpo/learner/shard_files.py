@@ -1,9 +1,9 @@
-"""What a rank writes of itself, and how any number of ranks read it back.
+"""The state that a rank writes, and how any number of ranks read it back.
 
-``rank-00000.safetensors`` holds, for each stretch of a parameter that the rank masters, its fp32 master weights, moments and
-average, under the key ``KIND/START/NAME``, and the rank's random state. A reader takes from all ranks' files what lies in its own
-stretches, so the number of ranks and the ZeRO stage may differ. (DeepSpeed's own universal checkpoint would be a conversion after
-each save, and knows no average.) The parameters in the compute type are not among it: they are the master weights, rounded.
+``rank-00000.safetensors`` holds the rank's random state. For each stretch of a parameter that the rank masters it holds the fp32
+master weights, moments and average, under the key ``KIND/START/NAME``. A reader takes what lies in its own stretches from all
+ranks' files. So the number of ranks and the ZeRO stage may differ. (DeepSpeed's own universal checkpoint would be a conversion
+after each save, and knows no average.) The parameters in the compute type are not among it: they are the master weights, rounded.
 """
 
 from __future__ import annotations

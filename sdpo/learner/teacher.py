@@ -66,13 +66,13 @@ class Average:
     """average ← (1 - rate)·average + rate·policy, once a step, in fp32 shards."""
 
     def __init__(self, shards: Shards, ema_copy: Sequence[nn.Parameter], rate: float, *, on_host: bool) -> None:
-        """``ema_copy`` are the parameters that speak for the average, in the order of the trained ones."""
+        """``ema_copy`` are the parameters that hold the average in the compute type, in the order of the trained ones."""
         self._shards, self._ema_copy, self._rate = shards, ema_copy, rate
         self.flats = [flat.detach().to("cpu" if on_host else flat.device, copy=True) for flat in shards.flats]
 
     @torch.no_grad()
     def follow(self) -> None:
-        """After a step of the policy. At a rate of 0 it stands still until it is refreshed."""
+        """Follow a step of the policy. At a rate of 0 the average does not move until it is refreshed."""
         if self._rate == 0.0:
             return
         for average, master in zip(self.flats, self._shards.flats, strict=True):
@@ -87,7 +87,7 @@ class Average:
         self.publish()
 
     def publish(self) -> None:
-        """Let the ema_copy speak for the average as it is."""
+        """Copy the average as it is into the ema_copy."""
         self._shards.publish_to(self._ema_copy, self.flats)
 
 

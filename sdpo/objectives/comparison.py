@@ -38,7 +38,7 @@ class Comparison:
 
 
 def check(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None) -> None:
-    """What would otherwise give numbers, and wrong ones."""
+    """Raise ValueError for inputs that would otherwise give wrong numbers."""
     if len(hidden_NH) != len(ids_N):
         raise ValueError(f"each hidden state predicts one token; got {len(hidden_NH)} and {len(ids_N)}")
     if hidden_NH.dtype != head_VH.dtype:

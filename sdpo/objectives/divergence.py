@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdpo.config import SDPOConfig
 from sdpo.objectives.torch_rows import row_dots
+from sdpo.plugins.seam import made
 from sdpo.plugins.seams import DIVERGENCES
 
 
@@ -46,7 +47,7 @@ class WholeRows(Protocol):
 def divergence_of(algorithm: SDPOConfig) -> Divergence:
     """The one that ``algorithm.divergence`` names. Raises ValueError where it names none."""
     make = DIVERGENCES.load(algorithm.divergence)
-    found = make(algorithm) if callable(make) else None
+    found = made(make, f"algorithm.divergence {algorithm.divergence!r}", algorithm)
     if found is None or not callable(getattr(found, "terms", None)):
         raise ValueError(
             f"algorithm.divergence must name a class or function that makes a sdpo.objectives.divergence.Divergence of the "

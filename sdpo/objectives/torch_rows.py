@@ -1,4 +1,4 @@
-"""What is done to every logit of a chunk, but for the products and the top K? The seam, and its plain implementation.
+"""What is done to every logit of a chunk, but for the products and the top K? The interface, and its plain implementation.
 
 A support is left out of the softmax by masking it, so that what is outside keeps its own log-sum-exp. Subtracting the support
 from the whole would cancel. Without a comparison the support is empty, and everything is outside.

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from hashlib import blake2b
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,7 +34,7 @@ class Seam:
 
     def names(self) -> tuple[str, ...]:
         """Ours in their order, then those of installed packages."""
-        return (*self.built_in, *sorted({entry.name for entry in entry_points(group=self.group)} - self.built_in.keys()))
+        return (*self.built_in, *sorted(_registered(self.group).keys() - self.built_in.keys()))
 
     def check(self, key: str, name: str) -> None:
         """Raise ValueError where ``name``, the value of ``key``, names nothing; what it names is not imported."""
@@ -48,7 +49,7 @@ class Seam:
 
     def load(self, name: str) -> object:
         """What ``name`` stands for. Raises ValueError, as a sentence, where it cannot be had."""
-        spec = self.built_in.get(name) or {entry.name: entry.value for entry in entry_points(group=self.group)}.get(name, name)
+        spec = self.built_in.get(name) or _registered(self.group).get(name, name)
         self.check(self.what, spec)
         place, _, attribute = spec.rpartition(":")
         module = imported(place, f"{self.what} {name!r}")
@@ -60,6 +61,25 @@ class Seam:
                 f"{self.what} {name!r} must name an object of {place}; there is no {attribute!r} in it: correct the name"
             )
         return found
+
+
+def made(make: object, who: str, *arguments: object, **options: object) -> object:
+    """What ``make``, a class or function, returns; None where it is neither. ``who`` asks, in the words of an error.
+
+    Raises ValueError, as a sentence, where it raises.
+    """
+    if not callable(make):
+        return None
+    try:
+        return make(*arguments, **options)
+    except Exception as error:
+        raise ValueError(f"{who} must be made by calling {make!r}; that raised {describe(error)}: correct it") from error
+
+
+@cache
+def _registered(group: str) -> Mapping[str, str]:
+    """What installed packages add: name to ``module:object``. Looked up once a process."""
+    return {entry.name: entry.value for entry in entry_points(group=group)}
 
 
 def imported(place: str, who: str) -> ModuleType:

@@ -14,12 +14,25 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdpo.config import AlgorithmConfig, Config, EnvConfig, HintChoice, ModelConfig, SamplingConfig, SDPOConfig, SupportKind
+from sdpo.batches.filters import token_filter
+from sdpo.config import (
+    AlgorithmConfig,
+    Config,
+    EnvConfig,
+    HintChoice,
+    ModelConfig,
+    RolloutConfig,
+    SamplingConfig,
+    SDPOConfig,
+    SupportKind,
+)
 from sdpo.envs import registry
 from sdpo.envs.base import Conversational, Environment, HasReference
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hint_of, no_reference
 from sdpo.hindsight.rendering import ChatRenderer
+from sdpo.hindsight.sources import source
+from sdpo.plugins.seams import DIVERGENCES, WEIGHT_SYNCS
 from sdpo.preflight.models import resolve
 from sdpo.preflight.proofs import Claim
 from sdpo.types import Task, Tasks
@@ -53,6 +66,7 @@ class Ready:
 
 def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -> Ready:
     """Find and check everything. Raises UserError with the field, the value and the remedy."""
+    check_named(config.algorithm, config.rollout)
     environment, train, heldout = check_environment(config)
     references = references_of(environment, config.algorithm)
     for task in train:
@@ -90,6 +104,31 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         make_renderer=renderer,
         references=references,
     )
+
+
+def check_named(algorithm: AlgorithmConfig, rollout: RolloutConfig) -> None:
+    """Raises UserError where what the config names from outside cannot be had, before anything is started."""
+    try:
+        token_filter(algorithm.filter)
+        if rollout.weight_sync not in WEIGHT_SYNCS.built_in:
+            WEIGHT_SYNCS.load(rollout.weight_sync)
+        if isinstance(algorithm, SDPOConfig):
+            for name in algorithm.hindsight.sources:
+                source(name)
+            if algorithm.divergence not in DIVERGENCES.built_in:
+                _check_divergence(algorithm)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _check_divergence(algorithm: SDPOConfig) -> None:
+    from sdpo.objectives.divergence import divergence_of  # torch, which a run without a divergence of its own need not wait for
+
+    if not hasattr(divergence_of(algorithm), "read") and algorithm.support.kind is SupportKind.full:
+        raise ValueError(
+            f"algorithm.support.kind=full needs a divergence with its gradient (sdpo.objectives.divergence.WholeRows); "
+            f"{algorithm.divergence!r} has no read. Set algorithm.support.kind=student or teacher."
+        )
 
 
 def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], *, with_hints: bool) -> None:

@@ -210,4 +210,5 @@ class EngineLoop:
         try:
             return [self._fetch(bucket) for bucket in payload.buckets]
         except Exception as error:
-            raise WeightsLost(f"the learner died, so its weights are not there any more ({type(error).__name__})") from error
+            why = f"{type(error).__name__}: {error}"[:300]
+            raise WeightsLost(f"the learner died, so its weights are not there any more ({why})") from error

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -134,7 +134,11 @@ class RunFolder:
                 f"resume=never begins a new run, and {self.path} already holds one. Choose another name=, or resume=auto to "
                 "continue it."
             )
-        differences = _differences(yaml.safe_load(self.config.read_text()), plain(config))
+        differences = [
+            (key, old, new)
+            for key, old, new in differing(yaml.safe_load(self.config.read_text()), config)
+            if key in _MAY_NOT or not key.startswith(_MAY_DIFFER)
+        ]
         if differences:
             raise UserError(
                 f"a run continues with the config it began with; {self.path} belongs to another one: "
@@ -178,13 +182,29 @@ def _plain(value: object) -> object:
     return value
 
 
-def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, object, object]]:
-    old_flat, new_flat = flat(old), flat(new)
-    return [
-        (key, old_flat.get(key), new_flat.get(key))
-        for key in sorted(old_flat.keys() | new_flat.keys())
-        if (key in _MAY_NOT or not key.startswith(_MAY_DIFFER)) and old_flat.get(key) != new_flat.get(key)
-    ]
+def differing(stored: Mapping[str, object], config: Config | WarmupConfig | SearchConfig) -> list[tuple[str, object, object]]:
+    """Keys with the value that is stored and the one that ``config`` has, where they are not the same.
+
+    A key that a config of an older version does not have had today's default.
+    """
+    old, new = flat(stored), flat(plain(config))
+    for key in new.keys() - old.keys():
+        old[key] = _plain(_default(config, key.split(".")))
+    return [(key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+
+
+def _default(config: object, path: Sequence[str]) -> object:
+    """That of the field which ``path`` leads to; None for what is no field."""
+    name, *rest = path
+    known = {field.name: field for field in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else {}
+    if name not in known:
+        return None
+    if rest:
+        return _default(getattr(config, name), rest)
+    field = known[name]
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:

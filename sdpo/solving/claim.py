@@ -9,7 +9,7 @@ import yaml
 from sdpo.config import SearchConfig
 from sdpo.errors import UserError
 from sdpo.run.files import refuse_unwritable, write_whole
-from sdpo.run.folder import flat, plain
+from sdpo.run.folder import differing, plain
 
 CONFIG = "config.yaml"
 _MAY_DIFFER = (
@@ -28,16 +28,15 @@ def claim(folder: Path, config: SearchConfig) -> None:
     refuse_unwritable(folder)
     file = folder / CONFIG
     if file.is_file():
-        old, new = flat(yaml.safe_load(file.read_text())), flat(plain(config))
-        differing = [
-            f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
-            for key in sorted(old.keys() | new.keys())
-            if not key.startswith(_MAY_DIFFER) and old.get(key) != new.get(key)
+        changed = [
+            f"{key} was {old!r} and is now {new!r}"
+            for key, old, new in differing(yaml.safe_load(file.read_text()), config)
+            if not key.startswith(_MAY_DIFFER)
         ]
-        if differing:
+        if changed:
             raise UserError(
                 f"a search continues with the config it began with; {folder} belongs to another one: "
-                + "; ".join(differing[:6])
+                + "; ".join(changed[:6])
                 + ". Choose another name=, or repeat the command with the old values."
             )
         return

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import SolveConfig
-from sdpo.plugins.seam import anywhere
+from sdpo.config.named import place_anywhere
+from sdpo.plugins.seam import anywhere, short
 from sdpo.solving.claim import claim, name_of
 from sdpo.solving.folder import SOLUTION, SearchFolder
 from sdpo.solving.following import Following
@@ -45,7 +46,8 @@ ENDINGS = {
 def run_solve(config: SolveConfig, words: Sequence[str]) -> int:
     """Returns the exit code: 0 where everything is solved, 3 where a budget was spent before."""
     screen = user_screen()
-    config.env.name = anywhere(config.env.name)
+    place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout)
+    config.strategy = anywhere(config.strategy)
     environment = environment_of(config)
     if config.task is not None:
         tasks: tuple[Task, ...] = (the_task(config, environment, config.task),)
@@ -61,7 +63,7 @@ def run_solve(config: SolveConfig, words: Sequence[str]) -> int:
             strategy=config.strategy,
             seed=config.seed,
             folder=SearchFolder(folder if config.task is not None else folder / "tasks" / slug(task.id)),
-            title=f"sdpo solve · {config.strategy} · {task.id}",
+            title=f"sdpo solve · {short(config.strategy)} · {task.id}",
         )
         for task in tasks
     ]
@@ -84,9 +86,14 @@ def slug(task_id: str) -> str:
     return f"{name_of(task_id)}-{blake2b(task_id.encode(), digest_size=4).hexdigest()}"
 
 
+def folder_of(strategy: str) -> str:
+    """A folder's name for a strategy: its own, or one that no other file's strategy has."""
+    return strategy if strategy.isidentifier() else slug(strategy)
+
+
 def _name(config: SolveConfig, task_id: str) -> str:
     what = name_of(task_id) if config.task is not None else f"{name_of(config.env.name.rpartition(':')[2].lower())}-tasks"
-    return f"solve-{what}-{config.strategy}-{config.model.name}-s{config.seed}"
+    return f"solve-{what}-{folder_of(config.strategy)}-{config.model.name}-s{config.seed}"
 
 
 def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, screen: Console, node: LocalNode | None) -> None:

@@ -70,7 +70,7 @@ class Jobs:
         return tuple(found)
 
     def work(self, parts: Parts, view: SearchView, folder: Path, ended: Callable[[Job, Search, Ending], None]) -> None:
-        """Until nothing is left that nobody works on. In ``folder`` the learner's first state is kept meanwhile."""
+        """Search until nothing is left that nobody works on. In ``folder`` the learner's first state is kept meanwhile."""
         with _first_state(parts, folder) as beginning:
             for job in self._jobs:
                 with job.folder.claimed() as is_mine:

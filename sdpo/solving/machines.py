@@ -16,7 +16,14 @@ from sdpo.envs.base import Environment
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.learner.orders import Place, Scale
 from sdpo.machines.remote import Models, machines
-from sdpo.preflight.checks import check_support, make_environment, model_and_renderer, refuse_long_prompts, refuse_silence
+from sdpo.preflight.checks import (
+    check_named,
+    check_support,
+    make_environment,
+    model_and_renderer,
+    refuse_long_prompts,
+    refuse_silence,
+)
 from sdpo.solving.parts import Parts
 from sdpo.types import Task
 
@@ -39,6 +46,7 @@ def environment_of(config: SearchConfig) -> Environment:
 
 def prepare(config: SearchConfig, environment: Environment, tasks: tuple[Task, ...], say: Callable[[str], None]) -> Ready:
     """Raises UserError where the model cannot be read, or a prompt is too long."""
+    check_named(config.algorithm, config.rollout)
     hindsight = config.algorithm.hindsight.max_prompt_tokens if config.learns else 0
     asked = replace(config.sampling, max_prompt_tokens=config.max_question_tokens)
     model_path, renderer = model_and_renderer(config.model, asked, hindsight, say)

@@ -17,11 +17,11 @@ class SearchLearner(Learner, Protocol):
     """A learner that goes back to where it was, between tasks and after a kill."""
 
     def keep(self, path: Path) -> None:
-        """Policy, teacher and optimizer as they are, whole or not at all."""
+        """Keep policy, teacher and optimizer as they are, whole or not at all."""
         ...
 
     def restore(self, path: Path) -> None:
-        """As they were."""
+        """Restore them as they were."""
         ...
 
 
@@ -36,7 +36,7 @@ class Parts:
 
 
 class SearchLog(Protocol):
-    """Hears how a search goes."""
+    """What a search reports to."""
 
     def phase(self, name: str) -> None:
         """What it does from now on."""

@@ -100,7 +100,7 @@ class Search:
         """Steps in a row without a new text."""
         self.best: Tried | None = None
         self.latest: Tried | None = None
-        """The failure that was said something of last."""
+        """The latest failure with feedback."""
         self.solution: Tried | None = None
         self.solved_at: Spent | None = None
         """What had been spent when the solution was reached. Its own step counts up to it in the order of asking, with all of the

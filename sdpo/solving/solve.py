@@ -22,7 +22,7 @@ from sdpo.solving.once import Once
 from sdpo.solving.parts import Parts, SearchLog
 from sdpo.solving.search import Ending, Search, Step, absorbed, tried
 from sdpo.solving.strategy import Strategy
-from sdpo.types import Attempt, Group, Prompt, Sampling, SetAside, Task
+from sdpo.types import Attempt, Group, Prompt, SetAside, Task
 
 
 def solve(
@@ -83,7 +83,7 @@ def _answers(
 ) -> dict[int, Attempt | SetAside]:
     """By the attempt's place in the step; without those that were under way when it was cut short."""
     answers: dict[int, Attempt | SetAside] = {}
-    sampling = _sampling(config)
+    sampling = config.sampling.drawn()
     for prompt, answer in attempts((task,), prompts, parts.engine, parts.verifier, parts.renderer, sampling, log.watch):
         answers[prompt.attempt_index] = answer
         is_solved = isinstance(answer, Attempt) and answer.verdict.is_solved
@@ -110,16 +110,6 @@ def _learn(
         parts.learner.update(update, config.algorithm)
     parts.learner.finish_step()
     return sum(update.num_learned_rows for update in updates)
-
-
-def _sampling(config: SearchConfig) -> Sampling:
-    """Never truncated, since the learner scores every token."""
-    return Sampling(
-        temperature=config.sampling.temperature,
-        top_p=1.0,
-        max_response_tokens=config.sampling.max_response_tokens,
-        max_turns=config.sampling.max_turns,
-    )
 
 
 def _is_late(config: SearchConfig, search: Search, began: float) -> bool:

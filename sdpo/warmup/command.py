@@ -15,11 +15,11 @@ from rich.console import Console
 from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
+from sdpo.config.named import place_anywhere
 from sdpo.errors import UserError
 from sdpo.evaluation.examiner import Examiner
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
-from sdpo.plugins.seam import anywhere
 from sdpo.preflight.models import WARMUP_RECORD
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
@@ -28,7 +28,6 @@ from sdpo.terminal.foreground import StopRequest, process_output_into, stopping,
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
 from sdpo.tracking.run_report import EvaluationLog
-from sdpo.types import Sampling
 from sdpo.warmup.exploration import Explored, explore
 from sdpo.warmup.measurement import KINDS, Measured, in_words, measure, table
 from sdpo.warmup.pairs import Pairs, counts, make_pairs
@@ -52,7 +51,7 @@ class Outcome:
 def run_warmup(config: WarmupConfig) -> int:
     """The model's folder appears whole, at the very end, or not at all. Returns the exit code."""
     screen = user_screen()
-    config.env.name = anywhere(config.env.name)
+    place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout)
     target = Path(config.to).absolute()
     if target.exists():
         raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {target} is. Choose another.")
@@ -98,11 +97,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
             renderer=ready.renderer,
             tasks_P=ready.heldout,
             num_attempts=config.evaluation.num_attempts,
-            sampling=Sampling(
-                temperature=config.evaluation.temperature,
-                top_p=config.evaluation.top_p,
-                max_response_tokens=config.sampling.max_response_tokens,
-            ),
+            sampling=config.sampling.drawn(temperature=config.evaluation.temperature, top_p=config.evaluation.top_p),
             seed=config.seed,
             max_set_aside_share=config.rollout.max_set_aside_share,
         )
@@ -148,7 +143,7 @@ def _explored(
         ready.renderer,
         ready.writer,
         config.pairs,
-        Sampling(temperature=config.sampling.temperature, top_p=1.0, max_response_tokens=config.sampling.max_response_tokens),
+        config.sampling.drawn(),
         seed=config.seed,
         max_set_aside_share=config.rollout.max_set_aside_share,
         log=log,

@@ -25,7 +25,7 @@ from sdpo.warmup.writing import Writer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A right one."""
+    """A right answer."""
 
     text: str
     """Thinking removed: as a demonstration shows it."""

@@ -13,7 +13,7 @@ from sdpo.protocols import StepLog
 
 Measured = Mapping[str, float]
 """``plain``, and of each kind of hint ``KIND/lift``, ``KIND/plain``, ``KIND/hindsight``; ``.../se`` are standard errors over
-tasks. A number that nothing speaks for is missing."""
+tasks. A number without data is missing."""
 
 KINDS = {"demonstration": HintChoice.demonstration_only, "feedback": HintChoice.feedback_only}
 

@@ -35,7 +35,7 @@ Pairs = Mapping[str, Sequence[Pair]]
 
 
 def make_pairs(explored: Sequence[Explored], renderer: Renderer, seed: int) -> Pairs:
-    """All there are, of every source that has any. Raises UserError where there is none at all."""
+    """All pairs there are, of every source that has any. Raises UserError where there is none at all."""
     found: dict[str, list[Pair]] = {}
     for task in explored:
         for pair in _of_task(task, renderer, random.Random(f"{seed}/pairs/{task.group.task.id}")):
