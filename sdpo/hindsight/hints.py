@@ -41,7 +41,10 @@ def choose_hints(
     ]
     if not config.sources:
         return tuple(chosen)
-    return tuple(_with(hint, texts) for hint, texts in zip(chosen, further_texts(config.sources, group), strict=True))
+    return tuple(
+        hint if attempt.verdict.is_solved and not config.solved_get_hints else _with(hint, texts)
+        for attempt, hint, texts in zip(group.attempts, chosen, further_texts(config.sources, group), strict=True)
+    )
 
 
 def _with(hint: Hint | None, texts: tuple[HintText, ...]) -> Hint | None:
