@@ -10,15 +10,14 @@ scores it as the response.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sdpo.config import HindsightConfig, HintChoice
+from sdpo.envs.answers import without_thinking
 from sdpo.hindsight.sources import further_texts
 from sdpo.types import Attempt, Group, Hint, HintText, Message, Role, Task
 
-_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 DEMONSTRATION = "A correct solution to this problem:\n"
 FEEDBACK = "Feedback on an earlier, unsuccessful attempt at this problem:\n"
 CLOSING = "Now solve the original problem. Give only the answer in the requested form."
@@ -111,12 +110,6 @@ def demonstrated(answer: str, transcript: Sequence[Message]) -> str:
         return without_thinking(answer)
     speakers = {Role.assistant: "", Role.user: "[the reply] "}
     return "\n\n".join(f"{speakers[said.role]}{without_thinking(said.content)}" for said in transcript)
-
-
-def without_thinking(text: str) -> str:
-    """The answer alone: ``<think>`` spans removed, one never closed up to the end, one opened in the prompt up to its end."""
-    text = _THINKING.sub("", text)
-    return text.rpartition("</think>")[2].strip()
 
 
 def hindsight_message(question: str, texts: Sequence[HintText]) -> Message:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from sdpo.attempts.conversation import attempts
 from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
 from sdpo.config import PairsConfig
+from sdpo.envs.answers import without_thinking
 from sdpo.envs.base import Environment, HasReference
 from sdpo.errors import UserError
-from sdpo.hindsight.hints import without_thinking
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
 from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Sampling, Task
 from sdpo.warmup.perturbation import perturbed

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from sdpo.config import HindsightConfig, HintChoice
-from sdpo.hindsight.hints import CLOSING, choose_hints, hindsight_message, hint_of, without_thinking
+from sdpo.envs.answers import without_thinking
+from sdpo.hindsight.hints import CLOSING, choose_hints, hindsight_message, hint_of
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Role, Task, Verdict
 
 

@@ -18,10 +18,10 @@ from difflib import get_close_matches
 from hashlib import blake2b
 from importlib.util import find_spec
 
-from sdpo.envs.adapters.answers import CLOSE, OPEN, NoAnswer, plain_answer, tagged_answer
 from sdpo.envs.adapters.reasoning_gym.known import EASILY_FOOLED, NEEDING, NOT_REPEATABLE, REFUSED
 from sdpo.envs.adapters.reasoning_gym.plain import refusal
 from sdpo.envs.adapters.reasoning_gym.scoring import Limits, Puzzle, Unscored, puzzles, score, worker
+from sdpo.envs.answers import CLOSE, OPEN, NoAnswer, plain_answer, tagged_answer
 from sdpo.envs.base import Message, Role, Task, Verdict
 
 __all__ = ["ReasoningGym"]
