@@ -92,11 +92,11 @@ def train(
 def _hints(
     group: Group, run: Config, step: int, references: Callable[[Task], str | None], successes: SuccessBuffer
 ) -> tuple[Hint | None, ...]:
-    """GRPO learns without hindsight."""
-    if not isinstance(run.algorithm, SDPOConfig):
+    """[G] None where the algorithm shows nothing, as GRPO."""
+    if run.algorithm.hints is None:
         return (None,) * len(group.attempts)
     reference, remembered = references(group.task), successes.of(group.task.id)
-    return choose_hints(group, run.algorithm.hindsight, f"{run.seed}/{step}", reference=reference, remembered=remembered)
+    return choose_hints(group, run.algorithm.hints, f"{run.seed}/{step}", reference=reference, remembered=remembered)
 
 
 def _evaluated(step: int, run: Config, rollouts: Rollouts, examiner: Examiner, learner: Learner, report: Report) -> float | None:

@@ -148,7 +148,7 @@ def low_lift(lift: Lift, min_lift: float) -> str | None:
         f"its lift is {lift_in_words(metrics)}, from {metrics['lift/plain']:.1%} to {metrics['lift/hindsight']:.1%} over {num} "
         "answers. A model that cannot use a hint has nothing to teach itself. Teach it to first (sdpo warmup), let "
         "demonstrations do the work (algorithm.hindsight.choice=demonstration_only), blend in a policy gradient "
-        "(algorithm.policy_gradient_share=0.5), take a larger model, or go on as it is: algorithm.on_low_lift=ignore."
+        "(algorithm.routing.policy_gradient_share=0.5), take a larger model, or go on as it is: algorithm.on_low_lift=ignore."
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sdpo.config import AlgorithmConfig, SDPOConfig
+from sdpo.config import AlgorithmConfig
 from sdpo.envs.base import Environment
 from sdpo.errors import MachineError
 from sdpo.learner import checkpoint, policy_folder
@@ -78,7 +78,7 @@ class LocalLearner:
     ) -> None:
         """``algorithm`` is what ``learner`` was made for, ``model_path`` what both begin with."""
         self._learner, self._model_path = learner, model_path
-        self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
+        self._teacher_differs = algorithm.taught_by is not None and algorithm.taught_by.is_another_self
         self.ranks = Ranks(num=1, pairs_per_token=pairs_per_token(model_path))
         self._max_skipped, self._num_skipped = max_skipped_updates, 0
 

@@ -33,7 +33,6 @@ from sdpo.config import (
     RolloutConfig,
     SamplingConfig,
     SDPOConfig,
-    TeacherKind,
     TrackingConfig,
 )
 from sdpo.config.compose import train_config
@@ -263,10 +262,11 @@ class _Ready:
 def _refuse_unsuitable(config: Config, model: LocalModel) -> None:
     if config.learner.num_ranks > 1:
         raise UserError(f"in one process there is one rank; got learner.num_ranks={config.learner.num_ranks}. Use sdpo train.")
-    if isinstance(config.algorithm, SDPOConfig) and config.algorithm.teacher.kind is TeacherKind.external:
+    teacher = config.algorithm.taught_by
+    if teacher is not None and teacher.other_model is not None:
         raise UserError(
-            "in one process the teacher is the model itself; got algorithm.teacher.kind=external. Use sdpo train, which compares "
-            "the two vocabularies."
+            f"in one process the teacher is the model itself; got algorithm.teacher.kind={teacher.kind}. Use sdpo train, which "
+            "compares the two vocabularies."
         )
     if config.guards.response is Response.stop_at_best:
         raise UserError(
@@ -287,7 +287,6 @@ def refuse_small_room(num_tokens: int, model: LocalModel) -> None:
 def _ready(config: Config, environment: Environment) -> _Ready:
     """Raises UserError where tasks, settings and model do not go together."""
     algorithm = config.algorithm
-    is_shown_hints = isinstance(algorithm, SDPOConfig)
     refuse_silence(environment, config.sampling.max_turns)
     tasks = tasks_of(environment, config.env.train_split, config.seed)
     heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED) if config.evaluation.num_tasks else ()
@@ -295,11 +294,11 @@ def _ready(config: Config, environment: Environment) -> _Ready:
     references = references_of(environment, algorithm)
     for task in tasks:
         references(task)
-    hindsight_tokens = algorithm.hindsight.max_prompt_tokens if isinstance(algorithm, SDPOConfig) else 0
+    hindsight_tokens = 0 if algorithm.hints is None else algorithm.hints.max_prompt_tokens
     path, renderer = model_and_renderer(config.model, config.sampling, hindsight_tokens, print)
     if isinstance(algorithm, SDPOConfig):
         check_support(algorithm, path)
-    refuse_long_prompts(renderer, (*tasks, *heldout), with_hints=is_shown_hints)
+    refuse_long_prompts(renderer, (*tasks, *heldout), with_hints=algorithm.hints is not None)
     looked_at = tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout))))
     return _Ready(train=tasks, heldout=looked_at, renderer=renderer)
 

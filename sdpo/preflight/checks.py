@@ -19,12 +19,13 @@ from sdpo.config import (
     AlgorithmConfig,
     Config,
     EnvConfig,
+    FullSupport,
     HintChoice,
     ModelConfig,
     RolloutConfig,
     SamplingConfig,
     SDPOConfig,
-    SupportKind,
+    TopSupport,
 )
 from sdpo.envs import registry
 from sdpo.envs.base import Conversational, Environment, HasReference
@@ -73,9 +74,10 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         references(task)
     model_path = resolve(config.model.path, say)
     teacher_path = None
-    if isinstance(config.algorithm, SDPOConfig) and config.algorithm.teacher.path is not None:
-        teacher_path = resolve(config.algorithm.teacher.path, say)
-    hindsight_tokens = config.algorithm.hindsight.max_prompt_tokens if isinstance(config.algorithm, SDPOConfig) else 0
+    teacher, hints = config.algorithm.taught_by, config.algorithm.hints
+    if teacher is not None and teacher.other_model is not None:
+        teacher_path = resolve(teacher.other_model, say)
+    hindsight_tokens = 0 if hints is None else hints.max_prompt_tokens
 
     claim = _claim(config, model_path, teacher_path, (*train, *heldout))
     proved = None if claim is None else claim.tokenizer_class()
@@ -90,7 +92,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
 
     if proved is None:
         _check_model(config, renderer(), model_path, teacher_path)
-        refuse_long_prompts(renderer(), (*train, *heldout), with_hints=isinstance(config.algorithm, SDPOConfig))
+        refuse_long_prompts(renderer(), (*train, *heldout), with_hints=hints is not None)
         if claim is not None:
             found = type(renderer().tokenizer)
             claim.remember(f"{found.__module__}:{found.__qualname__}")
@@ -124,7 +126,7 @@ def check_named(algorithm: AlgorithmConfig, rollout: RolloutConfig) -> None:
 def _check_divergence(algorithm: SDPOConfig) -> None:
     from sdpo.objectives.divergence import divergence_of  # torch, which a run without a divergence of its own need not wait for
 
-    if not hasattr(divergence_of(algorithm), "read") and algorithm.support.kind is SupportKind.full:
+    if not hasattr(divergence_of(algorithm), "read") and isinstance(algorithm.support, FullSupport):
         raise ValueError(
             f"algorithm.support.kind=full needs a divergence with its gradient (sdpo.objectives.divergence.WholeRows); "
             f"{algorithm.divergence!r} has no read. Set algorithm.support.kind=student or teacher."
@@ -197,7 +199,7 @@ def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Calla
 
     Raises UserError where the environment cannot say: at once, or when the function is called.
     """
-    if not isinstance(algorithm, SDPOConfig) or algorithm.hindsight.choice is not HintChoice.reference:
+    if algorithm.hints is None or algorithm.hints.choice is not HintChoice.reference:
         return no_reference
     if not isinstance(environment, HasReference):
         raise UserError(
@@ -289,16 +291,16 @@ def check_support(algorithm: SDPOConfig, model_path: str) -> None:
     from transformers import AutoConfig
 
     vocabulary = AutoConfig.from_pretrained(model_path).vocab_size
-    if algorithm.support.kind is not SupportKind.full and algorithm.support.num_ids > vocabulary:
+    if isinstance(algorithm.support, TopSupport) and algorithm.support.num_ids > vocabulary:
         raise UserError(
             f"algorithm.support.num_ids (K) must not exceed the vocabulary; got {algorithm.support.num_ids}, and the model has "
             f"{vocabulary} tokens. Lower it, or set algorithm.support.kind=full."
         )
-    if algorithm.pointwise_clip is not None and algorithm.support.num_ids == vocabulary:
+    if algorithm.pointwise_clip is not None and algorithm.support.num_ids_of(vocabulary) == vocabulary:
         raise UserError(
             "algorithm.pointwise_clip needs a support that leaves something out (the gradient over the whole vocabulary is "
-            f"written out without a clamp); got algorithm.support.num_ids={algorithm.support.num_ids}, the model's vocabulary. "
-            "Lower it."
+            f"written out without a clamp); got all {vocabulary} ids of the model's vocabulary. "
+            "Lower algorithm.support.num_ids."
         )
 
 

@@ -22,6 +22,7 @@ from typing import TextIO
 import yaml
 
 from sdpo.config import Config, Resume, SearchConfig, WarmupConfig
+from sdpo.config.kinds import as_today
 from sdpo.errors import UserError
 from sdpo.run.files import refuse_unwritable, write_whole
 
@@ -187,7 +188,7 @@ def differing(stored: Mapping[str, object], config: Config | WarmupConfig | Sear
 
     A key that a config of an older version does not have had today's default.
     """
-    old, new = flat(stored), flat(plain(config))
+    old, new = flat(as_today(stored)), flat(plain(config))
     for key in new.keys() - old.keys():
         old[key] = _plain(_default(config, key.split(".")))
     return [(key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]

@@ -18,6 +18,7 @@ from sdpo.config import (
     BatchConfig,
     CheckpointConfig,
     Config,
+    EmaTeacher,
     EnvConfig,
     EvaluationConfig,
     Guard,
@@ -25,8 +26,6 @@ from sdpo.config import (
     ModelConfig,
     Response,
     SDPOConfig,
-    TeacherConfig,
-    TeacherKind,
     TrackingConfig,
 )
 from sdpo.guards.fold import folded
@@ -81,7 +80,7 @@ class Run:
         self.config = Config(
             num_steps=8,
             name="run",
-            algorithm=SDPOConfig(teacher=TeacherConfig(kind=TeacherKind.ema)),
+            algorithm=SDPOConfig(teacher=EmaTeacher()),
             model=ModelConfig(name="fake", path="fake"),
             env=EnvConfig(name="fake"),
             batch=BatchConfig(num_tasks=2, group_size=4),
