@@ -19,7 +19,8 @@ from rdkit.Chem.rdMolDescriptors import (
     CalcNumHeavyAtoms,
 )
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable
 from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, num_rings, split_of, stable_hash
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import take_evenly

@@ -11,7 +11,8 @@ from functools import cache
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcNumHeavyAtoms
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_count
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable, read_count
 from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, num_rings, stable_hash
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import take_evenly
@@ -57,7 +58,7 @@ class CountQuestion:
         return str(_count(self.subject, molecule(self.smiles)))
 
     def judge(self, answer: str) -> Judgement:
-        count = read_count(answer)
+        count = read_count(answer, f"{self.subject} heavy")
         if isinstance(count, Unreadable):
             return unreadable(count)
         right_count = int(self.reference)
