@@ -92,10 +92,13 @@ class PrecursorsQuestion:
         return ".".join(self.reaction.reactants)
 
     def judge(self, answer: str) -> Judgement:
-        mols = read_molecules(_ARROW.split(answer)[0], len(self.reaction.reactants))
+        target = self.reaction.product
+        given, *made_of_it = _ARROW.split(answer)
+        mols = read_molecules(given, len(self.reaction.reactants))
         if isinstance(mols, Unreadable):
             return unreadable(mols)
-        target = self.reaction.product
+        if made_of_it and [_constitution_of(side) for side in made_of_it] != [target]:
+            return unreadable(Unreadable("The reaction in the answer does not end at the target: write the two precursors only."))
         if target in map(constitution, mols):
             return wrong("One of the two is the target itself: name what it is made from.")
         made = outcomes(self.reaction.template, mols)
@@ -126,6 +129,11 @@ def retrosynthesis_questions(split: str, limit: int) -> list[PrecursorsQuestion]
     questions = [PrecursorsQuestion(reaction=one) for one in reactions(split) if TEMPLATES[one.template].can_be_planned]
     first_of_key = {question.key: question for question in reversed(questions)}
     return take_evenly(first_of_key.values(), limit, kind=lambda question: question.reaction.template)
+
+
+def _constitution_of(answer: str) -> str | None:
+    mol = read_molecule(answer)
+    return None if isinstance(mol, Unreadable) else constitution(mol)
 
 
 def _compared(mol: Chem.Mol, right: Chem.Mol, name: str) -> str:

@@ -166,6 +166,8 @@ def test_thinking_never_counts(question: Question) -> None:
         (BUILD, "[CH2]CO.", "must not be a radical"),
         (BUILD, "CCO ethanol", "has no place in it"),
         (PRECURSORS, "CC(=O)O, CCO, CC", "the answer has 3"),
+        (PRECURSORS, "CC(=O)O.CCO>>CC.CC", "does not end at the target"),
+        (PRECURSORS, "CC(=O)O.CCO>>CCOC(C)=O>>CC", "does not end at the target"),
     ],
 )
 def test_what_means_something_else_is_not_read_as_right(question: Question, answer: str, says: str) -> None:

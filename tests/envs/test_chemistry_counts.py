@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from math import gcd, lcm
 
-import networkx
+import networkx  # type: ignore[import-untyped]
 import pytest
-import sympy
+import sympy  # type: ignore[import-untyped]
 from rdkit import Chem
 
 from sdpo.envs.base import Task
