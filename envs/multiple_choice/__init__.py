@@ -8,20 +8,19 @@ feedback can only say that an answer is wrong or cannot be read: these are the q
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+from sdpo.envs.answers import NoAnswer, tagged_answer
 from sdpo.envs.base import Message, Role, Task, Verdict
+from sdpo.envs.multiple_choice.letters import read_letter
 from sdpo.envs.multiple_choice.rows import Row, read_rows
 
 __all__ = ["MultipleChoice"]
 
 SPLITS = ("train", "heldout")
-OPEN, CLOSE = "<answer>", "</answer>"
 
-_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
 _NUM_BUCKETS = 1 << 32
 
 
@@ -70,20 +69,13 @@ class MultipleChoice:
         row = task.payload
         if not isinstance(row, Row):
             raise ValueError(f"multiple_choice verifies its own tasks only; got {task.id!r} of {task.env!r}: ask that one")
-        end = completion.rfind(CLOSE)
-        start = completion.rfind(OPEN, 0, end) if end >= 0 else -1
-        if start < 0:
-            return _wrong(f"There is no answer to read: write one letter between {OPEN} and {CLOSE}.", is_found=False)
-        written = completion[start + len(OPEN) : end].strip()
-        letter = _LETTER.fullmatch(written)
-        if letter is None:
-            return _wrong(
-                f"What stands between {OPEN} and {CLOSE} is not a single letter: write that of one option and nothing else.",
-                is_found=False,
-            )
-        if letter[1].upper() == row.answer:
+        try:
+            letter = read_letter(tagged_answer(completion), row.prompt)
+        except NoAnswer as reason:
+            return _wrong(str(reason), is_found=False)
+        if letter == row.answer:
             return Verdict(reward=1.0, metrics={"format_ok": 1.0})
-        return _wrong(f"{letter[1].upper()} is not the right option. Look at the question and at all the options again.")
+        return _wrong(f"{letter} is not the right option. Look at the question and at all the options again.")
 
 
 def _wrong(feedback: str, *, is_found: bool = True) -> Verdict:
