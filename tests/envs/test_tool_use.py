@@ -189,15 +189,15 @@ def test_a_documented_name_may_have_brackets() -> None:
 
 
 def test_a_duplicate_call_is_not_the_same_as_one(folder: Path) -> None:
-    look, plant = ("lookAround", {}), ("plantTree", {"kind": "oak"})
-    twice = row("Look twice.", look, look, plant)
+    see, plant = ("lookAround", {}), ("plantTree", {"kind": "oak"})
+    twice = row("See twice.", see, see, plant)
     (folder / "train.json").write_text(json.dumps([twice]))
     env = ToolUse(path=str(folder / "train.json"), heldout_path=str(folder / "test.json"))
     task = task_of(env, twice)
-    assert env.verify(task, written(look, plant, look)).is_solved
-    for wrong in ((look, plant), (look, look, look, plant), (look, plant, plant), (look, look), (look, look, plant, plant)):
+    assert env.verify(task, written(see, plant, see)).is_solved
+    for wrong in ((see, plant), (see, see, see, plant), (see, plant, plant), (see, see), (see, see, plant, plant)):
         feedback_of(env.verify(task, written(*wrong)))
-    assert not env.verify(task_of(env, BOTH), written(look, look, plant)).is_solved
+    assert not env.verify(task_of(env, BOTH), written(see, see, plant)).is_solved
 
 
 def test_calls_that_python_holds_equal_are_told_apart() -> None:
