@@ -16,7 +16,7 @@ from sdpo.envs.answers import NoAnswer
 from sdpo.envs.base import Message, Role, Task, Verdict
 from sdpo.envs.holdout import check_share, check_split, parted
 from sdpo.envs.math.boxed import answer_in_box
-from sdpo.envs.math.comparing import Outcome, compare
+from sdpo.envs.math.comparing import Outcome, compare, start
 from sdpo.envs.math.problems import Problem, read_problems
 from sdpo.envs.sandbox.helpers import Limits
 
@@ -56,6 +56,7 @@ class Math:
         self._path, self._heldout_path = path, heldout_path
         self._share, self._split_seed = heldout_share, split_seed
         self._limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
+        start()
 
     def tasks(self, split: str, seed: int) -> Sequence[Task]:
         """The problems of ``split`` in an order given by ``seed``; a question that stands in a file twice counts once.

@@ -42,6 +42,11 @@ class Outcome(Enum):
     """It could not be worked out within the limits."""
 
 
+def start() -> None:
+    """Import the package, which takes seconds, before the first answer waits for it. Raises RuntimeError where that fails."""
+    helper(WORKER, PACKAGE)
+
+
 def compare(right: str, answer: str, limits: Limits) -> Outcome:
     """Raises RuntimeError where comparing itself is broken; no answer makes it raise."""
     right, is_share = _plain(right)
