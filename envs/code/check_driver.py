@@ -11,6 +11,7 @@ An assert that fails is noted and the test goes on, so that calls of which nothi
 file descriptor 3, ``nonce kind literal``:
 
 - ``calls``: literals of the arguments of calls that are not among the results, so the test has to be run again
+- ``unfit``: arguments without a literal, which the test itself has made
 - ``failed``: the line of the first assert that failed, or at which the test ended with an exception
 - ``passed``
 """
@@ -23,6 +24,7 @@ import sys
 
 _RESULT_FD = 3
 _TEST = "<test>"
+_MAX_SHOWN = 80
 _EXCEPTION, _FAILED = "__exception__", "__failed__"
 """What a test has no other meaning for."""
 
@@ -52,14 +54,19 @@ def main() -> None:
     nonce, preamble, source, names, results = marshal.loads(sys.stdin.buffer.read())
     sys.set_int_max_str_digits(0)
     unknown: list[str] = []
+    unfit: list[str] = []
     failed: list[int] = []
     times: dict[str, int] = {}
 
     def candidate(*arguments: object) -> object:
         try:
             key = repr(arguments)
+            ast.literal_eval(key)
         except LookupError:  # a call with what another one returns: it has to wait
             return _Unknown()
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            unfit.append(key[:_MAX_SHOWN])
+            raise TypeError("what has no literal cannot be sent to the answer") from error
         times[key] = times.get(key, 0) + 1
         known = results.get(key, ())
         if times[key] > len(known):
@@ -84,7 +91,9 @@ def main() -> None:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever ends a test is told
         failed.append(_line(error))
-    if unknown:
+    if unfit and not results:  # nothing of an answer is known yet, so it is the test's own
+        write("unfit", unfit[0])
+    elif unknown:
         write("calls", unknown)
     elif failed:
         write("failed", failed[0])
@@ -96,8 +105,7 @@ def _exception(name: str, message: str) -> Exception:
     known = getattr(builtins, name, None)
     if isinstance(known, type) and issubclass(known, Exception):
         try:
-            raised: Exception = known(message)
-            return raised
+            return known(message)  # type: ignore[no-any-return]
         except Exception:  # noqa: BLE001 - some of them need more than a message
             pass
     return type(name, (Exception,), {})(message)

@@ -25,8 +25,8 @@ MOST_TIMES = 4
 _DRIVER = Path(__file__).with_name("check_driver.py").read_text(encoding="utf-8")
 _MAX_ROUNDS = 20
 _LEAST_S = 0.1
-_LONGEST = 1 << 14
-"""Characters of a result for which room is made, as what is expected is not known."""
+_LONGEST, _LONGEST_TOGETHER = 1 << 13, 1 << 17
+"""Characters of a result, and of all of a round, for which room is made. What is expected is not known, and reading takes time."""
 _OUTPUT_BYTES = 1 << 24
 _Results = dict[str, list[tuple[str | bytes, ...]]]
 """By the literal of a call's arguments."""
@@ -67,6 +67,8 @@ def run_check(answer: Answer, tests: FunctionTests, limits: sandbox.Limits) -> C
         kind, said = _run_test(tests.check, tests.preamble, results, limits)
         if kind == "passed":
             return Checked(is_loaded=True)
+        if kind == "unfit":
+            raise ValueError(f"a question's own test must call with plain values; got {said}: correct or remove the row")
         if kind != "calls":
             if number == 0:
                 raise ValueError(
@@ -75,10 +77,14 @@ def run_check(answer: Answer, tests: FunctionTests, limits: sandbox.Limits) -> C
                 )
             return raised or Checked(is_loaded=True, line=_line(tests.check, said))
         assert isinstance(said, list)
-        calls = [_arguments(literal) for literal in said]
+        calls: list[Arguments] = [parse_literal(literal) for literal in said]  # type: ignore[misc]  # tuples, by the driver
         limits = replace(limits, wall_s=min(limits.wall_s, max(deadline - time.monotonic(), _LEAST_S)))
         execution = make_calls(
-            answer, tests.function, [Call(arguments=call, is_plain=True) for call in calls], limits, longest=_LONGEST
+            answer,
+            tests.function,
+            [Call(arguments=call, is_plain=True) for call in calls],
+            limits,
+            longest=min(_LONGEST, _LONGEST_TOGETHER // len(calls)),
         )
         if not execution.is_loaded:
             return Checked(is_loaded=False, execution=execution)
@@ -116,13 +122,3 @@ def _run_test(
 def _line(check: Check, number: object) -> str:
     lines = check.source.split("\n")
     return lines[number - 1].strip() if isinstance(number, int) and 1 <= number <= len(lines) else ""
-
-
-def _arguments(literal: object) -> Arguments:
-    """Raises ValueError where the test calls the function with what has no literal."""
-    try:
-        arguments = parse_literal(str(literal))
-    except ValueError as error:
-        raise ValueError(f"a question's own test must call with plain values; got {str(literal)[:80]}: remove the row") from error
-    assert isinstance(arguments, tuple)
-    return arguments

@@ -139,7 +139,7 @@ def run_program(write: Callable[..., None], preamble: str, source: str) -> None:
 
 
 def _is_good(leaving: SystemExit) -> bool:
-    return leaving.code is None or leaving.code == 0
+    return leaving.code is None or (type(leaving.code) in (int, bool) and not leaving.code)  # a subclass may lie about itself
 
 
 def _opening_stdin(open_file: Callable[..., object]) -> Callable[..., object]:

@@ -27,7 +27,8 @@ _START = re.compile(
     r"|import [\w.]+(?: as \w+)?(?:\s*,\s*[\w.]+(?: as \w+)?)*\s*(?:#.*)?$"
 )
 _READS = re.compile(r"\b(?:input|stdin|fileinput|raw_input)\b|\bopen\(\s*0|\bos\.read\b")
-_HARMLESS_CALLS = ("sys.setrecursionlimit", "threading.stack_size")
+_READERS = frozenset(("input", "raw_input", "stdin", "fileinput", "open", "read", "readline", "readlines"))
+_HARMLESS_CALLS = ("setrecursionlimit", "stack_size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +98,19 @@ def _only_defines(source: str) -> bool:
 
 def _is_definition(statement: ast.stmt) -> bool:
     if isinstance(statement, (ast.Assign, ast.AnnAssign)):
-        return _READS.search(ast.unparse(statement)) is None
+        return _READERS.isdisjoint(_names(statement))
     if isinstance(statement, ast.Expr):
         value = statement.value
-        return isinstance(value, ast.Constant) or (isinstance(value, ast.Call) and ast.unparse(value.func) in _HARMLESS_CALLS)
+        is_harmless = isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _HARMLESS_CALLS
+        return isinstance(value, ast.Constant) or is_harmless
     return isinstance(statement, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Pass))
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    for part in ast.walk(node):
+        match part:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield name
 
 
 @dataclass(frozen=True, slots=True)

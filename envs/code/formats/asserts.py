@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import importlib
 import re
 from collections.abc import Iterator, Sequence
@@ -84,7 +85,8 @@ def read_asserts(
 def asserted_function(asserts: str, code: str) -> str | None:
     """The first function that the asserts call and ``code`` defines; where it defines none, the first that is no built-in."""
     defined = {node.name for node in parsed(code).body if isinstance(node, ast.FunctionDef)}
-    tests = [node for node in parsed(asserts).body if isinstance(node, ast.Assert)]
+    body = parsed(asserts).body
+    tests = [*(node for node in body if isinstance(node, ast.Assert)), *body]  # some call it before they assert
     calls = [node for test in tests for node in ast.walk(test) if isinstance(node, ast.Call)]
     names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
     return next((name for name in names if (name in defined if defined else not hasattr(builtins, name))), None)
@@ -103,6 +105,19 @@ def parsed(source: str) -> ast.Module:
     if tree is None:
         raise ValueError(f"must be Python; {_fault(source)}")
     return tree
+
+
+def unparsed(tree: ast.AST) -> str:
+    """The source of a tree, also where it holds integers that are too long for Python's own writer."""
+    try:
+        return ast.unparse(tree)
+    except ValueError:
+        return ast.unparse(_Hexadecimal().visit(copy.deepcopy(tree)))
+
+
+class _Hexadecimal(ast.NodeTransformer):
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        return ast.Name(hex(node.value), ast.Load()) if type(node.value) is int else node
 
 
 def _fault(source: str) -> str:
@@ -131,7 +146,7 @@ def _check(tree: ast.Module, before: ast.Module, read: frozenset[int], names: tu
     is_run_apart = all(_is_fit(node, known, names) for node in (*before.body, *without.body))
     if not num_left or not is_run_apart or any(_changes_arguments(node, names) for node in ast.walk(without)):
         return None, 0
-    source = ast.unparse(without)
+    source = unparsed(without)
     if any(isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args for node in without.body):
         source += f"\ncheck({names[0]})"
     return Check(source=source + "\n", names=names), num_left
@@ -199,7 +214,7 @@ def _changes_arguments(node: ast.AST, names: Sequence[str]) -> bool:
 def _trial(test: ast.expr, function: str, equality: Equality) -> Trial | None:
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         return _expecting(test.operand, function, expected=False, also=("bool",))
-    if isinstance(test, ast.Call) and ast.unparse(test.func) in ("math.isclose", "isclose"):
+    if isinstance(test, ast.Call) and _last_name(test.func) == "isclose":
         return _close(test, function, equality)
     if not isinstance(test, ast.Compare):
         return _expecting(test, function, expected=True, also=("bool",))
@@ -220,11 +235,19 @@ def _trial(test: ast.expr, function: str, equality: Equality) -> Trial | None:
         return None
 
 
+def _last_name(function: ast.expr) -> str | None:
+    """``isclose`` of ``math.isclose``."""
+    match function:
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="math"), attr=name):
+            return name
+    return None
+
+
 def _near(difference: ast.expr, bound: ast.expr, function: str, equality: Equality) -> Trial | None:
     """``abs(f(x) - 2.5) < 1e-6``, also with math.fabs and the other way around."""
     if not (isinstance(difference, ast.Call) and len(difference.args) == 1 and not difference.keywords):
         return None
-    if ast.unparse(difference.func) not in ("abs", "math.fabs", "fabs"):
+    if _last_name(difference.func) not in ("abs", "fabs"):
         return None
     inside = difference.args[0]
     if not (isinstance(inside, ast.BinOp) and isinstance(inside.op, ast.Sub)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 
-from sdpo.envs.code.formats.asserts import parsed, read_asserts
+from sdpo.envs.code.formats.asserts import parsed, read_asserts, unparsed
 from sdpo.envs.code.formats.question import (
     FUNCTION_SYSTEM,
     NO_ASSERT,
@@ -46,4 +46,4 @@ def _before(prompt: str, function: str) -> str:
     """Everything in the prompt but the function that is asked for."""
     tree = parsed(f"{prompt.rstrip()}\n    pass\n")
     others = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == function)]
-    return "".join(f"{ast.unparse(node)}\n" for node in others)
+    return "".join(f"{unparsed(node)}\n" for node in others)
