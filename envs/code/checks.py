@@ -26,7 +26,7 @@ _DRIVER = Path(__file__).with_name("check_driver.py").read_text(encoding="utf-8"
 _MAX_ROUNDS = 20
 _LEAST_S = 0.1
 _LONGEST, _LONGEST_TOGETHER = 1 << 13, 1 << 17
-"""Characters of a result, and of all of a round, for which room is made. What is expected is not known, and reading takes time."""
+"""Characters of a result, and of all of a round, for which room is made: what is expected is unknown, and reading takes time."""
 _OUTPUT_BYTES = 1 << 24
 _Results = dict[str, list[tuple[str | bytes, ...]]]
 """By the literal of a call's arguments."""

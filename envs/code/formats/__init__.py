@@ -47,14 +47,16 @@ def read_questions(path: str, format_name: str, split: str, examples: Examples) 
     """Raises ValueError for a file that cannot be read, for a malformed row, and where no question is left."""
     questions: list[Question] = []
     left_out: Counter[str] = Counter()
+    num_unused_tests = 0
     for row in read_rows(path, split):
         read = _read(row, format_name, examples)
         if isinstance(read, LeftOut):
             left_out[read.reason] += 1
         else:
             questions.append(read)
-            left_out[UNUSED_TESTS] += read.num_left_out
-    left_out = +left_out
+            num_unused_tests += read.num_left_out
+    if num_unused_tests:
+        left_out[UNUSED_TESTS] = num_unused_tests
     if not questions:
         reasons = ", ".join(f"{number} because {reason}" for reason, number in left_out.items()) or "there are no rows"
         raise ValueError(f"{path} must hold at least one usable problem; got none ({reasons}): give another file")
