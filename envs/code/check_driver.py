@@ -105,10 +105,11 @@ def _exception(name: str, message: str) -> Exception:
     known = getattr(builtins, name, None)
     if isinstance(known, type) and issubclass(known, Exception):
         try:
-            return known(message)  # type: ignore[no-any-return]
+            return known(message)
         except Exception:  # noqa: BLE001 - some of them need more than a message
             pass
-    return type(name, (Exception,), {})(message)
+    own: Exception = type(name, (Exception,), {})(message)
+    return own
 
 
 def _line(error: BaseException) -> int:

@@ -64,13 +64,14 @@ def extract_code(completion: str, function: str | None = None) -> Code | None:
 
 def _asked(sources: Sequence[str], function: str | None) -> int | None:
     """The place of the last source that defines ``function``, or that is a program which reads its input."""
-    found = None
+    if function is not None:
+        return next((at for at in reversed(range(len(sources))) if _defines(sources[at], function)), None)
+    found, is_read_before = None, False
     for at, source in enumerate(sources):
-        if function is not None:
-            is_asked = _defines(source, function)
-        else:
-            is_asked = not _only_defines(source) and _READS.search(_joined(sources[: at + 1], None)) is not None
-        found = at if is_asked else found
+        only_defines, is_reading = _only_defines(source), _READS.search(source) is not None
+        if not only_defines and (is_reading or is_read_before):
+            found = at
+        is_read_before = is_read_before or (only_defines and is_reading)
     return found
 
 

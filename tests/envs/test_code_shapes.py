@@ -1,5 +1,6 @@
 """Which part of an answer is the code: every shape of the table in docs/code.md, and of its relatives."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,36 @@ def test_what_holds_no_code_has_none(completion: str) -> None:
 )
 def test_unfenced_classes_decorators_and_other_ways_to_define_are_read(completion: str, source: str | None) -> None:
     assert read(completion) == source
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "-" * 20_000 + "1", "(" * 20_000, "x = 1" + "0" * 5000, "x = a" + ".a" * 9000, "x = f" + "()" * 9000, "not " * 9000 + "1",
+        "\0", "'\ud800'", "x = '\\d'", "if 1:\n " * 5000, "@" * 9000, "x = [" + "[" * 90 + "]" * 90 + "]", "\x0c", "a: " * 9000,
+    ],
+    ids=lambda block: ascii(block[:12]),
+)  # fmt: skip
+def test_a_block_of_any_text_in_front_keeps_no_code_from_being_read(block: str) -> None:
+    """Blocks in front are parsed, as they may have to be joined."""
+    assert (read(f"{fenced(block)}\n{fenced(RIGHT)}") or "").endswith(RIGHT)
+    assert (read(f"{fenced(block)}\n{fenced(PROGRAM)}", None) or "").endswith(PROGRAM)
+
+
+def test_thousands_of_blocks_take_no_more_than_a_moment() -> None:
+    """All blocks before one were once parsed again for each: a minute for an answer of 64 kB."""
+    started = time.monotonic()
+    many = fenced("x=1") + "\n"
+    for completion in (
+        many * 3000,
+        "```\n" * 16_000,
+        "~~~\n```\n" * 8000,
+        fenced("def f():\n  input()") * 1500,
+        "   ```md\n" * 6000,
+    ):
+        for function in ("f", None):
+            extract_code(completion, function)
+    assert time.monotonic() - started < 20.0
 
 
 def test_thoughts_of_any_length_leave_room_for_the_code() -> None:

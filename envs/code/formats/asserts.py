@@ -19,7 +19,7 @@ import builtins
 import copy
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -27,7 +27,15 @@ from sdpo.envs.code.literals import parse_module
 from sdpo.envs.code.trials import Arguments, Check, Equality, Trial
 
 _VIEWS = ("bool", "dict", "frozenset", "len", "list", "set", "sorted", "sum", "tuple")
-_MAKERS = {"set": set, "frozenset": frozenset, "list": list, "tuple": tuple, "dict": dict, "sorted": sorted, "float": float}
+_MAKERS: Mapping[str, Callable[..., object]] = {
+    "set": set,
+    "frozenset": frozenset,
+    "list": list,
+    "tuple": tuple,
+    "dict": dict,
+    "sorted": sorted,
+    "float": float,
+}
 """What may make a literal of a literal."""
 _DANGEROUS = frozenset(
     (
@@ -158,11 +166,11 @@ def _without(removed: frozenset[int], statements: Sequence[ast.stmt]) -> list[as
     def copied(statement: ast.stmt) -> ast.stmt:
         if id(statement) in removed:
             return ast.Pass()
-        fields = {}
+        made = copy.copy(statement)
         for name, value in ast.iter_fields(statement):
-            is_body = isinstance(value, list) and value and all(isinstance(item, ast.stmt) for item in value)
-            fields[name] = _without(removed, value) if is_body else value
-        return ast.copy_location(type(statement)(**fields), statement)
+            if isinstance(value, list) and value and all(isinstance(item, ast.stmt) for item in value):
+                setattr(made, name, _without(removed, value))
+        return made
 
     return [copied(statement) for statement in statements]
 
