@@ -20,6 +20,7 @@ from sdpo.preflight.checks import (
     HELDOUT_SEED,
     make_environment,
     model_and_renderer,
+    refuse_long_verdicts,
     tasks_of,
 )
 from sdpo.protocols import Engine, Renderer, Verifier
@@ -48,6 +49,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
 def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -> int:
     """Ray starts while the tasks and the model are looked at."""
     environment = make_environment(config.env)
+    refuse_long_verdicts(environment, config.env, config.rollout)
     every = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
     tasks_P = tuple(every[index] for index in range(min(config.num_tasks, len(every))))
     model_path, renderer = model_and_renderer(

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from sdpo.envs import registry
-from sdpo.envs.base import Environment
+from sdpo.envs.base import Environment, LeavesOut
 from sdpo.errors import UserError
 from sdpo.terminal.printable import printable
 from sdpo.types import Task
@@ -51,7 +51,16 @@ def show_environment(spec: str, options: Mapping[str, object]) -> int:
         console.print(f"[bold]{split}[/]: {tasks.num_tasks} tasks")
         for task in tasks.first:
             console.print(panel(task, console))
+    if said := left_out(environment):
+        console.print(escape(said))
     return 0
+
+
+def left_out(environment: Environment) -> str:
+    """A sentence on what its files hold and it cannot use; empty where that is nothing."""
+    if not isinstance(environment, LeavesOut) or not environment.left_out:
+        return ""
+    return "Left out: " + "; ".join(f"{number} ({reason})" for reason, number in environment.left_out.items()) + "."
 
 
 def made(spec: str, options: Mapping[str, object]) -> Environment:

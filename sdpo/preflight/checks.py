@@ -28,7 +28,7 @@ from sdpo.config import (
     TopSupport,
 )
 from sdpo.envs import registry
-from sdpo.envs.base import Conversational, Environment, HasReference
+from sdpo.envs.base import Conversational, Environment, HasReference, TakesTime
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hint_of, no_reference
 from sdpo.hindsight.rendering import ChatRenderer
@@ -174,6 +174,7 @@ def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
     train = tasks_of(environment, config.env.train_split, config.seed)
     heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
     refuse_overlap(environment, train, heldout)
+    refuse_long_verdicts(environment, config.env, config.rollout)
     return environment, train, heldout
 
 
@@ -192,6 +193,35 @@ def refuse_silence(environment: Environment, max_turns: int) -> None:
             f"sampling.max_turns above 1 needs an environment that replies between turns; {environment.name!r} has no method "
             f"reply(task, transcript), and max_turns is {max_turns}. Set it to 1 or add the method (docs/environments.md)."
         )
+
+
+def refuse_long_verdicts(environment: Environment, env: EnvConfig, rollout: RolloutConfig) -> None:
+    """Raises UserError where a verdict may take as long as its verifier waits: a slow answer would be the environment's fault."""
+    timeout_s = _timeout_s(env)
+    try:
+        longest_s = environment.longest_verdict_s if isinstance(environment, TakesTime) else timeout_s
+    except ValueError as error:
+        raise UserError(f"env.name={env.name}: {error}") from error
+    if longest_s is None or longest_s < rollout.verify_timeout_s:
+        return
+    cause = f"one of {environment.name!r} can take {longest_s:g} s"
+    if timeout_s is not None and timeout_s != longest_s:
+        cause += f" (env.options.timeout_s={timeout_s:g} bounds one execution, and an answer has up to {longest_s / timeout_s:g})"
+    elif timeout_s is not None:
+        cause = f"env.options.timeout_s={timeout_s:g} is no less"
+    raise UserError(
+        "rollout.verify_timeout_s must be longer than a verdict can take (else a slow answer counts as the environment's fault "
+        f"and not as a failure); it is {rollout.verify_timeout_s:g} s, and {cause}. Set rollout.verify_timeout_s above "
+        f"{longest_s:g}, or lower env.options.timeout_s."
+    )
+
+
+def _timeout_s(env: EnvConfig) -> float | None:
+    """The environment's option of that name, as it was given or as its constructor has it; None where it has none."""
+    parameters = registry.options_of(registry.find_class(env.name))
+    known = {parameter.name: parameter.default for parameter in parameters} | dict(env.options)
+    value = known.get("timeout_s")
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Callable[[Task], str | None]:
@@ -225,7 +255,10 @@ def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
     try:
         tasks = environment.tasks(split, seed)
     except ValueError as error:
-        raise UserError(f"env.train_split and env.heldout_split must be splits of {environment.name!r}: {error}") from error
+        raise UserError(
+            f"the environment {environment.name!r} must have tasks of the split {split!r} (env.train_split, env.heldout_split); "
+            f"it says: {error}"
+        ) from error
     if len(tasks) == 0:
         raise UserError(f"a split needs a task; {split!r} of environment {environment.name!r} has none.")
     return tasks

@@ -22,6 +22,7 @@ from sdpo.preflight.checks import (
     make_environment,
     model_and_renderer,
     refuse_long_prompts,
+    refuse_long_verdicts,
     refuse_silence,
 )
 from sdpo.solving.parts import Parts
@@ -40,6 +41,8 @@ class Ready:
 def environment_of(config: SearchConfig) -> Environment:
     """Raises UserError where it cannot be made, or does not do what is asked of it."""
     environment = make_environment(config.env)
+    if not config.in_process:  # nobody waits for a verifier there
+        refuse_long_verdicts(environment, config.env, config.rollout)
     refuse_silence(environment, config.sampling.max_turns)
     return environment
 

@@ -14,6 +14,7 @@ from sdpo.preflight.checks import (
     make_environment,
     model_and_renderer,
     refuse_long_prompts,
+    refuse_long_verdicts,
     refuse_overlap,
     tasks_of,
 )
@@ -38,6 +39,7 @@ class Ready:
 def prepare(config: WarmupConfig, say: Callable[[str], None]) -> Ready:
     """Raises UserError with the field, the value and the mend."""
     environment = make_environment(config.env)
+    refuse_long_verdicts(environment, config.env, config.rollout)
     train = tasks_of(environment, config.env.train_split, config.seed)
     heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
     refuse_overlap(environment, train, heldout)
