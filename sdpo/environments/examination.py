@@ -175,7 +175,7 @@ def _examine_verdicts(environment: Environment, sampled: Mapping[str, tuple[Task
         _send_all(send, finds_in_threads(environment, repeated, rulings))
     for tasks in sampled.values():
         for task in tasks[:1]:
-            send(Began(where=f"reply, task {task.id!r}", limit_s=request.verdict_limit_s))
+            send(Began(where=f"reply, task {task.id!r}", limit_s=request.verdict_limit_s + 4 * total_s))
             _send_all(send, finds_in_reply(environment, task))
 
 
