@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdpo.envs.children import Lifeline
 from sdpo.envs.sandbox.seccomp import filter_program
 
 _WORKER = str(Path(__file__).with_name("worker.py"))
@@ -65,13 +66,16 @@ class Worker:
         refusals = filter_program(platform.machine()).hex()
         # Hash seed 0: datasets that walk over a set of strings are then the same in every process. -P, not -I, which would
         # drop it.
+        self._line = Lifeline()  # the end of its input would end it only after the question that it is at
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", _WORKER, refusals],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
+            pass_fds=self._line.pass_fds,
         )
+        self._line.tie(self._process)
         self._lock = threading.Lock()
         self.is_alive = True
         match self._receive():
@@ -104,6 +108,7 @@ class Worker:
             self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(timeout=10)
+        self._line.close()
 
     def _receive(self) -> tuple[object, ...]:
         assert self._process.stdout is not None
