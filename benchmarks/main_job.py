@@ -180,7 +180,7 @@ class Cores:
             return kept.read_text()
         print(f"core {', '.join(map(str, cores))}: {words[0]} {name}", file=sys.stderr, flush=True)
         done = subprocess.run(
-            [sys.executable, "-m", "sdpo.cli", *words],
+            [sys.executable, "-P", "-m", "sdpo.cli", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -60,6 +60,7 @@ from rich.table import Table
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config, Dtype, EmaTeacher, SDPOConfig, SupportKind, TopSupport
 from sdpo.config.compose import train_config
+from sdpo.envs.children import Lifeline
 from sdpo.preflight.checks import check_environment, make_environment, model_and_renderer
 from sdpo.preflight.models import resolve
 from sdpo.types import Task
@@ -195,7 +196,7 @@ def measure(side: Side, words: Sequence[str], form: Form, warmup: int, num_steps
         log = Path(folder) / "log"
         if side.name == "ours":
             run = [*words, *UNMEASURED, f"num_steps={warmup + num_steps}", f"runs_dir={folder}", "name=run"]
-            side.peak_bytes = max(side.peak_bytes, watched([sys.executable, "-m", "sdpo.cli", "train", *run], log))
+            side.peak_bytes = max(side.peak_bytes, watched([sys.executable, "-P", "-m", "sdpo.cli", "train", *run], log))
             lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
             steps = [step_of(json.loads(line)) for line in lines]
         else:
@@ -219,8 +220,9 @@ def step_of(row: dict[str, float]) -> Step:
 
 def watched(command: Sequence[str], log: Path) -> int:
     """The most memory that the command and all its descendants held at once, bytes. Raises RuntimeError where it fails."""
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    with log.open("w") as output, Lifeline() as line:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, pass_fds=line.pass_fds)
+        line.tie(process)
         peak = PeakMemory(process.pid)
         try:
             code = process.wait()

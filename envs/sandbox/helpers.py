@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdpo.envs.children import Lifeline
 from sdpo.envs.sandbox.seccomp import filter_program
 
 _BOOTSTRAP = """
@@ -49,13 +50,16 @@ class Helper:
         refusals = filter_program(platform.machine()).hex()
         # Hash seed 0: libraries that walk over a set of strings are then the same in every process. -P, not -I, which would
         # drop it.
+        self._line = Lifeline()  # the end of its input would end it only after the question that it is at
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-c", _BOOTSTRAP, str(Path(__file__).parent), str(script), refusals],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
+            pass_fds=self._line.pass_fds,
         )
+        self._line.tie(self._process)
         self._lock = threading.Lock()
         self.is_alive = True
         match self._receive():
@@ -88,6 +92,7 @@ class Helper:
             self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(timeout=10)
+        self._line.close()
 
     def _receive(self) -> tuple[object, ...]:
         assert self._process.stdout is not None

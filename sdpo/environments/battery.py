@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdpo.types import TURN_BREAK, Task
+from sdpo.types import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,6 @@ HOSTILE = (
     Answer(name="nested brackets", text="[" * 20_000 + "]" * 20_000),
     Answer(name="nested JSON", text='{"a":' * 5_000),
     Answer(name="format directives", text="%s %n {} {0.__class__} ${x} \\1 \\"),
-    Answer(name="several turns", text=TURN_BREAK.join(("a", "", "b", ""))),
     Answer(name="empty tags", text="<answer></answer>\n```\n```\n\\boxed{}"),
     Answer(name="unclosed tags", text="<think><answer>\n```python\n\\boxed{"),
 )

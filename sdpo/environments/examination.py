@@ -1,4 +1,4 @@
-"""What happens in the process in which an environment is examined? ``python -m sdpo.environments.examination FD``.
+"""What happens in the process in which an environment is examined? ``python -P -m sdpo.environments.examination FD``.
 
 The request comes on standard input. What is found goes out at once, through the connection FD. So it is known what the
 environment hangs or dies of. Everything runs in the main thread, as it does in a verifier, but for the rule on threads.
@@ -175,7 +175,7 @@ def _examine_verdicts(environment: Environment, sampled: Mapping[str, tuple[Task
         _send_all(send, finds_in_threads(environment, repeated, rulings))
     for tasks in sampled.values():
         for task in tasks[:1]:
-            send(Began(where=f"reply, task {task.id!r}", limit_s=request.verdict_limit_s))
+            send(Began(where=f"reply, task {task.id!r}", limit_s=request.verdict_limit_s + 4 * total_s))
             _send_all(send, finds_in_reply(environment, task))
 
 

@@ -1,7 +1,7 @@
 """``sdpo envs rescore RUN``: what would today's verifier say of the attempts that a run has stored?
 
 The environment is made as the run's config says, and is asked for the same tasks. Each stored completion is judged as the run
-judged it: the text of one turn, or the policy's turns in one text. The run's folder is only read.
+judged it: the text of one turn, or the whole conversation. The run's folder is only read.
 
 Left out: an attempt whose task is gone, or asks something else today; answers that an evaluation got under a hint.
 """
@@ -22,10 +22,10 @@ from sdpo.environments.rescored import Rescored, Source, as_json, print_tables
 from sdpo.environments.show import made
 from sdpo.environments.words import Words
 from sdpo.envs import sandbox
-from sdpo.envs.base import Environment, Role, Task, Verdict
+from sdpo.envs.base import Environment, Message, Role, Task
+from sdpo.envs.judging import told, verdict_of
 from sdpo.errors import UserError
 from sdpo.run.folder import RunFolder, records
-from sdpo.types import TURN_BREAK
 
 SETTINGS = ("json",)
 HELDOUT_SEED = 0
@@ -42,7 +42,8 @@ class Stored:
     attempt: int | None
     """Position in its group; None for one that was set aside."""
     question: str
-    completion: str
+    transcript: tuple[Message, ...]
+    """What was said after the task's messages."""
     reward: float | None
     """None: it was set aside."""
 
@@ -132,19 +133,18 @@ def _attempt(line: object, source: Source, step: object) -> Iterator[Stored]:
                     task=task,
                     attempt=place if isinstance(place, int) else None,
                     question=question,
-                    completion=_own_turns(rest.get("turns")) or completion,
+                    transcript=_transcript(rest.get("turns")) or (Message(role=Role.assistant, content=completion),),
                     reward=float(reward) if isinstance(reward, int | float) else None,
                 )
 
 
-def _own_turns(turns: object) -> str | None:
-    """The policy's turns as ``verify`` is given them; None where there was one turn."""
-    said = [
-        turn["content"]
+def _transcript(turns: object) -> tuple[Message, ...]:
+    """The conversation that was stored; empty where there was one turn."""
+    return tuple(
+        Message(role=Role(turn["role"]), content=turn["content"])
         for turn in (turns if isinstance(turns, list) else ())
-        if isinstance(turn, dict) and turn.get("role") == Role.assistant.value and isinstance(turn.get("content"), str)
-    ]
-    return TURN_BREAK.join(said) if said else None
+        if isinstance(turn, dict) and turn.get("role") in set(Role) and isinstance(turn.get("content"), str)
+    )
 
 
 def _tasks(
@@ -181,11 +181,11 @@ def _tasks(
 
 def _judged(environment: Environment, tasks: Mapping[Source, Mapping[str, Task]], stored: Sequence[Stored]) -> Iterator[Rescored]:
     """Each attempt with today's verdict; the same answer to the same task is judged once."""
-    verdicts: dict[tuple[Source, str, str], tuple[float | None, str | None]] = {}
+    verdicts: dict[tuple[Source, str, tuple[Message, ...]], tuple[float | None, str | None]] = {}
     for one in track(stored, "judging", console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True):
-        key = (one.source, one.task, one.completion)
+        key = (one.source, one.task, one.transcript)
         if key not in verdicts:
-            verdicts[key] = _verdict(environment, tasks[one.source][one.task], one.completion)
+            verdicts[key] = _verdict(environment, tasks[one.source][one.task], one.transcript)
         after, feedback = verdicts[key]
         yield Rescored(
             source=one.source,
@@ -198,11 +198,9 @@ def _judged(environment: Environment, tasks: Mapping[Source, Mapping[str, Task]]
         )
 
 
-def _verdict(environment: Environment, task: Task, completion: str) -> tuple[float | None, str | None]:
+def _verdict(environment: Environment, task: Task, transcript: Sequence[Message]) -> tuple[float | None, str | None]:
     try:
-        verdict: object = environment.verify(task, completion)
-        if not isinstance(verdict, Verdict):
-            return None, f"verify returned a {type(verdict).__name__}, not a Verdict"
-        return float(verdict.reward), verdict.feedback
+        verdict = verdict_of(environment, task, transcript)
     except Exception as error:  # noqa: BLE001 - the environment's own; the attempt is set aside, as in training
-        return None, f"{type(error).__name__}: {error}"
+        return None, told(error)
+    return verdict.reward, verdict.feedback

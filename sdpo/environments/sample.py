@@ -10,7 +10,8 @@ from sdpo.environments.battery import JUNK, NOTHING
 from sdpo.environments.show import PANEL_WIDTH, beginning, made, panel
 from sdpo.environments.task_rules import described
 from sdpo.environments.words import Words
-from sdpo.envs.base import Environment, HasReference, Verdict
+from sdpo.envs.base import Environment, HasReference
+from sdpo.envs.judging import reference_of, verdict_on
 from sdpo.terminal.printable import printable
 from sdpo.types import Task
 
@@ -38,7 +39,7 @@ def _verdicts(environment: Environment, task: Task, width: int) -> Table:
         table.add_row(_shown(answer.name, answer.text), *_judged(environment, task, answer.text))
     if isinstance(environment, HasReference):
         try:
-            reference = environment.reference(task)
+            reference = reference_of(environment, task)
         except Exception as error:  # noqa: BLE001 - an environment may raise anything; it is shown
             table.add_row("[bold]the reference[/]", "", f"[red]raised {_short(described(error))}[/]")
         else:
@@ -49,11 +50,9 @@ def _verdicts(environment: Environment, task: Task, width: int) -> Table:
 def _judged(environment: Environment, task: Task, answer: str) -> tuple[str, str]:
     """Reward and feedback, as the table shows them."""
     try:
-        verdict: object = environment.verify(task, answer)
+        verdict = verdict_on(environment, task, answer)
     except Exception as error:  # noqa: BLE001 - as above
         return "", f"[red]raised {_short(described(error))}[/]"
-    if not isinstance(verdict, Verdict):
-        return "", f"[red]verify returned a {type(verdict).__name__}, not a Verdict[/]"
     colour = "green" if verdict.is_solved else "yellow"
     return f"[{colour}]{verdict.reward:g}[/]", _short(verdict.feedback or "")
 

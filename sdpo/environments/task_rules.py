@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sdpo.environments.findings import Finding, error
 from sdpo.environments.fingerprint import fingerprint
 from sdpo.envs.base import Environment
+from sdpo.envs.judging import is_encodable
 from sdpo.types import Message, Role, Task
 
 SEEDS = (0, 1, 20_260_102)
@@ -156,12 +157,3 @@ def _problem_of_messages(messages: Sequence[Message]) -> str | None:
     if any(message.role is Role.system for message in messages[1:]):
         return "a system message stands behind another message"
     return None
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a tokenizer and a file can take it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Real
 
 from sdpo.environments.battery import JUNK, NOTHING
 from sdpo.environments.cases import Case
 from sdpo.environments.findings import Finding, error, warning
 from sdpo.environments.records import Ruling
-from sdpo.environments.task_rules import described, is_encodable, prompt
-from sdpo.envs.base import Environment, Verdict
+from sdpo.environments.task_rules import described, prompt
+from sdpo.envs.base import Environment, Message, Role, Task
+from sdpo.envs.judging import verdict_of
+from sdpo.types import InvalidVerdict
 
 SLOW_S = 1.0
 NUM_THREADS = 8
@@ -27,25 +27,20 @@ MIN_DISTINCTIVE_LINE_CHARS = 16
 
 def ruled(environment: Environment, case: Case) -> Ruling | Finding:
     """The verdict, or what is wrong with how it was given."""
+    return ruled_on(environment, case.task, (Message(role=Role.assistant, content=case.answer.text),), case.where)
+
+
+def ruled_on(environment: Environment, task: Task, transcript: Sequence[Message], where: str) -> Ruling | Finding:
+    """The same of a conversation."""
     try:
-        verdict: object = environment.verify(case.task, case.answer.text)
+        verdict = verdict_of(environment, task, transcript)
+    except InvalidVerdict as failure:
+        rule = failure.part if failure.part in ("reward", "feedback-text") else "verdict"
+        return error(rule, where, str(failure), "Return sdpo.types.Verdict(reward=…, feedback=…, metrics=…).")
     except (Exception, SystemExit) as failure:  # noqa: BLE001 - an environment may raise anything
         remedy = "A wrong or malformed answer is a Verdict(reward=0.0, feedback=…), never an exception."
-        return error("verify-raises", case.where, f"raised {described(failure)}", remedy)
-    if not isinstance(verdict, Verdict):
-        remedy = "Return sdpo.types.Verdict(reward=…, feedback=…)."
-        return error("verdict", case.where, f"returned a {type(verdict).__name__}", remedy)
-    if verdict.feedback is not None and not isinstance(verdict.feedback, str):
-        return error("verdict", case.where, f"the feedback is a {type(verdict.feedback).__name__}", "It is text or None.")
-    if not _are_numbers(verdict.metrics):
-        return error("verdict", case.where, "a metric is no finite number", "metrics maps names to finite numbers.")
-    return Ruling(reward=float(verdict.reward), feedback=verdict.feedback)
-
-
-def _are_numbers(metrics: object) -> bool:
-    return isinstance(metrics, Mapping) and all(
-        isinstance(name, str) and isinstance(number, Real) and math.isfinite(number) for name, number in metrics.items()
-    )
+        return error("verify-raises", where, f"raised {described(failure)}", remedy)
+    return Ruling(reward=verdict.reward, feedback=verdict.feedback)
 
 
 def finds_in_rulings(cases: Iterable[Case], rulings: Mapping[tuple[str, str], Ruling]) -> Iterator[Finding]:
@@ -53,9 +48,6 @@ def finds_in_rulings(cases: Iterable[Case], rulings: Mapping[tuple[str, str], Ru
     judged = [(case, rulings[case.key]) for case in cases if case.key in rulings]
     for case, ruling in judged:
         feedback = ruling.feedback
-        if feedback is not None and not is_encodable(feedback):
-            what = "the feedback holds half a surrogate pair"
-            yield error("feedback-text", case.where, what, "Quote answers with repr() or ascii().")
         if feedback is not None and len(feedback) > MOST_FEEDBACK_CHARS:
             what = f"the feedback has more than {MOST_FEEDBACK_CHARS} characters"
             yield warning("long-feedback", case.where, what, "Quote only the beginning of an answer; what is too long is cut.")

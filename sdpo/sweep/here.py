@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from sdpo.envs.children import Lifeline, own_module
 from sdpo.sweep.names import Point
 from sdpo.terminal.foreground import asking
 
@@ -31,7 +31,7 @@ def shown(point: Point) -> str:
 def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
     """Run the points. Returns 0 where every point ended well, else 1; 128 + a signal's number where one ended the sweep.
 
-    On a signal the run that goes on is asked to stop, and none is started any more.
+    On a signal the run that goes on is asked to stop, and none is started any more. Where this process is killed, it is too.
     """
     present = _Present()
     outcomes: list[str] = []
@@ -41,8 +41,10 @@ def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
                 outcomes.append("not started")
                 continue
             say(f"== {number} of {len(points)}: {point.name}")
-            present.process = subprocess.Popen([sys.executable, "-m", "sdpo.cli", "train", *point.words])
-            code = present.process.wait()
+            with Lifeline() as line:
+                present.process = subprocess.Popen(own_module("sdpo.cli", "train", *point.words), pass_fds=line.pass_fds)
+                line.tie(present.process, signal.SIGTERM)
+                code = present.process.wait()
             outcomes.append("done" if code == 0 else f"failed, exit code {code}" if present.stopped_by is None else "stopped")
     for point, outcome in zip(points, outcomes, strict=True):
         say(f"{point.name}: {outcome}")

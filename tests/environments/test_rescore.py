@@ -13,10 +13,9 @@ import yaml
 from sdpo.cli import main
 from sdpo.environments import rescore
 from sdpo.preflight import checks
-from sdpo.types import TURN_BREAK
 
 COUNTING = '''
-from sdpo.types import Message, Role, Task, Verdict, turns
+from sdpo.types import Message, Role, Task, Verdict
 
 
 class Counting:
@@ -36,11 +35,12 @@ class Counting:
     def reply(self, task, transcript):
         return "more"
 
-    def verify(self, task, completion):
+    def judge(self, task, transcript):
         print("judging")
-        if completion == "broken":
+        said = [message.content for message in transcript if message.role is Role.assistant]
+        if said == ["broken"]:
             raise LookupError("no count")
-        return Verdict(reward=float(sum(map(int, turns(completion))) >= self.least), feedback="Count on.")
+        return Verdict(reward=float(sum(map(int, said)) >= self.least), feedback="Count on.")
 '''
 
 
@@ -73,8 +73,8 @@ def run(tmp_path: Path) -> Path:
         folder / "rollouts/step_000002.jsonl",
         [
             line("train", 1, 7, "9", 1.0),
-            line("train", 2, 7, f"3{TURN_BREAK}4", 0.0, turns=two_turns),
-            line("train", 2, 7, f"1{TURN_BREAK}1", 0.0),
+            line("train", 2, 7, "3\n\n4", 0.0, turns=two_turns),
+            line("train", 2, 7, "2", 0.0),
             line("train", 1, 7, "broken", 0.0),
             line("train", 1, 7, "8", None),
         ],
