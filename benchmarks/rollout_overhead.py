@@ -46,6 +46,7 @@ from sdpo.config import Config
 from sdpo.config.compose import train_config
 from sdpo.preflight.checks import check_environment, model_and_renderer
 from sdpo.preflight.models import resolve
+from sdpo.protocols import Sampler
 from sdpo.rollout.engine import CPU_BLOCK_TOKENS
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
@@ -175,6 +176,7 @@ def serve_fleet(pipe: Connection, words: Sequence[str], log: Path) -> None:
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, log.parent)
         fleet.wait_until_ready()
         verifier.wait_until_ready()
+        sampler = Sampler(engine=fleet, verifier=verifier, renderer=renderer)
 
         def answered(number: int) -> Round:
             tasks_P, prompts = asked_of.of(number)
@@ -188,7 +190,7 @@ def serve_fleet(pipe: Connection, words: Sequence[str], log: Path) -> None:
                     last = time.perf_counter()
                     yield prompt, completion
 
-            num_judged = sum(1 for _ in attempts(tasks_P, prompts, fleet, verifier, renderer, sampling, watch))
+            num_judged = sum(1 for _ in attempts(tasks_P, prompts, sampler, sampling, watch))
             assert num_judged == len(prompts) == len(answers)
             return Round(completions_s=last - begin, verdicts_s=time.perf_counter() - begin, answers=answers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -106,6 +107,19 @@ class Renderer(Protocol):
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...] | None:
         """[Q] the teacher's prompt, cut to the run's limit without touching the question; None where no hint is left."""
         ...
+
+    def with_feedback(self, task: Task, feedbacks: Sequence[str]) -> Task:
+        """The task with its question followed by those of ``feedbacks`` that fit, the oldest, the first ones, left out first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """What attempts are made with: the renderer writes a task's prompt, the engine answers it, the verifier judges the answer."""
+
+    engine: Engine
+    verifier: Verifier
+    renderer: Renderer
 
 
 class Learner(Protocol):

@@ -16,7 +16,7 @@ from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config
 from sdpo.errors import MachineError
-from sdpo.protocols import Engine, Renderer, Verifier
+from sdpo.protocols import Renderer, Sampler
 from sdpo.run.journal import Journal
 from sdpo.types import Attempt, Completion, Group, Prompt, SetAside, Task
 
@@ -59,8 +59,8 @@ class Listener(Protocol):
 class Answers:
     """G attempts at each of a step's tasks, each verified as it ends, less those that a killed run already had."""
 
-    def __init__(self, run: Config, engine: Engine, verifier: Verifier, renderer: Renderer, journal: Journal | None) -> None:
-        self._run, self._engine, self._verifier, self._renderer, self._journal = run, engine, verifier, renderer, journal
+    def __init__(self, run: Config, sampler: Sampler, journal: Journal | None) -> None:
+        self._run, self._sampler, self._journal = run, sampler, journal
         self._sampling = run.sampling.drawn()
 
     def to(self, what: Asked, listener: Listener) -> tuple[Group, ...]:
@@ -91,7 +91,7 @@ class Answers:
                 last_came = time.monotonic()
                 yield answer
 
-        yield from attempts(what.tasks_P, prompts, self._engine, self._verifier, self._renderer, self._sampling, watch)
+        yield from attempts(what.tasks_P, prompts, self._sampler, self._sampling, watch)
         listener.judging(time.monotonic() - last_came)
 
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from sdpo.protocols import Engine, Renderer, Verifier
+from sdpo.protocols import Renderer, Sampler
 from sdpo.types import (
     TURN_BREAK,
     Attempt,
@@ -32,15 +32,10 @@ Watch = Callable[[Iterable[tuple[Prompt, Completion]], int], Iterator[tuple[Prom
 
 
 def attempts(
-    tasks_P: Sequence[Task],
-    prompts: Sequence[Prompt],
-    engine: Engine,
-    verifier: Verifier,
-    renderer: Renderer,
-    sampling: Sampling,
-    watch: Watch,
+    tasks_P: Sequence[Task], prompts: Sequence[Prompt], sampler: Sampler, sampling: Sampling, watch: Watch
 ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
     """One for each prompt, in the order in which verdicts arrive."""
+    engine, verifier = sampler.engine, sampler.verifier
     if sampling.max_turns == 1:
         yield from verifier.verify(tasks_P, watch(engine.sample(prompts, sampling), len(prompts)))
         return
@@ -59,7 +54,7 @@ def attempts(
             if isinstance(outcome, SetAside):
                 yield prompt, outcome
                 continue
-            following = _following(first[_key(prompt)], outcome, renderer, sampling, turn)
+            following = _following(first[_key(prompt)], outcome, sampler.renderer, sampling, turn)
             if following is None:
                 over.append((prompt, outcome.completion))
             else:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from traceback import clear_frames
@@ -40,7 +40,7 @@ from traceback import clear_frames
 from sdpo.attempts.asking import Answers, Asked, Questions
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config
-from sdpo.protocols import Engine, Renderer, Rollouts, StepLog, Verifier
+from sdpo.protocols import Engine, Rollouts, Sampler, StepLog
 from sdpo.run.journal import Journal
 from sdpo.types import Completion, Group, Prompt, Sampling
 
@@ -48,15 +48,13 @@ GIVE_UP_AFTER_S = 2.0
 """So long is waited for the thread to notice that nobody will learn from its batch; it does with the next completion."""
 
 
-def rollouts_of(
-    run: Config, tasks: TaskStream, engine: Engine, verifier: Verifier, renderer: Renderer, journal: Journal | None = None
-) -> Rollouts:
+def rollouts_of(run: Config, tasks: TaskStream, sampler: Sampler, journal: Journal | None = None) -> Rollouts:
     """As ``rollout.staleness`` says. Without a journal a killed run asks a whole step again."""
-    questions = Questions(run, tasks, renderer)
+    questions = Questions(run, tasks, sampler.renderer)
     if run.rollout.staleness == 0:
-        return OnPolicy(questions, Answers(run, engine, verifier, renderer, journal))
+        return OnPolicy(questions, Answers(run, sampler, journal))
     gate = Lock()
-    answers = Answers(run, _Gated(engine, gate), verifier, renderer, journal)
+    answers = Answers(run, replace(sampler, engine=_Gated(sampler.engine, gate)), journal)
     return Ahead(questions, answers, gate, staleness=run.rollout.staleness, num_steps=run.num_steps)
 
 

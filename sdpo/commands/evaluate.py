@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sdpo.attempts.survey import Survey
 from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.placement import gpu_shares
 from sdpo.config import EvaluateConfig
 from sdpo.config.named import place_anywhere
-from sdpo.evaluation.examiner import Examiner
+from sdpo.evaluation.heldout import evaluate
+from sdpo.evaluation.lift import teacher_lift
 from sdpo.learner import checkpoint
 from sdpo.metrics import lift_in_words
 from sdpo.preflight.checks import (
@@ -22,7 +24,7 @@ from sdpo.preflight.checks import (
     model_and_renderer,
     tasks_of,
 )
-from sdpo.protocols import Engine, Renderer, Verifier
+from sdpo.protocols import Sampler
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.terminal.foreground import process_output_into, user_screen
@@ -73,9 +75,10 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
         engine.wait_until_ready()
         terminal.waits_for("the verifiers")
         verifier.wait_until_ready()
-        examiner, log = examiner_of(config, engine, verifier, renderer, tasks_P), EvaluationLog(terminal)
-        evaluation = examiner.evaluation(log)
-        lift = examiner.lift(evaluation, config.hindsight, log).metrics if config.lift else {}
+        sampler, log = Sampler(engine=engine, verifier=verifier, renderer=renderer), EvaluationLog(terminal)
+        survey = survey_of(config, sampler, tasks_P)
+        evaluation = evaluate(survey, log)
+        lift = teacher_lift(survey, evaluation, config.hindsight, log).metrics if config.lift else {}
     for group in evaluation.groups:
         solved = sum(attempt.verdict.is_solved for attempt in group.attempts)
         screen.print(f"{solved}/{len(group.attempts)}  {printable(group.task.id)}", highlight=False, markup=False)
@@ -86,13 +89,9 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
     return 0
 
 
-def examiner_of(
-    config: EvaluateConfig, engine: Engine, verifier: Verifier, renderer: Renderer, tasks_P: tuple[Task, ...]
-) -> Examiner:
-    return Examiner(
-        engine=engine,
-        verifier=verifier,
-        renderer=renderer,
+def survey_of(config: EvaluateConfig, sampler: Sampler, tasks_P: tuple[Task, ...]) -> Survey:
+    return Survey(
+        sampler=sampler,
         tasks_P=tasks_P,
         num_attempts=config.k,
         sampling=config.sampling.drawn(temperature=config.temperature, top_p=config.top_p),

@@ -57,7 +57,7 @@ from sdpo.preflight.checks import (
     refuse_silence,
     tasks_of,
 )
-from sdpo.protocols import Rollouts, StepLog
+from sdpo.protocols import Rollouts, Sampler, StepLog
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run.folder import RunFolder, records
 from sdpo.terminal.foreground import StopRequest
@@ -325,9 +325,10 @@ class _Kept:
 
 def _trained(config: Config, ready: _Ready, model: LocalModel, environment: Environment, run: RunFolder) -> TrainedRun:
     terminal = Terminal(plain_screen(), f"sdpo · {config.name}", config.num_steps, plan=plan_of(config), quiet=True)
-    guards, verifier, renderer = Guards(config), LocalVerifier(environment), ready.renderer
+    guards = Guards(config)
+    sampler = Sampler(engine=model.engine, verifier=LocalVerifier(environment), renderer=ready.renderer)
     tasks = TaskStream(tasks=ready.train, seed=config.seed)
-    rollouts = _Kept(rollouts_of(config, tasks, model.engine, verifier, renderer))
+    rollouts = _Kept(rollouts_of(config, tasks, sampler))
     recording = Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top)
     sinks = trackers_of(config, run, terminal.warn)
     tracker = Tracker(run, config.tracking, sinks)
@@ -341,11 +342,9 @@ def _trained(config: Config, ready: _Ready, model: LocalModel, environment: Envi
                 config,
                 rollouts,
                 ready.heldout,
-                model.engine,
-                verifier,
-                renderer,
+                sampler,
                 learner,
-                RunReport(terminal, tracker, StopRequest(), guards, renderer=renderer),
+                RunReport(terminal, tracker, StopRequest(), guards, renderer=sampler.renderer),
                 run.checkpoints,
                 guards,
                 references=references_of(environment, config.algorithm),

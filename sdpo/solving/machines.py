@@ -24,6 +24,7 @@ from sdpo.preflight.checks import (
     refuse_long_prompts,
     refuse_silence,
 )
+from sdpo.protocols import Sampler
 from sdpo.solving.parts import Parts
 from sdpo.types import Task
 
@@ -78,7 +79,8 @@ def started(
         return
     models = Models(policy=ready.model_path, max_tokens=_longest(config))
     with connected(config.cluster, node=node), machines(config, models, logs, on_event, waits_for, seed=0) as parts:
-        yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
+        sampler = Sampler(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer)
+        yield Parts(sampler=sampler, learner=parts.learner)
 
 
 @contextmanager
@@ -102,9 +104,7 @@ def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Part
     )
     try:
         yield Parts(
-            engine=LocalEngine(engine),
-            verifier=LocalVerifier(ready.environment),
-            renderer=ready.renderer,
+            sampler=Sampler(engine=LocalEngine(engine), verifier=LocalVerifier(ready.environment), renderer=ready.renderer),
             learner=LocalLearner(
                 learner, ready.model_path, config.algorithm, max_skipped_updates=config.learner.max_skipped_updates
             ),

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sdpo.protocols import Engine, Learner, Verifier
+from sdpo.protocols import Learner, Sampler
 from sdpo.solving.search import Search
-from sdpo.solving.strategy import FeedbackRenderer
 from sdpo.types import Completion, Prompt
 
 
@@ -29,9 +28,7 @@ class SearchLearner(Learner, Protocol):
 class Parts:
     """What searches are done with, one after the other."""
 
-    engine: Engine
-    verifier: Verifier
-    renderer: FeedbackRenderer
+    sampler: Sampler
     learner: SearchLearner
 
 

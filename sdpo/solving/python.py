@@ -25,6 +25,7 @@ from sdpo.machines.notebook import (
     refuse_small_room,
 )
 from sdpo.preflight.checks import refuse_silence
+from sdpo.protocols import Sampler
 from sdpo.solving.budget import Spent
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.machines import prepare
@@ -93,10 +94,17 @@ def solve_task(model: LocalModel, environment: Environment, task: Task, **settin
         view,
         local_learner(model, config.learner, config.algorithm, config.sampling, Path(place)) as learner,
     ):
-        parts = Parts(engine=model.engine, verifier=LocalVerifier(environment), renderer=ready.renderer, learner=learner)
+        sampler = Sampler(engine=model.engine, verifier=LocalVerifier(environment), renderer=ready.renderer)
         folder = SearchFolder(Path(place))
         search, ending = solve(
-            task, config, strategy(config.strategy), parts, folder, view, seed=config.seed, stop_at_once=config.stop_at_once
+            task,
+            config,
+            strategy(config.strategy),
+            Parts(sampler=sampler, learner=learner),
+            folder,
+            view,
+            seed=config.seed,
+            stop_at_once=config.stop_at_once,
         )
         steps = folder.steps()
     solution = None if search.solution is None else search.solution.text

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,12 +17,11 @@ from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.config.named import place_anywhere
 from sdpo.errors import UserError
-from sdpo.evaluation.examiner import Examiner
+from sdpo.evaluation.heldout import heldout_survey
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
 from sdpo.preflight.models import WARMUP_RECORD
-from sdpo.rollout.fleet import EngineFleet
-from sdpo.rollout.verify import VerifierPool
+from sdpo.protocols import Sampler
 from sdpo.run.folder import plain
 from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
@@ -89,28 +88,23 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
         stopping(StopRequest(), terminal),
         machines(config, models, logs, terminal.say, terminal.waits_for, seed=config.seed) as parts,
     ):
-        engine, learner, verifier = parts.engine, parts.learner, parts.verifier
+        engine, learner = parts.engine, parts.learner
+        sampler = Sampler(engine=engine, verifier=parts.verifier, renderer=ready.renderer)
         engine.load(learner.weights(), version=learner.step)
-        examiner = Examiner(
-            engine=engine,
-            verifier=verifier,
-            renderer=ready.renderer,
-            tasks_P=ready.heldout,
-            num_attempts=config.evaluation.num_attempts,
-            sampling=config.sampling.drawn(temperature=config.evaluation.temperature, top_p=config.evaluation.top_p),
-            seed=config.seed,
-            max_set_aside_share=config.rollout.max_set_aside_share,
-        )
-        before = measure(examiner, config.algorithm.hindsight, log)
+        survey = heldout_survey(config, sampler, ready.heldout)
+        before = measure(survey, config.algorithm.hindsight, log)
         terminal.say(f"before: {in_words(before)}")
-        explored = _explored(config, ready, engine, verifier, log)
+        asked = replace(  # with the distribution that training samples from
+            survey, tasks_P=ready.tasks_P, num_attempts=config.pairs.num_attempts, sampling=config.sampling.drawn()
+        )
+        explored = explore(asked, ready.environment, ready.writer, config.pairs.num_edits, log)
         terminal.phase("hindsight")
         pairs = make_pairs(explored, ready.renderer, config.seed)
         terminal.say(_told(pairs, config, len(explored)))
         _learn(config, pairs, explored, learner, terminal)
         terminal.phase("sync")
         engine.load(learner.weights(), version=learner.step)
-        after = measure(examiner, config.algorithm.hindsight, log)
+        after = measure(survey, config.algorithm.hindsight, log)
         terminal.say(f"after: {in_words(after)}")
         outcome = Outcome(
             model=ready.model_path,
@@ -129,25 +123,6 @@ def _plan(config: WarmupConfig) -> Plan:
     """What is measured before the updates is measured after them; that there is something to explore first is not part of it."""
     evaluations = (0, config.num_updates) if config.evaluation.num_tasks else ()
     return Plan(num_steps=config.num_updates, evaluations=evaluations, lifts=[step for step in evaluations for _ in KINDS])
-
-
-def _explored(
-    config: WarmupConfig, ready: Ready, engine: EngineFleet, verifier: VerifierPool, log: EvaluationLog
-) -> tuple[Explored, ...]:
-    """With the distribution that training samples from."""
-    return explore(
-        ready.tasks_P,
-        ready.environment,
-        engine,
-        verifier,
-        ready.renderer,
-        ready.writer,
-        config.pairs,
-        config.sampling.drawn(),
-        seed=config.seed,
-        max_set_aside_share=config.rollout.max_set_aside_share,
-        log=log,
-    )
 
 
 def _learn(config: WarmupConfig, pairs: Pairs, explored: Sequence[Explored], learner: LearnerGroup, terminal: Terminal) -> None:

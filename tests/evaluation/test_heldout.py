@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
+from sdpo.attempts.survey import Survey
 from sdpo.evaluation.heldout import evaluate, heldout_metrics
+from sdpo.protocols import Sampler
 from sdpo.types import (
     Attempt,
     Completion,
@@ -120,17 +122,15 @@ class Silent:
 
 
 def evaluated(engine: Echo, log: Silent, seed: int = 0):
-    return evaluate(
-        engine,
-        SecondTaskIsEasy(),
-        Rendered(),
-        TASKS,
+    survey = Survey(
+        sampler=Sampler(engine=engine, verifier=SecondTaskIsEasy(), renderer=Rendered()),
+        tasks_P=TASKS,
         num_attempts=4,
         sampling=SAMPLING,
         seed=seed,
         max_set_aside_share=0.5,
-        log=log,
     )
+    return evaluate(survey, log)
 
 
 def test_evaluation_puts_the_groups_together_and_counts_them():

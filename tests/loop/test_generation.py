@@ -14,6 +14,7 @@ from sdpo.attempts import asking, generation
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import AlgorithmConfig, EvaluationConfig, LiftSchedule, RolloutConfig
 from sdpo.errors import MachineError, UserError
+from sdpo.protocols import Sampler
 from sdpo.types import Attempt, Completion, Finish, Group, Metrics, Prompt, Sampling, SetAside, Task, Update, Verdict
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier
 from tests.loop.run import TASKS, Run, is_heldout
@@ -166,7 +167,8 @@ def test_of_a_batch_that_was_generated_ahead_that_time_counts_which_the_step_wai
     run = Run(Counting, heldout=(), num_steps=1)
     clock.now = 100.0
     questions = asking.Questions(run.config, TaskStream(tasks=TASKS, seed=0), FakeRenderer())
-    answers = asking.Answers(run.config, run.engine, FakeVerifier(), FakeRenderer(), journal=None)
+    sampler = Sampler(engine=run.engine, verifier=FakeVerifier(), renderer=FakeRenderer())  # type: ignore[arg-type]
+    answers = asking.Answers(run.config, sampler, journal=None)
     batch = generation._Batch(questions.of(0))
     batch.fill(answers)
     run.report.judgings.clear()

@@ -13,6 +13,7 @@ import pytest
 from sdpo.config import BatchConfig, BudgetConfig, EnvConfig, ModelConfig, SDPOConfig, SolveConfig
 from sdpo.errors import UserError
 from sdpo.plugins.seams import STRATEGIES
+from sdpo.protocols import Sampler
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.jobs import Job, Jobs
 from sdpo.solving.parts import Parts
@@ -162,7 +163,11 @@ class Run:
 
     @property
     def parts(self) -> Parts:
-        return Parts(engine=self.engine, verifier=self.verifier, renderer=Renderer(), learner=self.learner)  # type: ignore[arg-type]
+        return parts_of(self.engine, self.verifier, self.learner)
+
+
+def parts_of(engine: Engine, verifier: Verifier, learner: Learner) -> Parts:
+    return Parts(sampler=Sampler(engine=engine, verifier=verifier, renderer=Renderer()), learner=learner)  # type: ignore[arg-type]
 
 
 def config(strategy: str = "sdpo", attempts: int = 12) -> SolveConfig:
@@ -303,7 +308,7 @@ def test_what_a_killed_process_kept_is_removed_by_the_next(tmp_path: Path) -> No
 def _jobs(folder: Path, tasks: Sequence[Task]) -> list[list[str]]:
     """The texts that each task was answered with."""
     learner = Learner([], ranks=Ranks(num=1, pairs_per_token=100.0))
-    parts = Parts(engine=Engine(), verifier=Verifier(failing), renderer=Renderer(), learner=learner)  # type: ignore[arg-type]
+    parts = parts_of(Engine(), Verifier(failing), learner)
     jobs = [Job(task=one, strategy="sdpo", seed=0, folder=SearchFolder(folder / one.id), title=one.id) for one in tasks]
     searches = Jobs(config(), jobs, stop_at_once=True)
     searches.work(parts, Log(), folder, lambda job, search, ending: None)  # type: ignore[arg-type]
