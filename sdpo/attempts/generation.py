@@ -40,7 +40,7 @@ from traceback import clear_frames
 from sdpo.attempts.asking import Answers, Asked, Questions
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config
-from sdpo.protocols import Engine, Rollouts, Sampler, StepLog
+from sdpo.protocols import Engine, Rollouts, Sampler, Watcher
 from sdpo.run.journal import Journal
 from sdpo.types import Completion, Group, Prompt, Sampling
 
@@ -64,7 +64,7 @@ class OnPolicy:
     def __init__(self, questions: Questions, answers: Answers) -> None:
         self._questions, self._answers = questions, answers
 
-    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+    def of(self, step: int, log: Watcher) -> tuple[Group, ...]:
         return self._answers.to(self._questions.of(step), log)
 
     def paused(self) -> AbstractContextManager[None]:
@@ -91,7 +91,7 @@ class Ahead:
         self._thread = Thread(target=self._generate, name="rollouts", daemon=True)  # it must not keep the process alive
         self._thread.start()
 
-    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+    def of(self, step: int, log: Watcher) -> tuple[Group, ...]:
         asked_at = time.monotonic()
         if step not in self._under_way:  # the first one, or one that the run has gone back to
             self._give_up()
@@ -153,7 +153,7 @@ class _Round:
 
 @dataclass(frozen=True, slots=True)
 class _TakenOver:
-    """``Listener.taken_over``"""
+    """``Watcher.taken_over``"""
 
     completions: Sequence[Completion]
     total: int
@@ -161,7 +161,7 @@ class _TakenOver:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """``Listener.judging``, and when that was over; time.monotonic() seconds."""
+    """``Watcher.judging``, and when that was over; time.monotonic() seconds."""
 
     seconds: float
     ended: float
@@ -183,7 +183,7 @@ class _GivenUp(Exception):
     """Nobody will learn from the batch."""
 
 
-class _Batch:
+class _Batch(Watcher):
     """A step's answers on their way from the thread to the loop."""
 
     def __init__(self, what: Asked) -> None:
@@ -217,7 +217,7 @@ class _Batch:
     def judging(self, seconds: float) -> None:
         self._events.put(_Judged(seconds, ended=time.monotonic()))
 
-    def awaited(self, log: StepLog, asked_at: float) -> tuple[Group, ...]:
+    def awaited(self, log: Watcher, asked_at: float) -> tuple[Group, ...]:
         """The loop's side: the groups, once they are whole; until then ``log`` is told of the answers."""
         self._event = self._events.get()
         while not isinstance(self._event, _Filled | BaseException):

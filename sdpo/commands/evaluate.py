@@ -31,7 +31,7 @@ from sdpo.terminal.foreground import process_output_into, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import Plan
-from sdpo.tracking.run_report import EvaluationLog
+from sdpo.tracking.run_report import ProgressLog
 from sdpo.types import Task
 
 
@@ -75,7 +75,7 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
         engine.wait_until_ready()
         terminal.waits_for("the verifiers")
         verifier.wait_until_ready()
-        sampler, log = Sampler(engine=engine, verifier=verifier, renderer=renderer), EvaluationLog(terminal)
+        sampler, log = Sampler(engine=engine, verifier=verifier, renderer=renderer), ProgressLog(terminal)
         survey = survey_of(config, sampler, tasks_P)
         evaluation = evaluate(survey, log)
         lift = teacher_lift(survey, evaluation, config.hindsight, log).metrics if config.lift else {}

@@ -67,7 +67,7 @@ def _measured(config: DiscoveryConfig, chunk: Sequence[Task], parts: Parts, view
         for index, (task, token_ids) in enumerate(zip(chunk, prompts_P, strict=True))
         for prompt in _asked(token_ids, index, config, task)
     ]
-    answers = attempts(chunk, prompts, parts.sampler, config.sampling.drawn(), view.watch)
+    answers = attempts(chunk, prompts, parts.sampler, config.sampling.drawn(), view)
     groups = grouped(chunk, prompts_P, answers)
     refuse_broken_environment(groups, config.rollout.max_set_aside_share)
     return [(g.task, sum(a.verdict.is_solved for a in g.attempts), len(g.attempts)) for g in groups]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sdpo.attempts.survey import Survey
 from sdpo.config import Config, WarmupConfig
 from sdpo.metrics import distinct_share
-from sdpo.protocols import Sampler, StepLog
+from sdpo.protocols import Sampler, Watcher
 from sdpo.types import Evaluation, Group, Task
 
 
@@ -24,7 +24,7 @@ def heldout_survey(config: Config | WarmupConfig, sampler: Sampler, tasks_P: tup
     )
 
 
-def evaluate(survey: Survey, log: StepLog) -> Evaluation:
+def evaluate(survey: Survey, log: Watcher) -> Evaluation:
     """Success of the engine's present weights. Raises UserError where verification breaks too often."""
     log.phase("evaluate")
     groups_P = survey.groups("evaluate", log)

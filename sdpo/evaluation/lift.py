@@ -26,7 +26,7 @@ from sdpo.config import HindsightConfig
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import choose_hints
 from sdpo.metrics import lift_in_words
-from sdpo.protocols import Renderer, StepLog
+from sdpo.protocols import Renderer, Watcher
 from sdpo.types import Attempt, Evaluation, Group, Hint, Lift, Prompt, SetAside
 
 NUM_ERRORS = 2.0
@@ -35,7 +35,7 @@ _FEWEST = 4
 """Tasks whose spread says something."""
 
 
-def teacher_lift(survey: Survey, evaluation: Evaluation, hindsight: HindsightConfig, log: StepLog) -> Lift:
+def teacher_lift(survey: Survey, evaluation: Evaluation, hindsight: HindsightConfig, log: Watcher) -> Lift:
     """Sample one answer under the hindsight prompt of every attempt that has a hint, with the engine's present weights.
 
     ``evaluation`` is what ``evaluate`` found of the same survey. The engine needs room for hindsight prompts.
@@ -51,9 +51,8 @@ def teacher_lift(survey: Survey, evaluation: Evaluation, hindsight: HindsightCon
     tasks_P = tuple(group.task for group in evaluation.groups)
     hints_P_G, prompts = _asked(evaluation.groups, survey.sampler.renderer, hindsight, survey.seed)
     answers: dict[tuple[int, int], Attempt | SetAside] = {}
-    if prompts:
-        for prompt, answer in attempts(tasks_P, prompts, survey.sampler, survey.sampling, log.watch):
-            answers[prompt.task_index, prompt.attempt_index] = answer
+    for prompt, answer in attempts(tasks_P, prompts, survey.sampler, survey.sampling, log):
+        answers[prompt.task_index, prompt.attempt_index] = answer
     answers_P_G = [
         [answers.get((task_index, index)) for index in range(len(hints_G))] for task_index, hints_G in enumerate(hints_P_G)
     ]

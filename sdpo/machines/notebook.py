@@ -57,7 +57,7 @@ from sdpo.preflight.checks import (
     refuse_silence,
     tasks_of,
 )
-from sdpo.protocols import Rollouts, Sampler, StepLog
+from sdpo.protocols import Rollouts, Sampler, Watcher
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run.folder import RunFolder, records
 from sdpo.terminal.foreground import StopRequest
@@ -311,7 +311,7 @@ class _Kept:
         self._rollouts = rollouts
         self.groups: list[tuple[Group, ...]] = []
 
-    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+    def of(self, step: int, log: Watcher) -> tuple[Group, ...]:
         groups_P = self._rollouts.of(step, log)
         self.groups.append(groups_P)
         return groups_P

@@ -84,7 +84,7 @@ def _answers(
     """By the attempt's place in the step; without those that were under way when it was cut short."""
     answers: dict[int, Attempt | SetAside] = {}
     sampling = config.sampling.drawn()
-    for prompt, answer in attempts((task,), prompts, sampler, sampling, log.watch):
+    for prompt, answer in attempts((task,), prompts, sampler, sampling, log):
         answers[prompt.attempt_index] = answer
         is_solved = isinstance(answer, Attempt) and answer.verdict.is_solved
         if (stop_at_once and is_solved) or _is_late(config, search, began):

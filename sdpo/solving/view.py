@@ -17,6 +17,7 @@ from rich.text import Text
 
 from sdpo.config import BudgetConfig
 from sdpo.solving.budget import eta_s, share_spent
+from sdpo.solving.parts import SearchLog
 from sdpo.solving.search import Search
 from sdpo.terminal.heartbeat import Clock, Heartbeat
 from sdpo.terminal.printable import printable
@@ -33,7 +34,7 @@ MAX_SHOWN = 280
 """Characters of a feedback."""
 
 
-class SearchView:
+class SearchView(SearchLog):
     """The SearchLog of the terminal, to be entered as a context."""
 
     def __init__(

@@ -26,7 +26,7 @@ from sdpo.run.folder import plain
 from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
-from sdpo.tracking.run_report import EvaluationLog
+from sdpo.tracking.run_report import ProgressLog
 from sdpo.warmup.exploration import Explored, explore
 from sdpo.warmup.measurement import KINDS, Measured, in_words, measure, table
 from sdpo.warmup.pairs import Pairs, counts, make_pairs
@@ -76,7 +76,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
     terminal = Terminal(
         screen, f"sdpo warmup · {ready.environment.name}", config.num_updates, plan=_plan(config), quiet=config.quiet
     )
-    log = EvaluationLog(terminal)
+    log = ProgressLog(terminal)
     models = Models(
         policy=ready.model_path,
         max_tokens=config.algorithm.hindsight.max_prompt_tokens + config.sampling.max_response_tokens,

@@ -16,7 +16,7 @@ from sdpo.attempts.survey import Survey
 from sdpo.envs.answers import without_thinking
 from sdpo.envs.base import Environment, HasReference
 from sdpo.errors import UserError
-from sdpo.protocols import StepLog
+from sdpo.protocols import Watcher
 from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Task
 from sdpo.warmup.perturbation import perturbed
 from sdpo.warmup.writing import Writer
@@ -56,7 +56,7 @@ class Explored:
     """All different."""
 
 
-def explore(survey: Survey, environment: Environment, writer: Writer, num_edits: int, log: StepLog) -> tuple[Explored, ...]:
+def explore(survey: Survey, environment: Environment, writer: Writer, num_edits: int, log: Watcher) -> tuple[Explored, ...]:
     """[P] with the engine's present weights. Raises UserError where verification breaks too often."""
     log.phase("generate")
     tasks_P = survey.tasks_P

@@ -11,7 +11,7 @@ from sdpo.attempts.survey import Survey
 from sdpo.config import HindsightConfig, HintChoice
 from sdpo.evaluation.heldout import evaluate
 from sdpo.evaluation.lift import teacher_lift
-from sdpo.protocols import StepLog
+from sdpo.protocols import Watcher
 
 Measured = Mapping[str, float]
 """``plain``, and of each kind of hint ``KIND/lift``, ``KIND/plain``, ``KIND/hindsight``; ``.../se`` are standard errors over
@@ -20,7 +20,7 @@ tasks. A number without data is missing."""
 KINDS = {"demonstration": HintChoice.demonstration_only, "feedback": HintChoice.feedback_only}
 
 
-def measure(survey: Survey, hindsight: HindsightConfig, log: StepLog) -> Measured:
+def measure(survey: Survey, hindsight: HindsightConfig, log: Watcher) -> Measured:
     """With the engine's present weights; nothing where there are no held-out tasks to ask."""
     if not survey.tasks_P:
         return {}

@@ -7,7 +7,7 @@ import pytest
 
 from sdpo.attempts.survey import Survey
 from sdpo.evaluation.heldout import evaluate, heldout_metrics
-from sdpo.protocols import Sampler
+from sdpo.protocols import Sampler, Watcher
 from sdpo.types import (
     Attempt,
     Completion,
@@ -15,7 +15,6 @@ from sdpo.types import (
     Group,
     Hint,
     Message,
-    Metrics,
     Prompt,
     Role,
     Sampling,
@@ -102,8 +101,8 @@ class SecondTaskIsEasy:
                 yield prompt, Attempt(completion=sampled, verdict=Verdict(reward=float(solved)))
 
 
-class Silent:
-    """A step's log that counts what passes."""
+class Silent(Watcher):
+    """A watcher that counts what passes."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -115,10 +114,6 @@ class Silent:
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
         self.total = total
         yield from completions
-
-    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None: ...
-
-    def update(self, metrics: Metrics) -> None: ...
 
 
 def evaluated(engine: Echo, log: Silent, seed: int = 0):

@@ -17,7 +17,7 @@ from sdpo.evaluation.heldout import evaluate
 from sdpo.evaluation.lift import cross_fitted_hints, lift_metrics, low_lift, teacher_lift
 from sdpo.hindsight.hints import choose_hints, hint_of
 from sdpo.metrics import METRICS, lift_in_words
-from sdpo.protocols import Sampler
+from sdpo.protocols import Sampler, Watcher
 from sdpo.types import (
     Attempt,
     Completion,
@@ -27,7 +27,6 @@ from sdpo.types import (
     Hint,
     Lift,
     Message,
-    Metrics,
     Prompt,
     Reply,
     Role,
@@ -234,8 +233,8 @@ class Knows:
                 yield prompt, Attempt(completion=completion, verdict=Verdict(reward=float(completion.text == "1")))
 
 
-class Quiet:
-    """A step's log that remembers its phases."""
+class Quiet(Watcher):
+    """A watcher that remembers its phases."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -245,10 +244,6 @@ class Quiet:
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
         yield from completions
-
-    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None: ...
-
-    def update(self, metrics: Metrics) -> None: ...
 
 
 SAMPLING = Sampling(temperature=0.6, top_p=0.95, max_response_tokens=8)

@@ -16,7 +16,7 @@ from sdpo.plugins.seams import STRATEGIES
 from sdpo.protocols import Sampler
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.jobs import Job, Jobs
-from sdpo.solving.parts import Parts
+from sdpo.solving.parts import Parts, SearchLog
 from sdpo.solving.search import Ending, Search
 from sdpo.solving.solve import solve
 from sdpo.solving.strategy import strategy as named
@@ -105,14 +105,11 @@ class Renderer(FakeRenderer):
 
 
 @dataclass
-class Log:
+class Log(SearchLog):
     """Keeps the warnings."""
 
     warnings: list[str] = field(default_factory=list)
     stop_after: int = 10**9
-
-    def phase(self, name: str) -> None:
-        """Not looked at."""
 
     def begins(self, title: str) -> None:
         """Not looked at."""
