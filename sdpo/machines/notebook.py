@@ -7,9 +7,8 @@ continued. The teacher cannot be another model, whose vocabulary only the comman
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -43,9 +42,8 @@ from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.hindsight.success_buffer import remembered
-from sdpo.learner.engine import DeepSpeedLearner
-from sdpo.learner.orders import Place, Recording, Scale
-from sdpo.machines.local import LocalEngine, LocalLearner, LocalVerifier
+from sdpo.learner.orders import Recording
+from sdpo.machines.local import LocalEngine, LocalVerifier, local_learner
 from sdpo.plugins.seam import near
 from sdpo.preflight.checks import (
     HELDOUT_SEED,
@@ -185,32 +183,6 @@ def train_model(
     return _trained(config, ready, model, environment, run)
 
 
-@contextmanager
-def local_learner(
-    model: LocalModel,
-    learner: LearnerConfig,
-    algorithm: AlgorithmConfig,
-    sampling: SamplingConfig,
-    folder: Path,
-    recording: Recording | None = None,
-) -> Iterator[LocalLearner]:
-    """A learner that begins with the model's weights; in ``folder`` its one rank meets itself."""
-    meeting = folder / f".meet-{os.getpid()}"
-    made = DeepSpeedLearner(
-        model.path,
-        None,
-        learner,
-        algorithm,
-        Scale(temperature=sampling.temperature, max_response_tokens=sampling.max_response_tokens),
-        Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
-        recording,
-    )
-    try:
-        yield LocalLearner(made, model.path, algorithm, max_skipped_updates=learner.max_skipped_updates)
-    finally:
-        meeting.unlink(missing_ok=True)
-
-
 def refuse_odd_environment(environment: object) -> None:
     """Raises UserError unless it is an environment, and an object rather than a class."""
     if isinstance(environment, type):
@@ -336,7 +308,7 @@ def _trained(config: Config, ready: _Ready, model: LocalModel, environment: Envi
         tracker.go_back(0)
         with (
             terminal,
-            local_learner(model, config.learner, config.algorithm, config.sampling, run.path, recording) as learner,
+            local_learner(model.path, config.learner, config.algorithm, config.sampling, run.path, recording) as learner,
         ):
             train(
                 config,

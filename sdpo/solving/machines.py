@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from sdpo.config import SandboxIsolation, SearchConfig
 from sdpo.envs import sandbox
 from sdpo.envs.base import Environment
 from sdpo.hindsight.rendering import ChatRenderer
-from sdpo.learner.orders import Place, Scale
 from sdpo.machines.remote import Models, machines
 from sdpo.preflight.checks import (
     check_named,
@@ -85,37 +83,17 @@ def started(
 
 @contextmanager
 def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Parts]:
-    from sdpo.learner.engine import DeepSpeedLearner
-    from sdpo.machines.local import LocalEngine, LocalLearner, LocalVerifier
+    from sdpo.machines.local import LocalEngine, LocalVerifier, local_learner
     from sdpo.rollout.engine import VllmEngine
 
     kind = config.sandbox.isolation
     isolation = None if kind is SandboxIsolation.auto else sandbox.Isolation(kind.value)
     sandbox.use(sandbox.Settings(isolation=isolation, allow_weak=config.sandbox.allow_weak))
-    engine = VllmEngine(ready.model_path, max_model_tokens=_longest(config), config=config.rollout, seed=0)
-    meeting = logs / f".meet-{os.getpid()}"
-    learner = DeepSpeedLearner(
-        ready.model_path,
-        None,
-        config.learner,
-        config.algorithm,
-        _scale(config),
-        Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
-    )
-    try:
-        yield Parts(
-            sampler=Sampler(engine=LocalEngine(engine), verifier=LocalVerifier(ready.environment), renderer=ready.renderer),
-            learner=LocalLearner(
-                learner, ready.model_path, config.algorithm, max_skipped_updates=config.learner.max_skipped_updates
-            ),
-        )
-    finally:
-        meeting.unlink(missing_ok=True)
+    engine = LocalEngine(VllmEngine(ready.model_path, max_model_tokens=_longest(config), config=config.rollout, seed=0))
+    sampler = Sampler(engine=engine, verifier=LocalVerifier(ready.environment), renderer=ready.renderer)
+    with local_learner(ready.model_path, config.learner, config.algorithm, config.sampling, logs) as learner:
+        yield Parts(sampler=sampler, learner=learner)
 
 
 def _longest(config: SearchConfig) -> int:
     return config.max_question_tokens + config.sampling.max_response_tokens
-
-
-def _scale(config: SearchConfig) -> Scale:
-    return Scale(temperature=config.sampling.temperature, max_response_tokens=config.sampling.max_response_tokens)

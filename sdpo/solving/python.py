@@ -15,10 +15,9 @@ from sdpo.config import BatchConfig, BudgetConfig, EnvConfig, LearnerConfig, Sam
 from sdpo.config.compose import solve_config
 from sdpo.envs.base import Environment
 from sdpo.errors import UserError
-from sdpo.machines.local import LocalVerifier
+from sdpo.machines.local import LocalVerifier, local_learner
 from sdpo.machines.notebook import (
     LocalModel,
-    local_learner,
     plain_screen,
     refuse_odd_environment,
     refuse_odd_settings,
@@ -92,7 +91,7 @@ def solve_task(model: LocalModel, environment: Environment, task: Task, **settin
     with (
         TemporaryDirectory(prefix="sdpo-solve-") as place,
         view,
-        local_learner(model, config.learner, config.algorithm, config.sampling, Path(place)) as learner,
+        local_learner(model.path, config.learner, config.algorithm, config.sampling, Path(place)) as learner,
     ):
         sampler = Sampler(engine=model.engine, verifier=LocalVerifier(environment), renderer=ready.renderer)
         folder = SearchFolder(Path(place))
