@@ -13,7 +13,6 @@ from typing import Protocol
 
 from sdpo.attempts.generation import rollouts_of
 from sdpo.attempts.task_stream import TaskStream
-from sdpo.commands import outcome
 from sdpo.config import Config
 from sdpo.errors import LearnerLost, MachineError, NodeLost
 from sdpo.guards.fold import Guards, folded
@@ -128,7 +127,7 @@ class TrainingRun:
         checkpoint.sweep(self.folder.checkpoints)  # of a rank that died while it wrote; now nobody writes
         if where.checkpoint is not None:
             self.learner.restore(where.checkpoint)
-        rows, evaluations = outcome.lines(self.folder.metrics), outcome.lines(self.folder.evaluations)
+        rows, evaluations = records(self.folder.metrics), records(self.folder.evaluations)
         self.terminal.restore(rows, where.guards.alarms, evaluations)
         if why:
             source = "the start, as there is no checkpoint yet" if where.checkpoint is None else where.checkpoint.name

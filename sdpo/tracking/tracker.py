@@ -47,9 +47,7 @@ def _recorded(folder: RunFolder) -> Iterator[Record]:
         for is_evaluation in (False, True)
         for line in records(folder.evaluations if is_evaluation else folder.metrics)
     ]
-    kept = [
-        Record(step=int(str(line["step"])), is_evaluation=is_evaluation, metrics=_numbers(line)) for line, is_evaluation in found
-    ]
+    kept = [Record(step=line["step"], is_evaluation=is_evaluation, metrics=_numbers(line)) for line, is_evaluation in found]
     yield from sorted(kept, key=lambda record: record.row)
 
 
