@@ -40,14 +40,15 @@ from sdpo.envs.base import Environment
 from sdpo.errors import UserError
 from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
-from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.hindsight.success_buffer import remembered
 from sdpo.learner.orders import Recording
 from sdpo.machines.local import LocalEngine, LocalVerifier, local_learner
 from sdpo.plugins.seam import near
 from sdpo.preflight.checks import (
     HELDOUT_SEED,
+    Ready,
     check_support,
+    first,
     model_and_renderer,
     references_of,
     refuse_long_prompts,
@@ -65,7 +66,7 @@ from sdpo.tracking.background import closed
 from sdpo.tracking.run_report import RunReport
 from sdpo.tracking.tracker import Tracker, trackers_of
 from sdpo.train import train
-from sdpo.types import Group, Task, Tasks
+from sdpo.types import Group
 
 POLICY = "policy"
 """Folder of the trained model in a run's folder."""
@@ -180,7 +181,7 @@ def train_model(
     _refuse_unsuitable(config, model)
     ready = _ready(config, environment)
     run.claim(config)
-    return _trained(config, ready, model, environment, run)
+    return _trained(config, ready, model, run)
 
 
 def refuse_odd_environment(environment: object) -> None:
@@ -223,15 +224,6 @@ def plain_screen() -> Console:
     return Console(force_jupyter=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ready:
-    """Tasks and renderer, checked."""
-
-    train: Tasks
-    heldout: tuple[Task, ...]
-    renderer: ChatRenderer
-
-
 def _refuse_unsuitable(config: Config, model: LocalModel) -> None:
     if config.learner.num_ranks > 1:
         raise UserError(f"in one process there is one rank; got learner.num_ranks={config.learner.num_ranks}. Use sdpo train.")
@@ -256,7 +248,7 @@ def refuse_small_room(num_tokens: int, model: LocalModel) -> None:
         )
 
 
-def _ready(config: Config, environment: Environment) -> _Ready:
+def _ready(config: Config, environment: Environment) -> Ready:
     """Raises UserError where tasks, settings and model do not go together."""
     algorithm = config.algorithm
     is_shown_hints = isinstance(algorithm, SDPOConfig)
@@ -272,8 +264,15 @@ def _ready(config: Config, environment: Environment) -> _Ready:
     if isinstance(algorithm, SDPOConfig):
         check_support(algorithm, path)
     refuse_long_prompts(renderer, (*tasks, *heldout), with_hints=is_shown_hints)
-    looked_at = tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout))))
-    return _Ready(train=tasks, heldout=looked_at, renderer=renderer)
+    return Ready(
+        model_path=path,
+        teacher_path=None,
+        environment=environment,
+        train=tasks,
+        heldout=first(heldout, config.evaluation.num_tasks),
+        make_renderer=lambda: renderer,
+        references=references,
+    )
 
 
 class _Kept:
@@ -295,10 +294,10 @@ class _Kept:
         self._rollouts.close()
 
 
-def _trained(config: Config, ready: _Ready, model: LocalModel, environment: Environment, run: RunFolder) -> TrainedRun:
+def _trained(config: Config, ready: Ready, model: LocalModel, run: RunFolder) -> TrainedRun:
     terminal = Terminal(plain_screen(), f"sdpo · {config.name}", config.num_steps, plan=plan_of(config), quiet=True)
     guards = Guards(config)
-    sampler = Sampler(engine=model.engine, verifier=LocalVerifier(environment), renderer=ready.renderer)
+    sampler = Sampler(engine=model.engine, verifier=LocalVerifier(ready.environment), renderer=ready.renderer)
     tasks = TaskStream(tasks=ready.train, seed=config.seed)
     rollouts = _Kept(rollouts_of(config, tasks, sampler))
     recording = Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top)
@@ -319,7 +318,7 @@ def _trained(config: Config, ready: _Ready, model: LocalModel, environment: Envi
                 RunReport(terminal, tracker, StopRequest(), guards, renderer=sampler.renderer),
                 run.checkpoints,
                 guards,
-                references=references_of(environment, config.algorithm),
+                references=ready.references,
                 successes=remembered(config.algorithm, ()),
             )
             learner.write_policy(run.path / POLICY)
