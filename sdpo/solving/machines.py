@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from rich.console import Console
 
 from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
@@ -24,6 +27,9 @@ from sdpo.preflight.checks import (
 )
 from sdpo.protocols import Sampler
 from sdpo.solving.parts import Parts
+from sdpo.solving.view import SearchView
+from sdpo.terminal.foreground import StopRequest, process_output_into, stopping
+from sdpo.terminal.live import Terminal
 from sdpo.types import Task
 
 
@@ -63,20 +69,26 @@ def node_for(config: SearchConfig) -> Iterator[LocalNode | None]:
 
 @contextmanager
 def started(
-    config: SearchConfig,
-    ready: Ready,
-    logs: Path,
-    on_event: Callable[[str], None],
-    waits_for: Callable[[str], None],
-    node: LocalNode | None,
+    config: SearchConfig, ready: Ready, folder: Path, view: SearchView, screen: Console, node: LocalNode | None
 ) -> Iterator[Parts]:
-    """All of it, for the length of the block; the learner is as it begins. ``on_event`` and ``waits_for``: as of ``machines``."""
-    if config.in_process:
-        with _in_process(config, ready, logs) as local:
-            yield local
-        return
+    """All of it, for the length of the block, under ``view``; the learner is as it begins. Logs go to ``folder``."""
+    logs = folder / "logs"
+    with (
+        process_output_into(logs / f"driver-{os.getpid()}.log", screen),
+        stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)),
+        view,
+        _in_process(config, ready, logs) if config.in_process else _as_actors(config, ready, logs, view, node) as parts,
+    ):
+        yield parts
+
+
+@contextmanager
+def _as_actors(config: SearchConfig, ready: Ready, logs: Path, view: SearchView, node: LocalNode | None) -> Iterator[Parts]:
     models = Models(policy=ready.model_path, max_tokens=_longest(config))
-    with connected(config.cluster, node=node), machines(config, models, logs, on_event, waits_for, seed=0) as parts:
+    with (
+        connected(config.cluster, node=node),
+        machines(config, models, logs, view.say, view.waits_for, seed=0) as parts,
+    ):
         sampler = Sampler(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer)
         yield Parts(sampler=sampler, learner=parts.learner)
 
