@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,12 +14,12 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.config.named import place_anywhere
-from sdpo.errors import UserError
 from sdpo.evaluation.heldout import heldout_survey
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
 from sdpo.preflight.models import WARMUP_RECORD
 from sdpo.protocols import Sampler
+from sdpo.run.files import refuse_existing, whole_folder
 from sdpo.run.folder import plain
 from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
@@ -52,8 +50,7 @@ def run_warmup(config: WarmupConfig) -> int:
     screen = user_screen()
     place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout)
     target = Path(config.to).absolute()
-    if target.exists():
-        raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {target} is. Choose another.")
+    refuse_existing(target)
     try:
         with beginning(config.cluster) as node:
             ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))
@@ -62,8 +59,6 @@ def run_warmup(config: WarmupConfig) -> int:
     except KeyboardInterrupt:
         screen.print(f"Stopped: {target} was not made, and no part of it is left. The same command begins anew.", soft_wrap=True)
         return 130
-    finally:
-        shutil.rmtree(_scratch(target), ignore_errors=True)
     if outcome.before:
         screen.print(table(outcome.before, outcome.after, config.evaluation.num_attempts))
     screen.print(f"{target} is a model like any other: sdpo train model.path={target}", highlight=False, soft_wrap=True)
@@ -143,16 +138,9 @@ def _learn(config: WarmupConfig, pairs: Pairs, explored: Sequence[Explored], lea
 
 def _write(learner: LearnerGroup, target: Path, config: WarmupConfig, outcome: Outcome) -> None:
     """Whole or not at all."""
-    scratch = _scratch(target)
-    shutil.rmtree(scratch, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    learner.write_policy(scratch)
-    (scratch / WARMUP_RECORD).write_text(json.dumps({**asdict(outcome), "config": plain(config)}, indent=1) + "\n")
-    os.replace(scratch, target)
-
-
-def _scratch(target: Path) -> Path:
-    return target.with_name(f".{target.name}.partial")
+    with whole_folder(target) as scratch:
+        learner.write_policy(scratch)
+        (scratch / WARMUP_RECORD).write_text(json.dumps({**asdict(outcome), "config": plain(config)}, indent=1) + "\n")
 
 
 def _told(pairs: Pairs, config: WarmupConfig, num_tasks: int) -> str:
