@@ -48,12 +48,6 @@ class Terminal(Screen):
         self._drawn: Drawn | None = None
         super().__init__(console, self._view, self._at_work, quiet=quiet, clock=clock)  # draws at once
 
-    def note(self, label: str, text: str) -> None:
-        """Set a line of the view, in place of what was noted under the label before; without a live view it is printed."""
-        if self._live is None and self._seen.notes.get(label) != text:
-            self.say(f"{label}: {text}")
-        self._seen.notes[label] = text
-
     def stop_was_asked(self) -> None:
         """Called by a signal handler, so a live view only notes it: printing might interrupt its own drawing."""
         self._seen.is_stopping = True
