@@ -194,12 +194,8 @@ def _chart(title: str, curves: Sequence[Series], x_label: str, y_label: str, *, 
 
 
 def _legend(groups: Sequence[RunGroup]) -> Markup:
-    entries = [element("li", _sample_line(index), _with_seeds(group)) for index, group in enumerate(groups)]
+    entries = [element("li", _sample_line(index), group.title) for index, group in enumerate(groups)]
     return element("ul", entries, class_="legend")
-
-
-def _with_seeds(group: RunGroup) -> str:
-    return f"{group.label} ({len(group.runs)} seeds)" if len(group.runs) > 1 else group.label
 
 
 def _sample_line(index: int) -> Markup:
