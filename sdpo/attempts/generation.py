@@ -189,9 +189,7 @@ class _Batch(Watcher):
     def __init__(self, what: Asked) -> None:
         self._what = what
         self.is_given_up = Event()
-        self._events: SimpleQueue[_Round | tuple[Prompt, Completion] | _TakenOver | _Judged | _Filled | BaseException] = (
-            SimpleQueue()
-        )
+        self._events: SimpleQueue[_Event] = SimpleQueue()
 
     def fill(self, answers: Answers) -> None:
         """The thread's side."""

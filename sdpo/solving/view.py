@@ -119,12 +119,12 @@ class SearchView(Screen, SearchLog):
         return Panel(Group(*parts), title=escape(printable(self._title)), width=min(self._console.width, 100))
 
 
-def failures_table(search: Search, limit: int = 5) -> Table:
-    """The failures that happened most often."""
+def failures_table(search: Search) -> Table:
+    """The five failures that happened most often."""
     table = Table(title="What was wrong with the attempts")
     table.add_column("times", justify="right")
     table.add_column("feedback")
-    for failure in search.memory.failures[:limit]:
+    for failure in search.memory.failures[:5]:
         table.add_row(str(failure.times), Text(_shown(failure.feedback)))
     return table
 
