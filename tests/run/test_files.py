@@ -24,9 +24,13 @@ def test_a_folder_appears_whole_at_the_end_and_replaces_what_a_kill_left(tmp_pat
 
 
 def test_nothing_of_a_folder_is_left_where_its_making_fails(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a" / "model") as scratch:
-        scratch.mkdir()
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with whole_folder(tmp_path / "a" / "model") as scratch:
+            scratch.mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list((tmp_path / "a").iterdir()) == []
 
 
