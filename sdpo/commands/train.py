@@ -30,6 +30,7 @@ from sdpo.preflight.checks import (
     check_training,
 )
 from sdpo.preflight.models import is_fetched
+from sdpo.protocols import Sampler
 from sdpo.run.folder import RunFolder, plain
 from sdpo.run.watchdog import Progress, Watchdog, WatchedVerifier
 from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
@@ -134,15 +135,18 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
             recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
             when_idle=cache(lambda: aside.submit(importlib.import_module, "torch")),  # for the first batch
         ) as parts:
-            rendering.result()
+            renderer = rendering.result()
             mark("tokenizer")
             stop.can_wait = True
             TrainingRun(
                 config=config,
                 folder=folder,
                 ready=ready,
-                engine=parts.engine,
-                verifier=WatchedVerifier(verifier=parts.verifier, progress=progress),
+                sampler=Sampler(
+                    engine=parts.engine,
+                    verifier=WatchedVerifier(verifier=parts.verifier, progress=progress),
+                    renderer=renderer,
+                ),
                 learner=parts.learner,
                 terminal=terminal,
                 stop=stop,

@@ -103,7 +103,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         teacher_path=teacher_path,
         environment=environment,
         train=train,
-        heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
+        heldout=first(heldout, config.evaluation.num_tasks),
         make_renderer=renderer,
         references=references,
     )
@@ -172,11 +172,9 @@ def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
     environment = make_environment(config.env)
     refuse_silence(environment, config.sampling.max_turns)
     references_of(environment, config.algorithm)
-    train = tasks_of(environment, config.env.train_split, config.seed)
-    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
-    refuse_overlap(environment, train, heldout)
+    splits = splits_of(environment, config.env, config.seed)
     refuse_long_verdicts(environment, config.env, config.rollout)
-    return environment, train, heldout
+    return environment, *splits
 
 
 def make_environment(config: EnvConfig) -> Environment:
@@ -263,6 +261,18 @@ def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
     if len(tasks) == 0:
         raise UserError(f"a split needs a task; {split!r} of environment {environment.name!r} has none.")
     return tasks
+
+
+def first(tasks: Tasks, num: int) -> tuple[Task, ...]:
+    """The first ``num``, or as many as there are."""
+    return tuple(tasks[index] for index in range(min(num, len(tasks))))
+
+
+def splits_of(environment: Environment, config: EnvConfig, seed: int) -> tuple[Tasks, Tasks]:
+    """The training and the held-out tasks. Raises UserError for an empty or unknown split, and where the two share a task."""
+    train, heldout = tasks_of(environment, config.train_split, seed), tasks_of(environment, config.heldout_split, HELDOUT_SEED)
+    refuse_overlap(environment, train, heldout)
+    return train, heldout
 
 
 def refuse_overlap(environment: Environment, train: Tasks, heldout: Tasks) -> None:

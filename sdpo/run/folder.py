@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import yaml
 
@@ -160,8 +160,8 @@ class RunFolder:
                 file.unlink()
 
 
-def records(file: Path) -> list[dict[str, object]]:
-    """A file's lines, without one that a kill cut off; none where there is no file."""
+def records(file: Path) -> list[dict[str, Any]]:
+    """A file's lines as JSON has them, without one that a kill cut off; none where there is no file."""
     lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
     return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 

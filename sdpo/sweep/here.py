@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
 from sdpo.envs.children import Lifeline, own_module
 from sdpo.sweep.names import Point
-from sdpo.terminal.foreground import asking
+from sdpo.terminal.foreground import asking, handling
 
 
 @dataclass(slots=True)
@@ -35,7 +35,14 @@ def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
     """
     present = _Present()
     outcomes: list[str] = []
-    with _stopping(present):
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        present.stopped_by = number
+        if present.process is not None and number != signal.SIGINT:  # Ctrl-C reaches the run by itself
+            with suppress(ProcessLookupError):
+                present.process.send_signal(number)
+
+    with handling(stop, *asking()):
         for number, point in enumerate(points, start=1):
             if present.stopped_by is not None:
                 outcomes.append("not started")
@@ -51,19 +58,3 @@ def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
     if present.stopped_by is not None:
         return 128 + present.stopped_by
     return 0 if all(outcome == "done" for outcome in outcomes) else 1
-
-
-@contextmanager
-def _stopping(present: _Present) -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        present.stopped_by = number
-        if present.process is not None and number != signal.SIGINT:  # Ctrl-C reaches the run by itself
-            with suppress(ProcessLookupError):
-                present.process.send_signal(number)
-
-    before = {number: signal.signal(number, stop) for number in asking()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -31,6 +31,7 @@ from sdpo.config import (
 from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
+from sdpo.protocols import Sampler
 from sdpo.run.folder import RunFolder, records
 from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
@@ -108,11 +109,9 @@ class Run:
                 stop.is_set = version >= stop_after
 
         report = RunReport(terminal, Tracker(self.folder, self.config.tracking), stop, guards)
-        engine, verifier, renderer = Engine(self.events), FakeVerifier(), FakeRenderer()
-        rollouts = rollouts_of(self.config, TaskStream(tasks=TASKS, seed=0), engine, verifier, renderer)
-        train(
-            self.config, rollouts, HELDOUT, engine, verifier, renderer, learner, report, self.folder.checkpoints, guards,
-        )  # fmt: skip
+        sampler = Sampler(engine=Engine(self.events), verifier=FakeVerifier(), renderer=FakeRenderer())  # type: ignore[arg-type]
+        rollouts = rollouts_of(self.config, TaskStream(tasks=TASKS, seed=0), sampler)
+        train(self.config, rollouts, HELDOUT, sampler, learner, report, self.folder.checkpoints, guards)
         return learner
 
     @property

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from sdpo.config import PairsConfig, WarmupConfig
+from sdpo.attempts.survey import Survey
+from sdpo.config import WarmupConfig
 from sdpo.config.compose import warmup_config
 from sdpo.envs.base import Environment
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hint_of
 from sdpo.hindsight.rendering import ChatRenderer
+from sdpo.protocols import Sampler
 from sdpo.types import (
     Attempt,
     Completion,
@@ -108,19 +110,15 @@ def explored(
     seed: int = 0,
     cut: bool = False,
 ) -> tuple[Explored, ...]:
-    return explore(
-        tasks,
-        environment,
-        Says(pen, texts or {}, cut),
-        Judges(environment),
-        renderer,
-        pen,
-        PairsConfig(num_attempts=2, num_edits=num_edits),
-        SAMPLING,
+    survey = Survey(
+        sampler=Sampler(engine=Says(pen, texts or {}, cut), verifier=Judges(environment), renderer=renderer),
+        tasks_P=tuple(tasks),
+        num_attempts=2,
+        sampling=SAMPLING,
         seed=seed,
         max_set_aside_share=0.2,
-        log=FakeReport([]),
     )
+    return explore(survey, environment, pen, num_edits, FakeReport([]))
 
 
 def all_of(pairs: Pairs) -> list[Pair]:
