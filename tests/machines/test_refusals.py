@@ -62,7 +62,7 @@ def test_what_one_process_cannot_train_is_refused(settings: dict[str, Any], rule
 def test_a_class_and_an_object_without_verify_are_no_environment(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"got the class Letters. Make one: Letters\(\)"):
         sdpo.train_model(model(), cast(Letters, Letters), folder=tmp_path / "run")
-    with pytest.raises(UserError, match="a dict has not"):
+    with pytest.raises(UserError, match="its class dict lacks name, tasks, verify"):
         sdpo.train_model(model(), cast(Letters, {}), folder=tmp_path / "run")
 
 

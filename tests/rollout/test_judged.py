@@ -13,6 +13,7 @@ from sdpo.attempts.conversation import attempts
 from sdpo.attempts.groups import grouped, refuse_broken_environment
 from sdpo.errors import Stopped, UserError
 from sdpo.machines.local import LocalVerifier
+from sdpo.protocols import Sampler, Watcher
 from sdpo.rollout.verify import judge, reply
 from sdpo.types import Attempt, Completion, Finish, Message, Prompt, Reply, Role, Sampling, SetAside, Task, Verdict
 from tests.loop.fakes import FakeRenderer
@@ -122,11 +123,16 @@ class Renderer(FakeRenderer):
         return (70,)
 
 
+class Silent(Watcher):
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+        return iter(completions)
+
+
 @pytest.mark.parametrize(("max_turns", "said"), [(1, "turn 1"), (2, "turn 1 | turn 2"), (3, "turn 1 | turn 2 | turn 3")])
 def test_a_conversational_environment_judges_the_conversation_also_where_it_has_one_turn(max_turns: int, said: str) -> None:
     sampling = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=100, max_turns=max_turns)
     verifier = LocalVerifier(Talk(lambda: "go on"))
-    found = attempts((TASK,), [PROMPT], Speaker(), verifier, Renderer(), sampling, lambda completions, total: iter(completions))
-    ((_, outcome),) = found
+    sampler = Sampler(engine=Speaker(), verifier=verifier, renderer=Renderer())
+    ((_, outcome),) = attempts((TASK,), [PROMPT], sampler, sampling, Silent())
     assert isinstance(outcome, Attempt)
     assert outcome.verdict == Verdict(reward=1.0, feedback=said)

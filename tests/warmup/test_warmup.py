@@ -251,7 +251,7 @@ def test_an_environment_that_raises_for_a_reference_is_named(pen: Writer, render
         def reference(self, task: Task) -> str:
             raise KeyError(task.id)
 
-    with pytest.raises(UserError, match="environment 'letters' raised KeyError for 'letters/a'"):
+    with pytest.raises(UserError, match="environment 'letters' raised, for 'letters/a', KeyError"):
         explored(Forgetful(), pen, renderer)
 
 
