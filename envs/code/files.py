@@ -34,6 +34,7 @@ class CodeFile:
     """
 
     name = "code_file"
+    tasks_limit_s = 120.0
 
     def __init__(
         self,

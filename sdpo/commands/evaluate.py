@@ -48,7 +48,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
 def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -> int:
     """Ray starts while the tasks and the model are looked at."""
     environment = make_environment(config.env)
-    every = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
+    every = tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED)
     tasks_P = tuple(every[index] for index in range(min(config.num_tasks, len(every))))
     model_path, renderer = model_and_renderer(
         config.model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)

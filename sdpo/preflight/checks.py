@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from sdpo.config import (
     SDPOConfig,
     SupportKind,
 )
-from sdpo.envs import registry
+from sdpo.envs import listing, registry
 from sdpo.envs.base import Conversational, Environment, HasReference
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hint_of, no_reference
@@ -40,6 +41,10 @@ from sdpo.types import Task, Tasks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_WAITING = 12
+"""Waiting may take so much longer than computing: a disk that stalls must not end a run that is started again."""
+MOST_RENDERED = 20_000
+"""Tasks whose prompts are tokenised before a run starts: of more, the longest ones, and others evenly spread."""
 HELDOUT_SEED = 0
 """Seed of the held-out tasks: they are the same whatever the run's seed, so that runs can be compared."""
 
@@ -133,10 +138,18 @@ def _check_divergence(algorithm: SDPOConfig) -> None:
 
 def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], *, with_hints: bool) -> None:
     """Raises UserError where a prompt does not fit, or, ``with_hints``, a question and its closing in a hindsight prompt."""
-    for task in tasks:
+    for task in _longest_and_others(tasks):
         renderer.prompt(task)
         if with_hints:
             renderer.hindsight_prompt(task, hint_of(feedback="."))
+
+
+def _longest_and_others(tasks: Sequence[Task]) -> Sequence[Task]:
+    """All tasks, or of very many ``MOST_RENDERED``: half of them those with the most characters."""
+    if len(tasks) <= MOST_RENDERED:
+        return tasks
+    longest = nlargest(MOST_RENDERED // 2, tasks, key=lambda task: sum(len(message.content) for message in task.messages))
+    return (*longest, *tasks[:: -(-len(tasks) // (MOST_RENDERED // 2))])
 
 
 def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Sequence[Task]) -> Claim | None:
@@ -169,8 +182,8 @@ def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
     environment = make_environment(config.env)
     refuse_silence(environment, config.sampling.max_turns)
     references_of(environment, config.algorithm)
-    train = tasks_of(environment, config.env.train_split, config.seed)
-    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
+    train = tasks_of(environment, config.env, config.env.train_split, config.seed)
+    heldout = tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED)
     refuse_overlap(environment, train, heldout)
     return environment, train, heldout
 
@@ -218,10 +231,13 @@ def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Calla
     return reference
 
 
-def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
-    """The tasks of a split. Raises UserError for an empty or unknown one."""
+def tasks_of(environment: Environment, env: EnvConfig, split: str, seed: int) -> Tasks:
+    """The tasks of a split. Raises UserError for an empty or unknown one, and for one that never comes."""
+    limit = listing.Limit(computing_s=env.tasks_limit_s, waiting_s=_WAITING * env.tasks_limit_s, option="env.tasks_limit_s")
     try:
-        tasks = environment.tasks(split, seed)
+        tasks = listing.listed(environment, split, seed, limit)
+    except listing.Endless as endless:
+        raise UserError(str(endless)) from None
     except ValueError as error:
         raise UserError(f"env.train_split and env.heldout_split must be splits of {environment.name!r}: {error}") from error
     if len(tasks) == 0:
@@ -231,12 +247,16 @@ def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
 
 def refuse_overlap(environment: Environment, train: Tasks, heldout: Tasks) -> None:
     """Raises UserError where a held-out task is in training too: evaluations would measure what was learned by heart."""
-    seen_ids = {task.id for task in train}
-    seen_messages = {task.messages for task in train}
-    for task in heldout:
-        if task.id in seen_ids or task.messages in seen_messages:
+    by_id = {task.id: task for task in heldout}
+    by_messages = {task.messages: task for task in heldout}
+    for task in train:
+        twin = by_id.get(task.id) or by_messages.get(task.messages)
+        if twin is not None:
+            shared = f"has the id {task.id!r} in both splits"
+            if twin.id != task.id:
+                shared = f"asks in training task {task.id!r} what held-out task {twin.id!r} asks"
             raise UserError(
-                f"held-out tasks must not appear in training; environment {environment.name!r} has {task.id!r} in both splits. "
+                f"held-out tasks must not appear in training; environment {environment.name!r} {shared}. "
                 "Mend the environment's tasks(), or name other splits (env.train_split, env.heldout_split)."
             )
 

@@ -38,8 +38,8 @@ class Ready:
 def prepare(config: WarmupConfig, say: Callable[[str], None]) -> Ready:
     """Raises UserError with the field, the value and the mend."""
     environment = make_environment(config.env)
-    train = tasks_of(environment, config.env.train_split, config.seed)
-    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED)
+    train = tasks_of(environment, config.env, config.env.train_split, config.seed)
+    heldout = tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED)
     refuse_overlap(environment, train, heldout)
     model_path, renderer = model_and_renderer(config.model, config.sampling, config.algorithm.hindsight.max_prompt_tokens, say)
     drawn = random.Random(f"{config.seed}/warmup").sample(range(len(train)), min(config.pairs.num_tasks, len(train)))
