@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from sdpo.types import Message, Role, Task, Verdict, turns
+from sdpo.types import Message, Role, Task, Verdict
 
-__all__ = ["Conversational", "Environment", "HasReference", "Message", "ReadsFiles", "Role", "Task", "Verdict", "turns"]
+__all__ = ["Conversational", "Environment", "HasReference", "Message", "ReadsFiles", "Role", "SingleTurn", "Task", "Verdict"]
 
 
 @runtime_checkable
 class Environment(Protocol):
-    """A source of tasks and the judge of their answers.
+    """A source of tasks, and the judge of their answers: also a ``SingleTurn`` or a ``Conversational``.
 
-    Made by calling the class with the options of the ``env`` config group as keyword arguments. ``verify`` is called from
-    several worker processes, so an environment must be cheap to make twice and hold no state between calls.
+    Made by calling the class with the options of the ``env`` config group as keyword arguments. It judges in several worker
+    processes, so an environment must be cheap to make twice and hold no state between calls.
     """
 
     name: str
@@ -28,24 +28,30 @@ class Environment(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class SingleTurn(Environment, Protocol):
+    """An environment that is given one answer, and judges it."""
+
     def verify(self, task: Task, completion: str) -> Verdict:
         """Judge one answer. May be slow. A wrong or malformed answer is a Verdict, never an exception."""
         ...
 
 
 @runtime_checkable
-class Conversational(Protocol):
-    """An environment of several turns: it also has something to say between the policy's turns (``sampling.max_turns``).
+class Conversational(Environment, Protocol):
+    """An environment of several turns: it replies to the policy (``sampling.max_turns``), and then judges the conversation.
 
-    ``verify`` is then given the policy's turns in one text, which ``turns`` takes apart. What the environment said in between is
-    not in it, since the environment can say it again.
+    A transcript holds what was said after the task's own messages, policy (``Role.assistant``) and environment (``Role.user``) in
+    turn. It begins and ends with the policy. With one turn, or at the last one, no reply is asked for.
     """
 
     def reply(self, task: Task, transcript: Sequence[Message]) -> str | None:
-        """What the environment says next, or None: the conversation is over, judge it.
+        """What the environment says next, or None: the conversation is over, judge it."""
+        ...
 
-        ``transcript`` begins with the policy's first turn (the task's own messages come before it) and ends with its latest.
-        """
+    def judge(self, task: Task, transcript: Sequence[Message]) -> Verdict:
+        """Judge the whole conversation, as ``SingleTurn.verify`` does an answer; ``verify`` is then not needed, nor asked."""
         ...
 
 
@@ -53,7 +59,7 @@ class Conversational(Protocol):
 class HasReference(Protocol):
     """An environment that also knows a right answer to each of its tasks.
 
-    ``sdpo envs check`` asks for it: verify must give it the reward 1, and it must not stand in the feedback to wrong answers.
+    ``sdpo envs check`` asks for it: it must get the reward 1, and it must not stand in the feedback to wrong answers.
     Training asks for it only where its config says so, and only for training tasks. The teacher is shown it with
     ``algorithm.hindsight.choice=reference``, and a warm-up learns to write it.
     """
@@ -68,5 +74,5 @@ class ReadsFiles(Protocol):
     """An environment that also takes tasks which the user brings, for ``sdpo solve task=FILE``."""
 
     def from_file(self, path: str) -> Sequence[Task]:
-        """The tasks in a file, which ``verify`` then judges without it. Raises ValueError for one that cannot be read."""
+        """The tasks in a file, which the environment then judges without it. Raises ValueError for one that cannot be read."""
         ...

@@ -26,8 +26,8 @@ from sdpo.types import Task
 Returned = TypeVar("Returned")
 
 LIMIT_S = 5.0
-"""What is honest and takes longer says so in its class (``TakesLong``). Or the user does: ``tasks_limit_s=60`` behind ``sdpo envs``,
-``env.tasks_limit_s=60`` for a run."""
+"""What is honest and takes longer says so in its class (``TakesLong``), or its user does: ``tasks_limit_s=60`` behind
+``sdpo envs``, ``env.tasks_limit_s=60`` for a run."""
 _TICK_S = 0.25
 _IDLE_SHARE = 0.05
 """A thread that computes for less of a tick waits: for a network, a lock, a clock."""
@@ -134,7 +134,8 @@ class _Count:
         option, more_s = self.limit.option, max(60.0, 4 * self.limit.computing_s)
         return Endless(
             f"{self.what} must return; after {limit_s:g} s of {does} it had not{place}",
-            f"Let it return a sequence that ends. If it is only slow, allow it more: {option}={more_s:g}, or tasks_limit_s in its class.",
+            f"Let it return a sequence that ends. If it is only slow, allow it more: {option}={more_s:g}, or write "
+            f"tasks_limit_s = {more_s:g} in its class.",
         )
 
 

@@ -19,7 +19,6 @@ from sdpo.envs.base import Environment
 from sdpo.plugins.seam import describe, imported, near
 
 ENTRY_POINT_GROUP = "sdpo.environments"
-MEMBERS = ("name", "tasks", "verify")
 
 
 def available() -> Mapping[str, str]:
@@ -43,7 +42,18 @@ def make(spec: str, options: Mapping[str, object]) -> Environment:
             f"env {spec!r} must be made by calling its class with the options {dict(options)!r}; "
             f"that raised {describe(error)}: correct the options or the constructor"
         ) from error
-    _check_members(spec, environment)
+    return complete(environment, f"env {spec!r}")
+
+
+def complete(environment: object, what: str) -> Environment:
+    """``environment`` itself. Raises ValueError, as a sentence about ``what``, where it lacks a member that it needs."""
+    judges = ("reply", "judge") if hasattr(environment, "reply") else ("verify",)
+    missing = [member for member in ("name", "tasks", *judges) if not hasattr(environment, member)]
+    if missing:
+        raise ValueError(
+            f"{what} must be an Environment, with name, tasks and verify (for several turns: name, tasks, reply and judge); "
+            f"its class {type(environment).__name__} lacks {', '.join(missing)}: see docs/environments.md"
+        )
     assert isinstance(environment, Environment)
     return environment
 
@@ -100,15 +110,6 @@ def _check_options(spec: str, environment_class: type, options: Mapping[str, obj
         raise ValueError(
             f"env {spec!r} needs the options {_listed(missing)}; got {_listed(options)}: "
             "add what is missing to the environment's options"
-        )
-
-
-def _check_members(spec: str, environment: object) -> None:
-    missing = [member for member in MEMBERS if not hasattr(environment, member)]
-    if missing:
-        raise ValueError(
-            f"env {spec!r} must be an Environment, with {', '.join(MEMBERS)}; its class "
-            f"{type(environment).__name__} lacks {', '.join(missing)}: see sdpo.envs.base"
         )
 
 

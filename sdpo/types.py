@@ -11,9 +11,12 @@ micro-batch, T packed tokens, N response tokens of a micro-batch, M of them dist
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,15 +57,6 @@ class Task:
             raise ValueError(f"a task's last message must be the user's (the policy answers it); task {self.id!r} breaks this")
 
 
-TURN_BREAK = "\x1e"
-"""Separates the policy's turns in a text of several. No turn holds one, so no answer can pretend to be two."""
-
-
-def turns(text: str) -> tuple[str, ...]:
-    """The policy's turns in what ``Environment.verify`` is given."""
-    return tuple(text.split(TURN_BREAK))
-
-
 class Finish(str, Enum):
     """Why a completion ended."""
 
@@ -79,8 +73,8 @@ class Completion:
     logprobs: tuple[float, ...]
     """[R] in nats, under the distribution that was sampled from (temperature and truncation applied)."""
     text: str
-    """The decoded tokens without special ones: what the environment reads. With several turns it is the policy's alone, joined
-    by ``TURN_BREAK``."""
+    """The decoded tokens without special ones. With several turns it is the policy's alone, a blank line between them, for people
+    to read and search: an environment judges the ``transcript``."""
     finish: Finish
     weights_version: int
     """Version of the weights that sampled it, of the oldest where there were several: the learner's step at the load."""
@@ -123,7 +117,7 @@ class Completion:
 
     @property
     def transcript(self) -> tuple[Message, ...]:
-        """What was said after the task's messages."""
+        """What was said after the task's messages: what an environment judges. It begins and ends with the policy."""
         return self.turns or (Message(role=Role.assistant, content=self.text),)
 
 
@@ -138,6 +132,46 @@ def joined_versions(runs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], .
     return tuple(joined) if len(joined) > 1 else ()
 
 
+class InvalidVerdict(ValueError):
+    """What an environment says of an answer is no verdict; the message is a sentence."""
+
+    def __init__(self, message: str, *, part: str) -> None:
+        """``part`` is what is wrong: ``"verdict"``, ``"reward"``, ``"feedback"``, ``"feedback-text"`` or ``"metrics"``."""
+        super().__init__(message)
+        self.part = part
+
+    def __reduce__(self) -> tuple[Callable[..., InvalidVerdict], tuple[str]]:
+        return partial(InvalidVerdict, part=self.part), (str(self),)
+
+
+def plain_number(value: object) -> float | None:
+    """A finite number of Python or numpy as a float, True as 1. None: it is no such number.
+
+    A lone number of a library (``np.float32(1)``, an array or a tensor without dimensions) says so by its empty shape.
+    """
+    if getattr(value, "shape", None) == ():
+        value = value.item()  # type: ignore[attr-defined]
+    if not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def valid_reward(value: object) -> float:
+    """``value`` as a float. Raises InvalidVerdict where it is no number from 0 to 1."""
+    reward = plain_number(value)
+    if reward is None:
+        raise InvalidVerdict(
+            f"a reward must be a finite number in [0, 1]; got {value!r:.80}, a {type(value).__name__}", part="reward"
+        )
+    if not 0.0 <= reward <= 1.0:
+        raise InvalidVerdict(f"a reward must lie in [0, 1] (1 means solved); got {reward!r}", part="reward")
+    return reward
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the environment says of a completion."""
@@ -150,8 +184,7 @@ class Verdict:
     """The environment's own numbers, averaged over attempts and logged under ``env/``."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.reward <= 1.0:  # also catches NaN
-            raise ValueError(f"a reward must lie in [0, 1] (1 means solved); got {self.reward!r}")
+        valid_reward(self.reward)
 
     @property
     def is_solved(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdpo.types import Message, Role, Task, Verdict, turns
+from sdpo.types import Message, Role, Task, Verdict
 
 
 class Letters:
@@ -41,8 +41,8 @@ class Asking(Letters):
     def reply(self, task: Task, transcript: Sequence[Message]) -> str | None:
         return f"Another with {task.payload}." if len(transcript) == 1 else None
 
-    def verify(self, task: Task, completion: str) -> Verdict:
-        return super().verify(task, "".join(turns(completion)))
+    def judge(self, task: Task, transcript: Sequence[Message]) -> Verdict:
+        return self.verify(task, "".join(said.content for said in transcript if said.role is Role.assistant))
 
 
 class Hopeless(Letters):

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from sdpo.protocols import Engine, Renderer, Verifier
 from sdpo.types import (
-    TURN_BREAK,
     Attempt,
     Completion,
     Finish,
@@ -83,7 +82,7 @@ def _continued(before: Completion | None, turn: Completion) -> Completion:
     return Completion(
         token_ids=before.token_ids + turn.token_ids,
         logprobs=before.logprobs + turn.logprobs,
-        text=f"{before.text}{TURN_BREAK}{turn.text}",
+        text=f"{before.text}\n\n{turn.text}",
         finish=turn.finish,
         weights_version=min(before.weights_version, turn.weights_version),
         versions=joined_versions(before.version_runs + turn.version_runs),

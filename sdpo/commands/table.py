@@ -237,7 +237,7 @@ BUILT_IN: Mapping[str, Command] = {
         usage="""\
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
-  sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
+  sdpo envs sample NAME [N] [split=train] [answer=TEXT|@FILE] [OPTION=VALUE ...]    tasks, and what is said of a few answers
   sdpo envs check NAME [OPTION=VALUE ...] [json=true]           whether it keeps the rules; exit code 1 if not
   sdpo envs new NAME [FOLDER]           a package with an environment of your own, ready to edit
   sdpo envs prepare NAME to=DIR [from=HUB_ID|FOLDER]            the paper's tasks, fetched and checked: docs/experiments.md

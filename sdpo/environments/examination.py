@@ -240,7 +240,7 @@ def _examine_verdicts(
     for split, tasks in sampled.items():
         for task in tasks[:1]:
             reference = next((case.reference for case in cases if case.task.id == task.id), None)
-            send(Began(where=f"reply, task {task.id!r}", limit_s=request.verdict_limit_s))
+            send(Began(where=f"reply, task {task.id!r}", limit_s=request.verdict_limit_s + 4 * total_s))
             is_heldout = split == request.heldout_split
             _send_all(send, finds_in_reply(environment, task, reference, is_heldout=is_heldout, watch=watch))
     _send_all(send, (*watch.take(), *watch.finds_in_remains("reply")))

@@ -1,18 +1,17 @@
-"""Does an environment of several turns keep up a conversation, whatever it is told? Only where it has a ``reply``."""
+"""Does an environment of several turns keep up a conversation, whatever it is told? Only where it has ``reply`` and ``judge``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdpo.environments.battery import HOSTILE, JUNK, NOTHING, Answer
-from sdpo.environments.dialogue import Transcript, is_dialogue, verdict_on_dialogue
+from sdpo.environments.battery import HOSTILE, JUNK, NOTHING
 from sdpo.environments.findings import Finding, error, warning
 from sdpo.environments.leaks import leak_in
 from sdpo.environments.side_effects import Watch
 from sdpo.environments.task_rules import described, prompt
-from sdpo.environments.verdict_rules import finds_in_text, leak
-from sdpo.envs.base import Conversational, Environment
-from sdpo.types import Message, Role, Task, Verdict
+from sdpo.environments.verdict_rules import finds_in_text, leak, ruled_on
+from sdpo.envs.base import Conversational, Environment, Message, Role, Task
+from sdpo.envs.judging import InvalidReply, reply_of
 
 NUM_TURNS = 6
 """Turns of the policy in a dialogue of hostile texts."""
@@ -24,11 +23,11 @@ def finds_in_reply(
     environment: Environment, task: Task, reference: str | None, *, is_heldout: bool, watch: Watch
 ) -> Iterator[Finding]:
     """Play a dialogue of each hostile kind, one about nothing up to its end, and one that begins with the right answer."""
-    if not is_dialogue(environment):
+    if not isinstance(environment, Conversational):
         return
     for answer in (NOTHING, JUNK, *HOSTILE):
         num_turns = MANY_TURNS if answer is JUNK else NUM_TURNS
-        transcript: Transcript = ()
+        transcript: tuple[Message, ...] = ()
         for number in range(1, num_turns + 1):
             where = f"reply, task {task.id!r}, turn {number}, {answer.name!r}"
             transcript = (*transcript, Message(role=Role.assistant, content=answer.text))
@@ -50,27 +49,31 @@ def finds_in_reply(
                 what = f"goes on for {MANY_TURNS} turns about nothing"
                 remedy = "Return None when the conversation is over; else it ends only at sampling.max_turns."
                 yield warning("endless-reply", where, what, remedy)
-        yield from _finds_in_ending(environment, task, transcript, answer)
+        last = transcript if transcript[-1].role is Role.assistant else transcript[:-1]
+        ruling = ruled_on(environment, task, last, f"judge, task {task.id!r}, {len(last)} messages, {answer.name!r}")
+        if isinstance(ruling, Finding):
+            yield ruling
     if reference is not None:
         yield from _finds_after_reference(environment, task, reference, watch)
 
 
-def _said(environment: Environment, task: Task, transcript: Transcript, where: str, watch: Watch) -> str | Finding | None:
-    assert isinstance(environment, Conversational)
+def _said(
+    environment: Conversational, task: Task, transcript: tuple[Message, ...], where: str, watch: Watch
+) -> str | Finding | None:
     try:
         with watch.over("reply", where):
-            said: object = environment.reply(task, transcript)
+            said = reply_of(environment, task, transcript)
+    except InvalidReply as failure:
+        return error("reply", where, str(failure), "Return text, or None to end.")
     except (Exception, SystemExit) as failure:  # noqa: BLE001 - an environment may raise anything
         return error("reply", where, f"raised {described(failure)}", "Say what is wrong with the turn, or return None to end.")
-    if said is not None and not isinstance(said, str):
-        return error("reply", where, f"returned a {type(said).__name__}", "Return text, or None to end.")
     if said is not None and not said.strip():
         return error("reply", where, "returned an empty text", "Say something, or return None to end.")
     return said
 
 
 def _finds_in_said(
-    said: str, task: Task, transcript: Transcript, reference: str | None, where: str, *, is_heldout: bool
+    said: str, task: Task, transcript: tuple[Message, ...], reference: str | None, where: str, *, is_heldout: bool
 ) -> Iterator[Finding]:
     known = "\n".join([prompt(task), *(message.content for message in transcript if message.role is Role.assistant)])
     yield from finds_in_text(where, "the reply", said, known)
@@ -79,20 +82,7 @@ def _finds_in_said(
         yield leak(where, f"the reply holds the reference, or a line of it{how}", is_heldout=is_heldout)
 
 
-def _finds_in_ending(environment: Environment, task: Task, transcript: Transcript, answer: Answer) -> Iterator[Finding]:
-    """What is said of the whole dialogue."""
-    where = f"verdict, task {task.id!r}, a dialogue of {answer.name!r}"
-    try:
-        verdict = verdict_on_dialogue(environment, task, transcript)
-    except (Exception, SystemExit) as failure:  # noqa: BLE001 - as above
-        remedy = "A wrong or malformed dialogue is a Verdict(reward=0.0, feedback=…), never an exception."
-        yield error("verify-raises", where, f"raised {described(failure)}", remedy)
-        return
-    if not isinstance(verdict, Verdict):
-        yield error("verdict", where, f"returned a {type(verdict).__name__}", "Return sdpo.types.Verdict(reward=…, feedback=…).")
-
-
-def _finds_after_reference(environment: Environment, task: Task, reference: str, watch: Watch) -> Iterator[Finding]:
+def _finds_after_reference(environment: Conversational, task: Task, reference: str, watch: Watch) -> Iterator[Finding]:
     """The right answer in the first turn ends the conversation."""
     where = f"reply, task {task.id!r}, turn 1, 'the reference'"
     transcript = (Message(role=Role.assistant, content=reference),)
@@ -100,10 +90,7 @@ def _finds_after_reference(environment: Environment, task: Task, reference: str,
     if isinstance(said, Finding):
         yield said
     elif said is not None:
-        try:
-            verdict = verdict_on_dialogue(environment, task, transcript)
-        except Exception:  # noqa: BLE001 - as above; verify is looked at elsewhere
-            return
-        if isinstance(verdict, Verdict) and verdict.is_solved:
+        ruling = ruled_on(environment, task, transcript, where)
+        if not isinstance(ruling, Finding) and ruling.reward >= 1.0:
             what = "goes on although the task is solved"
             yield warning("endless-reply", where, what, "Return None: a later turn may spoil the answer.")

@@ -14,6 +14,7 @@ from sdpo.environments.fingerprint import fingerprint
 from sdpo.environments.leaks import MIN_DISTINCTIVE_CHARS, bare
 from sdpo.envs import listing
 from sdpo.envs.base import Environment
+from sdpo.envs.judging import is_encodable
 from sdpo.types import Message, Role, Task
 
 SEEDS = (0, 1, 20_260_102)
@@ -247,12 +248,3 @@ def _problem_of_messages(messages: Sequence[Message]) -> str | None:
     if any(message.role is Role.system for message in messages[1:]):
         return "a system message stands behind another message"
     return None
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a tokenizer and a file can take it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Real
 
 from sdpo.environments.battery import JUNK, LOOSE, NOTHING, THE_QUESTION
 from sdpo.environments.cases import Case
-from sdpo.environments.dialogue import verdict_on
 from sdpo.environments.findings import Finding, error, warning
 from sdpo.environments.leaks import leak_in
 from sdpo.environments.records import Ruling
-from sdpo.environments.task_rules import SPECIAL_TOKENS, described, is_encodable, prompt
-from sdpo.envs.base import Environment, Verdict
+from sdpo.environments.task_rules import SPECIAL_TOKENS, described, prompt
+from sdpo.envs.base import Environment, Message, Role, Task
+from sdpo.envs.judging import verdict_of
+from sdpo.types import InvalidVerdict
 
 SLOW_S = 1.0
 NUM_THREADS = 8
@@ -28,25 +27,20 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u
 
 def ruled(environment: Environment, case: Case) -> Ruling | Finding:
     """The verdict, or what is wrong with how it was given."""
+    return ruled_on(environment, case.task, (Message(role=Role.assistant, content=case.answer.text),), case.where)
+
+
+def ruled_on(environment: Environment, task: Task, transcript: Sequence[Message], where: str) -> Ruling | Finding:
+    """The same of a conversation."""
     try:
-        verdict: object = verdict_on(environment, case.task, case.answer.text)
+        verdict = verdict_of(environment, task, transcript)
+    except InvalidVerdict as failure:
+        rule = failure.part if failure.part in ("reward", "feedback-text") else "verdict"
+        return error(rule, where, str(failure), "Return sdpo.types.Verdict(reward=…, feedback=…, metrics=…).")
     except (Exception, SystemExit) as failure:  # noqa: BLE001 - an environment may raise anything
         remedy = "A wrong or malformed answer is a Verdict(reward=0.0, feedback=…), never an exception."
-        return error("verify-raises", case.where, f"raised {described(failure)}", remedy)
-    if not isinstance(verdict, Verdict):
-        remedy = "Return sdpo.types.Verdict(reward=…, feedback=…)."
-        return error("verdict", case.where, f"returned a {type(verdict).__name__}", remedy)
-    if verdict.feedback is not None and not isinstance(verdict.feedback, str):
-        return error("verdict", case.where, f"the feedback is a {type(verdict.feedback).__name__}", "It is text or None.")
-    if not _are_numbers(verdict.metrics):
-        return error("verdict", case.where, "a metric is no finite number", "metrics maps names to finite numbers.")
-    return Ruling(reward=float(verdict.reward), feedback=verdict.feedback, metric_names=tuple(verdict.metrics))
-
-
-def _are_numbers(metrics: object) -> bool:
-    return isinstance(metrics, Mapping) and all(
-        isinstance(name, str) and isinstance(number, Real) and math.isfinite(number) for name, number in metrics.items()
-    )
+        return error("verify-raises", where, f"raised {described(failure)}", remedy)
+    return Ruling(reward=verdict.reward, feedback=verdict.feedback, metric_names=tuple(verdict.metrics))
 
 
 def finds_in_rulings(cases: Iterable[Case], rulings: Mapping[tuple[str, str], Ruling]) -> Iterator[Finding]:
@@ -98,13 +92,11 @@ def leak(where: str, what: str, *, is_heldout: bool) -> Finding:
 
 def finds_in_text(where: str, what: str, text: str, known: str) -> Iterator[Finding]:
     """What a terminal, a file or a chat template takes for more than text. ``known``: what it may quote."""
-    if not is_encodable(text):
-        yield error("feedback-text", where, f"{what} holds half a surrogate pair", "Quote answers with repr() or ascii().")
-    elif _CONTROLS.search(text):
+    if _CONTROLS.search(text):
         marks = f"{what} holds control characters, or marks that turn the direction of writing"
         yield warning("feedback-text", where, marks, "Quote answers with repr(): a terminal or a page would obey them.")
-    special = SPECIAL_TOKENS.search(text)
-    if special is not None and special[0] not in known:
+    special = [found for found in SPECIAL_TOKENS.findall(text) if found not in known]
+    if special:
         remedy = "Say it in words: what is special to a chat template is taken out of the text."
         yield warning("special-tokens", where, f"{what} holds {special[0]!r}", remedy)
 

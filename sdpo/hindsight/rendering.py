@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from sdpo.envs.judging import unreadable_part
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hindsight_message, question_after
 from sdpo.types import Hint, HintText, Message, Role, Task
@@ -31,7 +32,13 @@ class ChatRenderer:
     max_hindsight_tokens: int
 
     def prompt(self, task: Task) -> tuple[int, ...]:
-        """[S] the student's prompt. Raises UserError if it is longer than ``max_prompt_tokens``."""
+        """[S] the student's prompt. Raises UserError if it is longer than ``max_prompt_tokens``, or no text that can be read."""
+        unreadable = unreadable_part(task)
+        if unreadable:
+            raise UserError(
+                f"a task must be text that a tokenizer can read; of task {task.id!r}, {unreadable} is none, or holds half of a "
+                "surrogate pair. Mend the environment's tasks(), or leave that task out."
+            )
         token_ids = self._ids(task.messages)
         if len(token_ids) > self.max_prompt_tokens:
             raise UserError(

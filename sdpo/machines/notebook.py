@@ -37,6 +37,7 @@ from sdpo.config import (
     TrackingConfig,
 )
 from sdpo.config.compose import train_config
+from sdpo.envs import registry
 from sdpo.envs.base import Environment
 from sdpo.errors import UserError
 from sdpo.guards.alarms import Alarm
@@ -216,11 +217,10 @@ def refuse_odd_environment(environment: object) -> None:
     if isinstance(environment, type):
         name = environment.__name__
         raise UserError(f"environment must be an object; got the class {name}. Make one: {name}().")
-    if not isinstance(environment, Environment):
-        raise UserError(
-            f"environment must have name, tasks and verify (sdpo.envs.base.Environment); a {type(environment).__name__} has not "
-            "all of them. Add what is missing: docs/environments.md."
-        )
+    try:
+        registry.complete(environment, "environment")
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def refuse_odd_settings(function: str, settings: Mapping[str, object], kind: type) -> None:

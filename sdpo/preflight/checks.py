@@ -29,6 +29,7 @@ from sdpo.config import (
 )
 from sdpo.envs import listing, registry
 from sdpo.envs.base import Conversational, Environment, HasReference
+from sdpo.envs.judging import reference_of, told
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hint_of, no_reference
 from sdpo.hindsight.rendering import ChatRenderer
@@ -73,6 +74,11 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
     """Find and check everything. Raises UserError with the field, the value and the remedy."""
     check_named(config.algorithm, config.rollout)
     environment, train, heldout = check_environment(config)
+    if config.sampling.max_turns == 1 and isinstance(environment, Conversational):
+        say(
+            f"Environment {environment.name!r} replies between turns, but sampling.max_turns=1 leaves the policy only one: its "
+            "reply() is never called. Set sampling.max_turns to 2 or more, if that is not meant."
+        )
     references = references_of(environment, config.algorithm)
     for task in train:
         references(task)
@@ -200,8 +206,8 @@ def refuse_silence(environment: Environment, max_turns: int) -> None:
     """Raises UserError where several turns are asked for of an environment that never replies."""
     if max_turns > 1 and not isinstance(environment, Conversational):
         raise UserError(
-            f"sampling.max_turns above 1 needs an environment that replies between turns; {environment.name!r} has no method "
-            f"reply(task, transcript), and max_turns is {max_turns}. Set it to 1 or add the method (docs/environments.md)."
+            f"sampling.max_turns above 1 needs an environment that replies between turns; {environment.name!r} has no methods "
+            f"reply and judge, and max_turns is {max_turns}. Set it to 1 or add the methods (docs/environments.md)."
         )
 
 
@@ -221,11 +227,11 @@ def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Calla
 
     def reference(task: Task) -> str | None:
         try:
-            return answers.reference(task)
+            return reference_of(answers, task)
         except Exception as failure:  # an environment may raise anything; every training task is asked before the run begins
             raise UserError(
                 f"algorithm.hindsight.choice=reference needs an answer to every training task; reference() of task {task.id!r} "
-                f"raised {type(failure).__name__}: {failure}. Mend the environment, or set choice=demonstration_first."
+                f"raised {told(failure)}. Mend the environment, or set choice=demonstration_first."
             ) from failure
 
     return reference

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdpo.config import RolloutConfig
 from sdpo.rollout.importing import import_vllm
-from sdpo.types import TURN_BREAK, Completion, Finish, Prompt, Sampling
+from sdpo.types import Completion, Finish, Prompt, Sampling
 from sdpo.weights import Checksum, PackedWeights
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class VllmEngine:
             logprobs=tuple(
                 float(at[token_id].logprob) for at, token_id in zip(sampled.logprobs, token_ids, strict=True) if at is not None
             ),
-            text=str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)).replace(TURN_BREAK, " "),
+            text=str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True)),
             finish=Finish.stop if sampled.finish_reason == "stop" else Finish.length,
             weights_version=min(version for version, _ in versions),
             versions=versions if len(versions) > 1 else (),

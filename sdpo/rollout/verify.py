@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,40 +17,37 @@ from ray.exceptions import GetTimeoutError, RayError
 from sdpo.cluster.actors import Process, kill, start, this_process
 from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig, SandboxIsolation
 from sdpo.envs import registry, sandbox
-from sdpo.envs.base import Conversational, Environment
+from sdpo.envs.base import Environment
+from sdpo.envs.judging import reply_of, told_at_length, verdict_of
 from sdpo.errors import MachineError, UserError
 from sdpo.forkserver.marks import mark
 from sdpo.run.logs import redirect_output, tail
-from sdpo.types import Attempt, Completion, Prompt, Reply, SetAside, Task, Verdict
+from sdpo.types import Attempt, Completion, Prompt, Reply, SetAside, Task
 
 _Answer = tuple[Prompt, Attempt | Reply | SetAside]
 _MISSED = {"judge": "verdict", "reply": "reply"}
 
 
 def judge(environment: Environment, task: Task, completion: Completion) -> Attempt | SetAside:
-    """The attempt, or the environment's own failure with its traceback: an exception is never a verdict."""
+    """The attempt, or the environment's own failure with its traceback: neither an exception nor an odd verdict is a verdict."""
     try:
-        verdict = environment.verify(task, completion.text)
-        if not isinstance(verdict, Verdict):
-            raise TypeError(f"verify must return a Verdict; {type(environment).__name__} returned {type(verdict).__name__}")
-    except Exception:  # noqa: BLE001 - whatever an environment raises is its fault, is counted, and must not stop the run
-        return SetAside(completion=completion, error=traceback.format_exc(limit=-6))
+        verdict = verdict_of(environment, task, completion.transcript)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an environment raises is its fault, is counted, and must not stop the run
+        return _broken(task, completion, error)
     return Attempt(completion=completion, verdict=verdict)
 
 
 def reply(environment: Environment, task: Task, completion: Completion) -> Reply | SetAside:
     """What the environment says between two turns, or its own failure."""
     try:
-        if not isinstance(environment, Conversational):
-            raise TypeError(
-                f"an environment of several turns needs reply(task, transcript); {type(environment).__name__} has none"
-            )
-        text = environment.reply(task, completion.transcript)
-        if text is not None and not isinstance(text, str):
-            raise TypeError(f"reply must return a text or None; {type(environment).__name__} returned {type(text).__name__}")
-    except Exception:  # noqa: BLE001 - as in judge
-        return SetAside(completion=completion, error=traceback.format_exc(limit=-6))
+        text = reply_of(environment, task, completion.transcript)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - as in judge
+        return _broken(task, completion, error)
     return Reply(completion=completion, text=text)
+
+
+def _broken(task: Task, completion: Completion, error: BaseException) -> SetAside:
+    return SetAside(completion=completion, error=f"task {task.id!r}: {told_at_length(error)}")
 
 
 class VerifierActor:
@@ -260,7 +256,8 @@ class VerifierPool:
         """Set aside what the worker was working on; a new process in its place is asked the rest again."""
         failed, *others = [owed.question for owed in worker.owed]
         self._replace(worker, others)
-        failed.answers.append((failed.prompt, SetAside(completion=failed.completion, error=error)))
+        what = f"task {failed.task.id!r}: {error}"
+        failed.answers.append((failed.prompt, SetAside(completion=failed.completion, error=what)))
 
     def _replace(self, worker: _Worker, questions: Sequence[_Question]) -> None:
         """Put a new process in the worker's place, and ask it these."""

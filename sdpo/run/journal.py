@@ -186,9 +186,4 @@ def _completion(fields: Mapping[str, Any]) -> Completion:
 
 
 def _plain_verdict(verdict: Verdict) -> dict[str, object]:
-    """A verdict in plain values. Environments may count in numpy's numbers, which JSON does not know."""
-    return {
-        "reward": float(verdict.reward),
-        "feedback": verdict.feedback,
-        "metrics": {name: float(value) for name, value in verdict.metrics.items()},
-    }
+    return {"reward": verdict.reward, "feedback": verdict.feedback, "metrics": dict(verdict.metrics)}

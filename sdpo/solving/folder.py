@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint
 from sdpo.run.files import write_whole
 from sdpo.solving.parts import SearchLearner
 from sdpo.solving.search import Ending, Search, Step, Tried
+from sdpo.types import Message, Role
 
 STEPS, STATES = "steps.jsonl", "states"
 SOLUTION, ABOUT = "solution.txt", "solution.json"
@@ -124,7 +126,12 @@ def _step(line: str) -> Step | None:
         return None
     try:
         record = json.loads(line)
-        attempts = tuple(Tried(**one) for one in record.pop("attempts"))
+        attempts = tuple(_tried(one) for one in record.pop("attempts"))
         return Step(**record, attempts=attempts)
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _tried(record: dict[str, Any]) -> Tried:
+    turns = (Message(role=Role(said["role"]), content=said["content"]) for said in record.pop("turns", ()))
+    return Tried(**record, turns=tuple(turns))

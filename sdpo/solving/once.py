@@ -1,31 +1,33 @@
 """Identical attempts are verified once: the Verifier of a search, which remembers its verdicts.
 
-The environment judges a text, so one text has one verdict. An attempt that was set aside is not remembered: the environment
-broke over it, and may not do so again.
+The environment judges what was said, so one text, or one conversation, has one verdict. An attempt that was set aside is not
+remembered: the environment broke over it, and may not do so again.
 """
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 from sdpo.protocols import Verifier
-from sdpo.types import Attempt, Completion, Prompt, Reply, SetAside, Task, Verdict
+from sdpo.types import Attempt, Completion, Message, Prompt, Reply, SetAside, Task, Verdict
 
 Answer = tuple[Prompt, Attempt | SetAside]
 
 
-def digest(text: str) -> str:
-    """What an attempt's text is known by; texts may be long, and hold what is no valid Unicode."""
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+def digest(transcript: Sequence[Message]) -> str:
+    """What an attempt is known by; texts may be long, and hold what is no valid Unicode."""
+    said = [[message.role.value, message.content] for message in transcript]
+    return blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
 class Once:
     """For one task: what was asked before is not asked again."""
 
     def __init__(self, verifier: Verifier, verdicts: dict[str, Verdict]) -> None:
-        """``verdicts`` by the digest of the attempt's text; those that come are added."""
+        """``verdicts`` by the digest of the attempt; those that come are added."""
         self._verifier, self._verdicts = verifier, verdicts
 
     def reply(
@@ -38,7 +40,7 @@ class Once:
         copies: dict[str, list[tuple[Prompt, Completion]]] = {}
         known: deque[Answer] = deque()
         for prompt, outcome in self._verifier.verify(tasks_P, self._new(completions, copies, known)):
-            key = digest(outcome.completion.text)
+            key = digest(outcome.completion.transcript)
             if isinstance(outcome, Attempt):
                 self._verdicts[key] = outcome.verdict
             yield prompt, outcome
@@ -56,7 +58,7 @@ class Once:
     ) -> Iterator[tuple[Prompt, Completion]]:
         """Those that have to be judged."""
         for prompt, completion in completions:
-            key = digest(completion.text)
+            key = digest(completion.transcript)
             verdict = self._verdicts.get(key)
             if verdict is not None:
                 known.append((prompt, Attempt(completion=completion, verdict=verdict)))

@@ -11,7 +11,7 @@ from sdpo.hindsight.success_buffer import SuccessBuffer
 from sdpo.solving.budget import Spent, exhausted
 from sdpo.solving.memory import FeedbackMemory
 from sdpo.solving.once import digest
-from sdpo.types import Attempt, Completion, Finish, Group, SetAside, Task, Verdict
+from sdpo.types import Attempt, Completion, Finish, Group, Message, Role, SetAside, Task, Verdict
 
 
 class Ending(str, Enum):
@@ -40,6 +40,12 @@ class Tried:
     feedback: str | None
     """The environment's error for one that was set aside."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    turns: tuple[Message, ...] = ()
+    """What was said in turn; empty where there was one turn."""
+
+    @property
+    def transcript(self) -> tuple[Message, ...]:
+        return self.turns or (Message(role=Role.assistant, content=self.text),)
 
     @property
     def is_solved(self) -> bool:
@@ -70,7 +76,6 @@ def tried(answers: Mapping[int, Attempt | SetAside]) -> tuple[Tried, ...]:
 
 
 def _tried(index: int, outcome: Attempt | SetAside) -> Tried:
-    """Environments may count in numpy's numbers, which JSON does not know."""
     completion = outcome.completion
     verdict = outcome.verdict if isinstance(outcome, Attempt) else None
     return Tried(
@@ -78,9 +83,10 @@ def _tried(index: int, outcome: Attempt | SetAside) -> Tried:
         text=completion.text,
         num_tokens=completion.num_own_tokens,
         finish=completion.finish.value,
-        reward=None if verdict is None else float(verdict.reward),
+        reward=None if verdict is None else verdict.reward,
         feedback=outcome.error if isinstance(outcome, SetAside) else outcome.verdict.feedback,
-        metrics={} if verdict is None else {name: float(value) for name, value in verdict.metrics.items()},
+        metrics={} if verdict is None else dict(verdict.metrics),
+        turns=completion.turns if len(completion.turns) > 1 else (),
     )
 
 
@@ -95,7 +101,7 @@ class Search:
         self.verdicts: dict[str, Verdict] = {}
         """By the digest of what was attempted."""
         self.num_repeats = 0
-        """Attempts whose text had been attempted before."""
+        """Attempts that said what had been said before."""
         self.num_stale = 0
         """Steps in a row without a new text."""
         self.best: Tried | None = None
@@ -113,7 +119,7 @@ class Search:
         """A step has happened. Its verdicts are remembered, and the order of what was said is that of asking."""
         is_new = False
         for position, one in enumerate(step.attempts):
-            key = digest(one.text)
+            key = digest(one.transcript)
             is_repeat = key in self._texts
             self._texts.add(key)
             is_new = is_new or not is_repeat
@@ -138,7 +144,9 @@ class Search:
 
     def _remember(self, one: Tried, verdict: Verdict) -> None:
         """Among what demonstrates, if it does; of its tokens nothing is needed for that."""
-        completion = Completion(token_ids=(), logprobs=(), text=one.text, finish=Finish(one.finish), weights_version=0)
+        completion = Completion(
+            token_ids=(), logprobs=(), text=one.text, finish=Finish(one.finish), weights_version=0, turns=one.turns
+        )
         attempts = (Attempt(completion=completion, verdict=verdict),)
         self.successes.remember([Group(task=self._task, prompt_ids=(), attempts=attempts)])
 

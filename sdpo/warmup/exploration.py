@@ -16,6 +16,7 @@ from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
 from sdpo.config import PairsConfig
 from sdpo.envs.answers import without_thinking
 from sdpo.envs.base import Environment, HasReference
+from sdpo.envs.judging import reference_of, told
 from sdpo.errors import UserError
 from sdpo.protocols import Engine, Renderer, StepLog, Verifier
 from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Sampling, Task
@@ -95,11 +96,11 @@ def _written(
         return
     for task_index, task in enumerate(tasks_P):
         try:
-            reference = environment.reference(task)
+            reference = reference_of(environment, task)
         except Exception as error:
             raise UserError(
-                f"reference(task) must answer every training task; environment {environment.name!r} raised "
-                f"{type(error).__name__} for {task.id!r}: {error}"
+                f"reference(task) must answer every training task; environment {environment.name!r} raised, for {task.id!r}, "
+                f"{told(error)}"
             ) from error
         texts = (reference, *perturbed(reference, num_edits, f"{seed}/{task.id}"))
         for index, text in enumerate(texts):

@@ -18,7 +18,7 @@ class Planted(NamedTuple):
 
 SOUND = '''
 import contextlib, dataclasses, decimal, itertools, json, locale, os, random, re, socket, sys, tempfile, threading, time
-from sdpo.types import Message, Role, Task, Verdict, turns
+from sdpo.types import Message, Role, Task, Verdict
 
 WORDS = {"train": ("stone", "river", "cloud"), "heldout": ("apple", "light")}
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -58,9 +58,6 @@ class Sound:
 
 class Guessing(Sound):
     """The same in at most four turns."""
-
-    def verify(self, task, completion):
-        return super().verify(task, turns(completion)[-1])
 
     def judge(self, task, transcript):
         return super().verify(task, transcript[-1].content)
@@ -742,8 +739,6 @@ PLANTED = {
     "a dialogue whose verdict raises": Planted(
         ("error verify-raises",),
         """
-        def verify(self, task, completion):
-            return super().verify(task, completion.replace("\\x1e", " ")) if 1 // (completion.count("\\x1e") < 2) else None
         def judge(self, task, transcript):
             return super().judge(task, transcript) if 1 // (len(transcript) < 5) else None
         """,
@@ -752,8 +747,6 @@ PLANTED = {
     "a dialogue whose verdict is a number": Planted(
         ("error verdict",),
         """
-        def verify(self, task, completion):
-            return super().verify(task, completion) if completion.count("\\x1e") < 2 else 0.0
         def judge(self, task, transcript):
             return super().judge(task, transcript) if len(transcript) < 5 else 0.0
         """,

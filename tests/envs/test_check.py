@@ -256,7 +256,7 @@ FAULTS = {
         """,
     ),
     "a verifier whose reward is out of range": (
-        ["error verify-raises"],
+        ["error reward"],
         """
         def verify(self, task, completion):
             return super().verify(task, completion) if len(completion) < 5000 else Verdict(reward=-1.0, feedback="too long")
@@ -445,6 +445,8 @@ FAULTS = {
         """
         def reply(self, task, transcript):
             return len(transcript) if len(transcript) > 1 else None
+        def judge(self, task, transcript):
+            return self.verify(task, transcript[-1].content)
         """,
     ),
     "a reply that raises": (
@@ -452,6 +454,18 @@ FAULTS = {
         """
         def reply(self, task, transcript):
             return str(int(transcript[-1].content))
+        def judge(self, task, transcript):
+            return self.verify(task, transcript[-1].content)
+        """,
+    ),
+    "a judge that raises at a conversation": (
+        ["error verify-raises"],
+        """
+        def reply(self, task, transcript):
+            return None
+        def judge(self, task, transcript):
+            (answer,) = transcript
+            return self.verify(task, answer.content)
         """,
     ),
 }

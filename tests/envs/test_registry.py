@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.envs.base import Environment
+from sdpo.envs.base import Conversational, Environment, SingleTurn
 from sdpo.envs.registry import available, find_class, make
 
 SMALL_ENVIRONMENT = """
@@ -145,7 +145,7 @@ def test_any_other_error_of_the_constructor_becomes_a_sentence(parrot_file: Path
 
 
 def test_an_object_that_is_not_an_environment_is_refused_with_what_it_lacks(parrot_file: Path) -> None:
-    with pytest.raises(ValueError, match="must be an Environment, with name, tasks, verify; its class Mute lacks tasks, verify"):
+    with pytest.raises(ValueError, match=r"must be an Environment, with name, tasks .*; its class Mute lacks tasks, verify"):
         make(f"{parrot_file}:Mute", {})
 
 
@@ -153,3 +153,22 @@ def test_a_class_is_found_without_being_made(parrot_file: Path) -> None:
     assert find_class(f"{parrot_file}:Parrot").__doc__ is None  # making it would need the option word
     with pytest.raises(ValueError, match="did you mean 'Parrot'"):
         find_class(f"{parrot_file}:Parot")
+
+
+def test_an_environment_that_replies_must_judge_the_conversation_too(tmp_path: Path) -> None:
+    """It was given the policy's turns glued together, by the method of environments of one turn."""
+    path = tmp_path / "talk.py"
+    path.write_text(f"{SMALL_ENVIRONMENT}\nclass Talk(Parrot):\n    def reply(self, task, transcript):\n        return None\n")
+    with pytest.raises(ValueError, match=r"for several turns: name, tasks, reply and judge.*its class Talk lacks judge"):
+        make(f"{path}:Talk", {"word": "hello"})
+
+
+def test_an_environment_that_judges_conversations_needs_no_verify(tmp_path: Path) -> None:
+    path = tmp_path / "talk.py"
+    members = (
+        "def reply(self, task, transcript):\n        return None\n    def judge(self, task, transcript):\n        return None"
+    )
+    path.write_text(f"class Talk:\n    name = 'talk'\n    def tasks(self, split, seed):\n        return []\n    {members}\n")
+    environment = make(f"{path}:Talk", {})
+    assert isinstance(environment, Conversational)
+    assert not isinstance(environment, SingleTurn)

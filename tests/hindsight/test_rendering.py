@@ -234,3 +234,12 @@ def test_a_failure_cannot_end_the_message_it_is_told_in(tokenizer: PreTrainedTok
 
 def wide(tokenizer: PreTrainedTokenizerFast) -> ChatRenderer:
     return ChatRenderer(tokenizer=tokenizer, chat_template_options={}, max_prompt_tokens=10_000, max_hindsight_tokens=10_000)
+
+
+@pytest.mark.parametrize("role", [Role.system, Role.user])
+def test_half_a_surrogate_in_a_task_is_refused_with_the_tasks_id(role: Role, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The tokenizer raised a TypeError that named nothing, in whichever step the task was asked."""
+    broken = Message(role=role, content="2 + \ud800?")
+    messages = tuple(broken if message.role is role else message for message in TASK.messages)
+    with pytest.raises(UserError, match=rf"task 'sums/17', its {role.value} message is none, or holds half of a surrogate pair"):
+        wide(tokenizer).prompt(replace(TASK, messages=messages))

@@ -12,7 +12,7 @@ from sdpo.errors import UserError
 from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer, remembered
 from sdpo.run.folder import RunFolder
 from sdpo.tracking.tracker import Tracker
-from sdpo.types import TURN_BREAK, Attempt, Completion, Finish, Group, Message, Role, SetAside, Task, Verdict
+from sdpo.types import Attempt, Completion, Finish, Group, Message, Role, SetAside, Task, Verdict
 
 KEEPS_TWO = SDPOConfig(hindsight=HindsightConfig(success_buffer=2))
 
@@ -38,7 +38,7 @@ def said(role: Role, content: str) -> Message:
 
 
 TALK = attempt(
-    f"<think>hm</think>two{TURN_BREAK}four", 1.0,
+    "<think>hm</think>two\n\nfour", 1.0,
     said(Role.assistant, "<think>hm</think>two"), said(Role.user, "no"), said(Role.assistant, "four"),
 )  # fmt: skip
 STEPS = (

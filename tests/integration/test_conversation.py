@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.types import TURN_BREAK
 from tests.integration.conftest import Trainer
 
 pytestmark = pytest.mark.integration
@@ -34,4 +33,4 @@ def test_a_run_of_two_turns_hears_the_environment_and_learns_from_the_policys_to
         assert [said["role"] for said in talk["turns"]] == ["assistant", "user", "assistant"]
         assert talk["turns"][1]["content"].startswith("Another with ")
         assert talk["num_own_tokens"] < talk["num_tokens"] <= 140
-        assert str(talk["completion"]).split(TURN_BREAK) == [talk["turns"][0]["content"], talk["turns"][2]["content"]]
+        assert talk["completion"] == f"{talk['turns'][0]['content']}\n\n{talk['turns'][2]['content']}"

@@ -9,7 +9,6 @@ import pytest
 
 from sdpo.attempts.conversation import attempts
 from sdpo.types import (
-    TURN_BREAK,
     Attempt,
     Completion,
     Finish,
@@ -108,7 +107,7 @@ def test_a_conversation_is_one_response_in_which_only_the_policys_tokens_are_its
     assert completion.token_ids == (1, END, *REPLY, 2, END)
     assert completion.own_mask == (True, True, False, False, True, True)
     assert completion.logprobs == (-1.0, -0.5, 0.0, 0.0, -1.0, -0.5)
-    assert completion.text == f"turn 1{TURN_BREAK}turn 2"
+    assert completion.text == "turn 1\n\nturn 2"
     assert [message.content for message in completion.turns] == ["turn 1", "go on", "turn 2"]
 
 

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.config import TrackingConfig
+from sdpo.envs.judging import valid_verdict
 from sdpo.run.folder import RunFolder
 from sdpo.run.journal import Journal, Page
 from sdpo.tracking.tracker import Tracker
-from sdpo.types import TURN_BREAK, Attempt, Completion, Finish, Message, Prompt, Role, SetAside, Verdict
+from sdpo.types import Attempt, Completion, Finish, Message, Prompt, Role, SetAside, Verdict
 
 PROMPTS = tuple(
     Prompt(token_ids=(1, 2, 3 + task), seed=100 * task + attempt, task_index=task, attempt_index=attempt)
@@ -94,7 +95,8 @@ def test_numbers_come_back_to_the_last_bit(tmp_path: Path) -> None:
 def test_an_environments_own_kind_of_number_can_be_written(tmp_path: Path) -> None:
     import numpy as np
 
-    verdict = Verdict(reward=np.float32(0.5), metrics={"loads_ok": np.bool_(True), "tests": np.int64(3)})  # type: ignore[arg-type, dict-item]
+    returned = Verdict(reward=np.float32(0.5), metrics={"loads_ok": np.bool_(True), "tests": np.int64(3)})  # type: ignore[arg-type, dict-item]
+    verdict = valid_verdict(returned, "verify")
     write(Journal(tmp_path, step=0).page(1, PROMPTS, oldest_version=0), [(PROMPTS[0], replace(attempt(), verdict=verdict))])
     ((_, read),) = taken(tmp_path)  # type: ignore[misc]
     assert read.verdict == Verdict(reward=0.5, metrics={"loads_ok": 1.0, "tests": 3.0})
@@ -135,7 +137,7 @@ def test_another_seed_or_another_prompt_is_another_question(changed: dict[str, o
 
 def test_a_conversation_is_kept_under_the_prompt_that_began_it(tmp_path: Path) -> None:
     said = attempt(
-        text=f"one{TURN_BREAK}two",
+        text="one\n\ntwo",
         token_ids=(5, 6, 7, 8),
         logprobs=(-1.0, 0.0, -0.5, -0.25),
         own_mask=(True, False, True, True),

@@ -99,7 +99,7 @@ def test_what_the_verifier_broke_over_is_asked_again() -> None:
 
 
 def test_any_text_has_a_digest() -> None:
-    assert len({digest(text) for text in ("", " ", HOSTILE, HOSTILE + "x", "\x00")}) == 5
+    assert len({digest(completion(text).transcript) for text in ("", " ", HOSTILE, HOSTILE + "x", "\x00")}) == 5
 
 
 def test_a_budget_is_spent_by_whichever_limit_is_reached_first() -> None:
@@ -171,6 +171,20 @@ def test_a_folder_gives_back_what_it_was_given(tmp_path: Path) -> None:
     for one in steps:
         folder.add(one, None)
     assert folder.steps() == steps
+
+
+def test_a_conversation_is_kept_with_who_said_what_and_is_another_than_one_answer_of_the_same_text(tmp_path: Path) -> None:
+    """Turns were glued together, so that one answer could take another conversation's verdict."""
+    turns = tuple(
+        Message(role=role, content=said) for role, said in ((Role.assistant, "a"), (Role.user, "?"), (Role.assistant, "b"))
+    )
+    talk = replace(tried(0, "a\n\nb"), turns=turns)
+    folder = SearchFolder(tmp_path)
+    folder.add(step(1, talk, tried(1, "a\n\nb")), None)
+    assert folder.steps() == (step(1, talk, tried(1, "a\n\nb")),)
+    assert search(*folder.steps()).num_repeats == 0
+    (tmp_path / STEPS).write_text((tmp_path / STEPS).read_text().replace(', "turns": []', ""))
+    assert folder.steps()[0].attempts[1].turns == (), "a search of an earlier version goes on"
 
 
 def test_a_step_that_a_kill_cut_off_does_not_count(tmp_path: Path) -> None:
