@@ -89,7 +89,7 @@ def _loose(reference: str, others: tuple[str, ...]) -> Iterator[Answer]:
     yield Answer(name=IN_SPAM, text=f"Perhaps {one}, or {core}, or else {other}; 17, blue, qwxz, who knows?")
     if others:
         yield Answer(name=AMONG_OTHERS, text=f"{before}\n{reference}\n{after}")
-    if core in reference:
+    if core in reference and "\n" not in core:
         yield Answer(name=IN_A_LIST, text=reference.replace(core, f"{one}, {core}, {other}"))
         if len(core) > 1:
             yield Answer(name=TWICE, text=reference.replace(core, f"{core} {core}"))

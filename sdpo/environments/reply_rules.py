@@ -36,6 +36,11 @@ def finds_in_reply(
             if isinstance(said, Finding):
                 yield said
                 break
+            if said is None and number == 1:  # what would be of a second turn?
+                transcript = (*transcript, Message(role=Role.user, content="Go on."), *transcript)
+                said = _said(environment, task, transcript, where, watch)
+                yield from (said,) if isinstance(said, Finding) else ()
+                break
             if said is None:
                 break
             yield from _finds_in_said(said, task, transcript, reference, where, is_heldout=is_heldout)

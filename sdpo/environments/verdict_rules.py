@@ -56,14 +56,15 @@ def finds_in_rulings(cases: Iterable[Case], rulings: Mapping[tuple[str, str], Ru
         if case.answer in (NOTHING, JUNK) and ruling.reward >= 1.0:
             what = "is solved"
             yield warning("easy-reward", case.where, what, "If that is not what was asked for, verify rewards too much.")
-        if case.answer.name == THE_QUESTION and ruling.reward >= 1.0:
-            what = "the question given back is solved"
-            yield warning("answer-in-question", case.where, what, "Take the answer out of the question, or read only the answer.")
         if case.answer.name in LOOSE and ruling.reward >= 1.0:
             what = f"{case.answer.name} is solved"
             remedy = "Read one answer, from a place that the question names, and compare all of it: guesses need not be right."
             yield warning("accepted-in-spam", case.where, what, remedy)
         yield from _leak(case, ruling)
+    given_back = [ruling for case, ruling in judged if case.answer.name == THE_QUESTION]
+    if len(given_back) > 1 and all(ruling.reward >= 1.0 for ruling in given_back):  # one may be right by chance
+        what = "every question given back is solved"
+        yield warning("answer-in-question", "verify", what, "Take the answer out of the question, or read only the answer.")
     failed = [ruling for _, ruling in judged if ruling.reward < 1.0]
     if failed and not any((ruling.feedback or "").strip() for ruling in failed):
         yield warning(

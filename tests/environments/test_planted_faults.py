@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,73 @@ def test_each_planted_fault_is_found_and_nothing_else(fault: str, tmp_path: Path
         assert finding.where
         assert finding.remedy.endswith(".")
         assert len(str(finding)) < 700
+
+
+CHOICES = [
+    {
+        "prompt": f"Which is the mass of {n} atoms?\n\nA: 1\nB: 2\nC: 3\nD: 4",
+        "answer": "ABCD"[n % 4],
+        "system": "Write <answer>A</answer>.",
+    }
+    for n in range(40)
+]
+GARDEN = """Name: Garden
+Documentation:
+plantTree: Plant a tree.
+Parameters: {"kind": "Required. string. One of: [oak, elm]."}
+Output: Done.
+
+Use the format
+Action: the tool's name
+Action Input: its arguments as JSON
+
+Question: """
+CALLS = [
+    {
+        "prompt": f"{GARDEN}Plant an {tree} in {place}.",
+        "answer": json.dumps([{"Action": "plantTree", "Action_Input": json.dumps({"kind": tree})}]),
+        "system": None,
+    }
+    for tree in ("oak", "elm")
+    for place in ("the garden", "the park", "a wood")
+]
+PROMPTS = [{"prompt": f"Which is number {n}? ({n * 7})", "answer": f"number{n * 7919}"} for n in range(40)]
+REWARD = """
+def reward(completion, *, answer):
+    return (1.0, None) if completion == answer else (0.25, f"{len(completion)} letters are not it.")
+"""
+
+
+def shipped(folder: Path) -> dict[str, dict[str, object]]:
+    """Every built-in environment that needs no other package, with its options."""
+    for name, rows in (("choices", CHOICES), ("train", CALLS[:-2]), ("test", CALLS[-2:]), ("prompts", PROMPTS)):
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (folder / "rewards.py").write_text(REWARD)
+    return {
+        "chemistry": {},
+        "code": {},
+        "one_liners": {},
+        "multiple_choice": {"path": f"{folder}/choices.jsonl", "heldout_share": 0.3},
+        "tool_use": {"path": f"{folder}/train.jsonl", "heldout_path": f"{folder}/test.jsonl"},
+        "reward_function": {
+            "path": f"{folder}/prompts.jsonl",
+            "heldout_share": 0.3,
+            "function": f"{folder}/rewards.py:reward",
+        },
+    }
+
+
+IN_THE_THIN_TIER = ("tool_use",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in IN_THE_THIN_TIER else pytest.mark.full)
+        for name in ("chemistry", "code", "one_liners", "multiple_choice", "tool_use", "reward_function")
+    ],
+)
+def test_nothing_is_found_in_what_is_shipped(name: str, tmp_path: Path) -> None:
+    """A false alarm teaches authors to overlook warnings. A busy machine makes verdicts slow, which is no fault of theirs."""
+    inspection = check(name, shipped(tmp_path)[name], num_tasks=16 if name == "chemistry" else 2)
+    assert not [finding for finding in inspection.findings if finding.rule not in ("slow", "slow-tasks")], str(inspection)
