@@ -1,6 +1,6 @@
 """What does an environment leave behind in its process? Folder, generators, files, threads, output: looked at around each call.
 
-Python's own calls are heard (``sys.addaudithook``); what a library of C or another process does is not.
+Python's own calls are noticed (``sys.addaudithook``); what a library of C or another process does is not.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _CHANGES = {
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Noticed:
     """What happened during one call."""
 
     written: set[str] = field(default_factory=set)
@@ -67,7 +67,7 @@ class Watch:
     """Watches calls of an environment, one after the other. One a process: an audit hook stays for good."""
 
     def __init__(self) -> None:
-        self._heard: _Heard | None = None
+        self._noticed: _Noticed | None = None
         self._found: list[Finding] = []
         self._num_calls: dict[str, int] = {}
         self._in_scratch: dict[str, int] = {}
@@ -80,18 +80,18 @@ class Watch:
     def over(self, method: str, where: str, *, may_load: bool = False) -> Iterator[None]:
         """Watch one call of ``method``. ``may_load``: files and networks are its business."""
         before, num_printed = _state(), _num_printed()
-        self._heard = heard = _Heard()
+        self._noticed = noticed = _Noticed()
         self._num_calls[method] = self._num_calls.get(method, 0) + 1
         try:
             yield
         finally:
-            self._heard = None
+            self._noticed = None
             self._found += _finds_in_state(where, before, _state())
             if _num_printed() != num_printed:
                 remedy = "Say it in the feedback, or log it: the output of a verifier's process goes to a file that nobody reads."
                 self._found.append(warning("prints", where, "prints", remedy))
             if not may_load:
-                self._found += self._finds_in_heard(where, heard)
+                self._found += self._finds_in_calls(where, noticed)
 
     def take(self) -> Iterator[Finding]:
         """What was found since it was asked last."""
@@ -114,34 +114,34 @@ class Watch:
             yield warning("leaves-files-open", method, what, "Open files in a with statement: a process may have 1024.")
 
     def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
-        heard = self._heard
-        if heard is None:
+        noticed = self._noticed
+        if noticed is None:
             return
         with suppress(Exception):  # an audit hook that raises would forbid the call
             if event == "open":
                 path, mode, flags = arguments
                 if any(letter in "wax+" for letter in mode) if isinstance(mode, str) else int(str(flags)) & _WRITING:
-                    _note_file(heard.written, path)
+                    _note_file(noticed.written, path)
             elif event in ("os.mkdir", "os.truncate"):
-                _note_file(heard.written, arguments[0])
+                _note_file(noticed.written, arguments[0])
             elif event in ("os.rename", "os.link", "os.symlink"):
-                _note_file(heard.written, arguments[1])
+                _note_file(noticed.written, arguments[1])
             elif event in ("os.remove", "os.rmdir"):
-                _note_file(heard.removed, arguments[0])
+                _note_file(noticed.removed, arguments[0])
             elif event in ("socket.connect", "socket.sendto"):
                 address = arguments[1]
                 if isinstance(address, tuple) and len(address) > 1:
-                    heard.hosts.add(f"{address[0]}:{address[1]}")
+                    noticed.hosts.add(f"{address[0]}:{address[1]}")
             elif event == "socket.getaddrinfo" and arguments[0]:
-                heard.hosts.add(f"{arguments[0]}:{arguments[1]}")
+                noticed.hosts.add(f"{arguments[0]}:{arguments[1]}")
 
-    def _finds_in_heard(self, where: str, heard: _Heard) -> Iterator[Finding]:
-        for host in sorted(heard.hosts):
+    def _finds_in_calls(self, where: str, noticed: _Noticed) -> Iterator[Finding]:
+        for host in sorted(noticed.hosts):
             remedy = "A verdict is then as reproducible, and as quick, as what answers; carry what judging needs in the payload."
             yield warning("network", where, f"asks {host} over the network", remedy)
-        for file in sorted(heard.written | heard.removed):
+        for file in sorted(noticed.written | noticed.removed):
             if not file.startswith(self._scratch):
-                if Path(file).exists() or file not in heard.written:
+                if Path(file).exists() or file not in noticed.written:
                     remedy = "Keep nothing between calls; scratch files go into tempfile.TemporaryDirectory()."
                     yield warning("writes-files", where, f"writes, makes or removes {file}", remedy)
                 continue

@@ -165,18 +165,18 @@ def finds_between_splits(
             what = f"both hold the id {shared[0]!r}{_and_more(shared)}"
             yield error("disjoint-ids", where, what, "Give each task to one split, whatever the seed.")
         remedy = "Divide what is asked, not the ids, between the splits."
-        twins = [(task, by_prompt[prompt(task)]) for task in tasks if prompt(task) in by_prompt]
-        if twins:
-            yield error("disjoint-prompts", where, _both_ask(splits, twins, "the same"), remedy)
+        pairs = [(task, by_prompt[prompt(task)]) for task in tasks if prompt(task) in by_prompt]
+        if pairs:
+            yield error("disjoint-prompts", where, _both_ask(splits, pairs, "the same"), remedy)
             continue
         alike = [(task, by_words[words]) for task in tasks if (words := _without_form(prompt(task))) in by_words]
         if alike:
             yield warning("disjoint-prompts", where, _both_ask(splits, alike, "the same but for case and white space"), remedy)
 
 
-def _both_ask(splits: tuple[str, str], twins: Sequence[tuple[Task, Task]], what: str) -> str:
-    one, other = twins[0]
-    return f"{one.id!r} of {splits[0]!r} and {other.id!r} of {splits[1]!r} ask {what}{_and_more(twins)}"
+def _both_ask(splits: tuple[str, str], pairs: Sequence[tuple[Task, Task]], what: str) -> str:
+    one, other = pairs[0]
+    return f"{one.id!r} of {splits[0]!r} and {other.id!r} of {splits[1]!r} ask {what}{_and_more(pairs)}"
 
 
 def _and_more(found: Sequence[object]) -> str:

@@ -256,11 +256,11 @@ def refuse_overlap(environment: Environment, train: Tasks, heldout: Tasks) -> No
     by_id = {task.id: task for task in heldout}
     by_messages = {task.messages: task for task in heldout}
     for task in train:
-        twin = by_id.get(task.id) or by_messages.get(task.messages)
-        if twin is not None:
+        same = by_id.get(task.id) or by_messages.get(task.messages)
+        if same is not None:
             shared = f"has the id {task.id!r} in both splits"
-            if twin.id != task.id:
-                shared = f"asks in training task {task.id!r} what held-out task {twin.id!r} asks"
+            if same.id != task.id:
+                shared = f"asks in training task {task.id!r} what held-out task {same.id!r} asks"
             raise UserError(
                 f"held-out tasks must not appear in training; environment {environment.name!r} {shared}. "
                 "Mend the environment's tasks(), or name other splits (env.train_split, env.heldout_split)."

@@ -753,5 +753,5 @@ PLANTED = {
         base="Guessing",
     ),
 }
-THIN = ("tasks that are counted for ever", "a leak letter by letter", "a reply that raises from the third turn")
+THIN = ("a verifier that keeps a log beside itself", "a leak letter by letter", "a reply that raises from the third turn")
 """Those that ``make test`` has."""

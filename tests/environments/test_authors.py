@@ -146,8 +146,8 @@ def test_an_environment_that_is_slow_and_says_so_is_waited_for() -> None:
 
 def test_a_limit_leaves_the_timer_of_whoever_set_one() -> None:
     """A test's own time limit is such a timer."""
-    heard: list[int] = []
-    before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
+    rung: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
     left = signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         within(Limit(computing_s=5.0, waiting_s=5.0), "it", lambda: time.sleep(0.3))
@@ -156,7 +156,7 @@ def test_a_limit_leaves_the_timer_of_whoever_set_one() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, *left)
         signal.signal(signal.SIGALRM, before)
-    assert heard == [signal.SIGALRM]
+    assert rung == [signal.SIGALRM]
 
 
 def test_in_another_thread_nothing_is_limited() -> None:

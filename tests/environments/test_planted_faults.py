@@ -45,6 +45,9 @@ def test_each_planted_fault_is_found_and_nothing_else(fault: str, tmp_path: Path
 
 CHOICES = [
     {
+        "idx": n,
+        "kind": "mcq",
+        "dataset": "made_up",
         "prompt": f"Which is the mass of {n} atoms?\n\nA: 1\nB: 2\nC: 3\nD: 4",
         "answer": "ABCD"[n % 4],
         "system": "Write <answer>A</answer>.",
