@@ -53,7 +53,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from sdpo.config import SupportConfig, SupportKind
+from sdpo.config import FullSupport, TopSupport
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.divergence import JensenShannon, ReverseKL, divergence
 from sdpo.objectives.fused import fused_loss
@@ -271,7 +271,7 @@ def make_inputs(setting: Setting) -> Inputs:
 def ours(inputs: Inputs) -> tuple[Step, Tensor]:
     comparison = Comparison(
         teacher=(Logits(hidden_NH=inputs.teacher_NH, head_VH=inputs.head_VH.detach()),),
-        support=SupportConfig(kind=SupportKind.full) if inputs.num_ids is None else SupportConfig(num_ids=inputs.num_ids),
+        support=FullSupport() if inputs.num_ids is None else TopSupport(num_ids=inputs.num_ids),
         divergence=JensenShannon(JSD_BETA) if inputs.num_ids is None else ReverseKL(),
     )
     loss, budget = MeanDivergence(len(inputs.ids_N)), Budget(temperature=TEMPERATURE)

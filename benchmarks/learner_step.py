@@ -39,7 +39,15 @@ from torch.nn import functional
 
 from sdpo.batches.updates import micro_batch
 from sdpo.batches.updates import pack as packed_updates
-from sdpo.config import AlgorithmConfig, BatchConfig, Dtype, GRPOConfig, LearnerConfig, SDPOConfig, TeacherConfig, TeacherKind
+from sdpo.config import (
+    AlgorithmConfig,
+    BatchConfig,
+    Dtype,
+    EmaTeacher,
+    GRPOConfig,
+    LearnerConfig,
+    SDPOConfig,
+)
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
 from sdpo.preflight.models import resolve
@@ -210,7 +218,7 @@ def main() -> None:
     rows = samples(shape, 40_000, seed=0)
     generation = options.generation_s if options.generation_s is not None else generation_s(model, rows, shape)
     algorithms: dict[str, AlgorithmConfig] = {
-        "sdpo": SDPOConfig(teacher=TeacherConfig(kind=TeacherKind.ema)),
+        "sdpo": SDPOConfig(teacher=EmaTeacher()),
         "grpo": GRPOConfig(),
     }
     seconds: dict[tuple[str, str], list[float]] = {(name, form): [] for name in algorithms for form in FORMS}

@@ -41,11 +41,11 @@ from sdpo.report.chart import Series, line_chart
 ARMS: dict[str, tuple[str, ...]] = {
     "sdpo": (),
     "grpo": ("algorithm=grpo",),
-    "blend": ("algorithm.policy_gradient_share=0.5",),
+    "blend": ("algorithm.routing.policy_gradient_share=0.5",),
     "reverse_kl": ("algorithm=sdpo",),
     "no_hints": ("algorithm.hindsight.choice=none",),
-    "routed": ("algorithm.routing=by_success",),
-    "by_group": ("algorithm.routing=by_group",),
+    "routed": ("algorithm.routing.kind=by_success",),
+    "by_group": ("algorithm.routing.kind=by_group",),
 }
 """What each changes of the experiment, whose own algorithm is SDPO."""
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
@@ -180,7 +180,7 @@ class Cores:
             return kept.read_text()
         print(f"core {', '.join(map(str, cores))}: {words[0]} {name}", file=sys.stderr, flush=True)
         done = subprocess.run(
-            [sys.executable, "-m", "sdpo.cli", *words],
+            [sys.executable, "-P", "-m", "sdpo.cli", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

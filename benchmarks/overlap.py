@@ -33,6 +33,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from sdpo.envs.children import Lifeline
+
 ROOT = Path(__file__).parent.parent
 NUM_WARMUP = 3
 PHASES = ("generate", "hindsight", "learn", "sync")
@@ -48,15 +50,18 @@ SETTINGS = (
 def run(folder: Path, name: str, staleness: int, words: Sequence[str]) -> list[dict[str, float]]:
     """The steps of one run that count."""
     first, *_, last = [*sorted(os.sched_getaffinity(0)), *sorted(os.sched_getaffinity(0))]
+    line = Lifeline()
     process = subprocess.Popen(
-        [sys.executable, "-m", "sdpo.cli", "train", *SETTINGS, *words, f"rollout.staleness={staleness}", f"runs_dir={folder}",
-         f"name={name}"],
+        [sys.executable, "-P", "-m", "sdpo.cli", "train", *SETTINGS, *words, f"rollout.staleness={staleness}",
+         f"runs_dir={folder}", f"name={name}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
         preexec_fn=lambda: os.sched_setaffinity(0, {first}),
+        pass_fds=line.pass_fds,
     )  # fmt: skip
+    line.tie(process)
     is_over = threading.Event()
     mover = threading.Thread(target=keep_engines_on, args=(last, process.pid, is_over))
     mover.start()
@@ -65,6 +70,7 @@ def run(folder: Path, name: str, staleness: int, words: Sequence[str]) -> list[d
     finally:
         is_over.set()
         mover.join()
+        line.close()
     if process.returncode != 0:
         raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n{output[-3000:]}")
     rows = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]

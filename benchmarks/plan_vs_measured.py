@@ -29,6 +29,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from sdpo.envs.children import Lifeline
+
 EVERY_S = 0.5
 GIB = 2**20
 """Of the kibibytes that the kernel counts in."""
@@ -88,9 +90,11 @@ def _sizes(pid: int) -> dict[str, int]:
 def measured(words: Sequence[str]) -> tuple[Peaks, list[dict[str, float]]]:
     """Of a run, with the metrics of its steps."""
     with tempfile.TemporaryDirectory() as scratch:
-        with (Path(scratch) / "output.txt").open("w+") as output:
-            command = [sys.executable, "-m", "sdpo.cli", "train", *words, f"runs_dir={scratch}", "name=run"]
-            run = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "120"})
+        with (Path(scratch) / "output.txt").open("w+") as output, Lifeline() as line:
+            command = [sys.executable, "-P", "-m", "sdpo.cli", "train", *words, f"runs_dir={scratch}", "name=run"]
+            variables = {**os.environ, "COLUMNS": "120"}
+            run = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=variables, pass_fds=line.pass_fds)
+            line.tie(run)
             peaks = Peaks()
             while run.poll() is None:
                 began = time.monotonic()
@@ -105,7 +109,7 @@ def measured(words: Sequence[str]) -> tuple[Peaks, list[dict[str, float]]]:
 
 def predicted(words: Sequence[str]) -> dict[str, float]:
     """GiB by kind of process, and of the machine."""
-    command = [sys.executable, "-m", "sdpo.cli", "plan", *words]
+    command = [sys.executable, "-P", "-m", "sdpo.cli", "plan", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"sdpo plan ended with exit code {done.returncode}:\n{done.stderr[-3000:]}")

@@ -46,6 +46,7 @@ from sdpo.config import Config
 from sdpo.config.compose import train_config
 from sdpo.preflight.checks import check_environment, model_and_renderer
 from sdpo.preflight.models import resolve
+from sdpo.protocols import Sampler, Watcher
 from sdpo.rollout.engine import CPU_BLOCK_TOKENS
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
@@ -154,6 +155,18 @@ class Worker:
         self._process.join()
 
 
+class Waited(Watcher):
+    """Keeps how long verdicts were waited for after the last completion."""
+
+    seconds = 0.0
+
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+        return iter(completions)
+
+    def judging(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
 def serve_fleet(pipe: Connection, words: Sequence[str], log: Path) -> None:
     """Runs in the fleet's process."""
     redirect_output(log)
@@ -175,22 +188,18 @@ def serve_fleet(pipe: Connection, words: Sequence[str], log: Path) -> None:
         verifier = VerifierPool(config.env, config.sandbox, config.rollout, log.parent)
         fleet.wait_until_ready()
         verifier.wait_until_ready()
+        sampler = Sampler(engine=fleet, verifier=verifier, renderer=renderer)
 
         def answered(number: int) -> Round:
             tasks_P, prompts = asked_of.of(number)
-            answers: Answers = {}
-            begin = last = time.perf_counter()
-
-            def watch(completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
-                nonlocal last
-                for prompt, completion in completions:
-                    answers[prompt.task_index, prompt.attempt_index] = completion.token_ids
-                    last = time.perf_counter()
-                    yield prompt, completion
-
-            num_judged = sum(1 for _ in attempts(tasks_P, prompts, fleet, verifier, renderer, sampling, watch))
-            assert num_judged == len(prompts) == len(answers)
-            return Round(completions_s=last - begin, verdicts_s=time.perf_counter() - begin, answers=answers)
+            begin, waited = time.perf_counter(), Waited()
+            found = list(attempts(tasks_P, prompts, sampler, sampling, waited))
+            seconds = time.perf_counter() - begin
+            answers: Answers = {
+                (prompt.task_index, prompt.attempt_index): outcome.completion.token_ids for prompt, outcome in found
+            }
+            assert len(found) == len(prompts) == len(answers)
+            return Round(completions_s=seconds - waited.seconds, verdicts_s=seconds, answers=answers)
 
         try:
             serve(pipe, answered)

@@ -37,6 +37,7 @@ from rich.table import Table
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from sdpo.envs.children import Lifeline  # noqa: E402
 from sdpo.run.logs import processes  # noqa: E402
 from tests.tiny import write_tiny_model  # noqa: E402
 
@@ -66,11 +67,13 @@ class Run:
 
     def start(self) -> None:
         self.num_starts += 1
+        line = Lifeline()  # open as long as this process is there
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sdpo.cli", "train", *self.words],
+            [sys.executable, "-P", "-m", "sdpo.cli", "train", *self.words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=ROOT,
-            env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, pass_fds=line.pass_fds,
         )  # fmt: skip
+        line.tie(self.process)
         threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
 
     def _read(self, process: subprocess.Popen[str]) -> None:

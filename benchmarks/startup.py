@@ -64,7 +64,7 @@ def start(words: Sequence[str], name: str, runs: Path) -> Start:
     os.sync()  # the checkpoint of the run before would be written to the disk meanwhile
     began = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "sdpo.cli", "train", *words, f"name={name}"],
+        [sys.executable, "-P", "-m", "sdpo.cli", "train", *words, f"name={name}"],
         env={**os.environ, MARKS: str(marks)},
         capture_output=True,
         text=True,
@@ -88,7 +88,7 @@ def importing() -> float:
 
 def dry_run(words: Sequence[str]) -> float:
     began = time.time()
-    subprocess.run([sys.executable, "-m", "sdpo.cli", "train", "--dry-run", *words], capture_output=True, check=True)
+    subprocess.run([sys.executable, "-P", "-m", "sdpo.cli", "train", "--dry-run", *words], capture_output=True, check=True)
     return time.time() - began
 
 

@@ -58,8 +58,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sdpo.attempts.task_stream import TaskStream
-from sdpo.config import Config, Dtype, SDPOConfig, SupportKind
+from sdpo.config import Config, Dtype, EmaTeacher, SDPOConfig, SupportKind, TopSupport
 from sdpo.config.compose import train_config
+from sdpo.envs.children import Lifeline
 from sdpo.preflight.checks import check_environment, make_environment, model_and_renderer
 from sdpo.preflight.models import resolve
 from sdpo.types import Task
@@ -195,7 +196,7 @@ def measure(side: Side, words: Sequence[str], form: Form, warmup: int, num_steps
         log = Path(folder) / "log"
         if side.name == "ours":
             run = [*words, *UNMEASURED, f"num_steps={warmup + num_steps}", f"runs_dir={folder}", "name=run"]
-            side.peak_bytes = max(side.peak_bytes, watched([sys.executable, "-m", "sdpo.cli", "train", *run], log))
+            side.peak_bytes = max(side.peak_bytes, watched([sys.executable, "-P", "-m", "sdpo.cli", "train", *run], log))
             lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
             steps = [step_of(json.loads(line)) for line in lines]
         else:
@@ -219,8 +220,9 @@ def step_of(row: dict[str, float]) -> Step:
 
 def watched(command: Sequence[str], log: Path) -> int:
     """The most memory that the command and all its descendants held at once, bytes. Raises RuntimeError where it fails."""
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    with log.open("w") as output, Lifeline() as line:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, pass_fds=line.pass_fds)
+        line.tie(process)
         peak = PeakMemory(process.pid)
         try:
             code = process.wait()
@@ -313,8 +315,15 @@ def trl_settings(config: Config, form: Form, num_steps: int, folder: str) -> obj
     from trl.experimental.sdpo import SDPOConfig as TrlConfig  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     ours = config.algorithm
-    if not isinstance(ours, SDPOConfig) or ours.divergence not in ALPHA or ours.support.kind is not SupportKind.student:
-        raise ValueError("TRL can be compared with algorithm=sdpo, a KL and the student's top K; this config asks for another.")
+    support, teacher = (ours.support, ours.teacher) if isinstance(ours, SDPOConfig) else (None, None)
+    is_alike = isinstance(support, TopSupport) and support.kind is SupportKind.student and isinstance(teacher, EmaTeacher)
+    if not isinstance(ours, SDPOConfig) or ours.divergence not in ALPHA or not is_alike:
+        raise ValueError(
+            "TRL can be compared with algorithm=sdpo, a KL, the student's top K and an average as the teacher; this config asks "
+            "for another."
+        )
+    assert isinstance(support, TopSupport)
+    assert isinstance(teacher, EmaTeacher)
     num_rows = config.batch.num_tasks * config.batch.group_size
     return TrlConfig(
         output_dir=folder,
@@ -336,10 +345,10 @@ def trl_settings(config: Config, form: Form, num_steps: int, folder: str) -> obj
         gradient_checkpointing=config.learner.gradient_checkpointing,
         model_init_kwargs={"dtype": form.dtype},
         distillation_mode="topk_logits",
-        distillation_topk=ours.support.num_ids,
-        distillation_add_tail=ours.support.tail,
+        distillation_topk=support.num_ids,
+        distillation_add_tail=support.tail,
         distillation_alpha=ALPHA[ours.divergence],
-        teacher_update_rate=ours.teacher.ema_rate,
+        teacher_update_rate=teacher.ema_rate,
         max_reprompt_len=ours.hindsight.max_prompt_tokens,
         include_environment_feedback=True,
         environment_feedback_only_without_solution=True,

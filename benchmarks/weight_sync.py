@@ -129,7 +129,7 @@ def share_of_step(model: str, num_steps: int) -> dict[str, float]:
             "train", f"model.path={model}", f"runs_dir={folder}", "name=sync", f"num_steps={num_steps + 1}",
             "checkpoint.every=1000", "evaluation.num_tasks=0", "tracking.tensorboard=false", "tracking.quiet=true",
         ]  # fmt: skip
-        subprocess.run([sys.executable, "-m", "sdpo.cli", *words], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-P", "-m", "sdpo.cli", *words], check=True, stdout=subprocess.DEVNULL)
         rows = [json.loads(line) for line in (Path(folder) / "sync" / "metrics.jsonl").read_text().splitlines()][1:]
     return {key: statistics.median(row[f"time/{key}"] for row in rows) for key in ("sync_s", "step_s")}
 

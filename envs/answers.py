@@ -14,11 +14,12 @@ MAX_ANSWER_CHARS = 20_000
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _WRAPPINGS = (
+    re.compile(r"```(?:\w*\n)?([^`]+)```"),
     re.compile(r"(?:\*\*\*|___)(.+)(?:\*\*\*|___)", re.DOTALL),
-    re.compile(r"(?:\*\*|__)(.+)(?:\*\*|__)", re.DOTALL),
-    re.compile(r"[*`](.+)[*`]", re.DOTALL),
+    re.compile(r"(?:\*\*|__)((?:(?!\*\*|__).)+)(?:\*\*|__)", re.DOTALL),
+    re.compile(r"[*`]([^*`]+)[*`]"),
     re.compile(r"\$\$(.+)\$\$", re.DOTALL),
-    re.compile(r"\$(.+)\$", re.DOTALL),
+    re.compile(r"\$([^$]+)\$"),
     re.compile(r"\\\((.+)\\\)", re.DOTALL),
     re.compile(r"\\\[(.+)\\\]", re.DOTALL),
     re.compile(r"\\(?:boxed|ce|text|mathrm|mathbf|textbf)\s*\{(.+)\}", re.DOTALL),
@@ -44,15 +45,17 @@ def tagged_answer(completion: str, *, max_chars: int = MAX_ANSWER_CHARS) -> str:
     Raises NoAnswer, also for more than ``max_chars`` characters.
     """
     text = without_thinking(completion)
-    start, close = None, None
+    start, close, opened = None, None, False
     for tag in reversed(list(_TAG.finditer(text))):
-        if close is None and tag[1]:
-            close = tag
-        elif not tag[1]:
+        if tag[1]:
+            close = close or tag
+        elif close is not None:
             start = tag
             break
+        else:
+            opened = True
     if close is None:
-        if start is not None:
+        if opened:
             raise NoAnswer(f"The answer's tag was opened but never closed: end it with {CLOSE}.")
         if text != completion.strip():
             raise NoAnswer(f"There is no answer outside the thoughts: after them write it between {OPEN} and {CLOSE}.")
@@ -83,13 +86,23 @@ def undecorated(answer: str) -> str:
         answer = answer.strip()
         bare = answer.removesuffix(".").rstrip()
         for wrapping in _WRAPPINGS:
-            if found := wrapping.fullmatch(bare):
+            if (found := wrapping.fullmatch(bare)) and _is_whole(found[1]):
                 bare = found[1].strip()
                 break
         if bare == answer or not bare:
             break
         answer = bare
     return answer
+
+
+def _is_whole(text: str) -> bool:
+    """False where a brace closes that was opened outside: the wrapping of ``\\text{C}_{2}`` is not all of it."""
+    depth = 0
+    for character in text:
+        depth += (character == "{") - (character == "}")
+        if depth < 0:
+            return False
+    return True
 
 
 def _of_length(answer: str, max_chars: int) -> str:

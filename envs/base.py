@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from sdpo.types import Message, Role, Task, Verdict
 
-__all__ = ["Conversational", "Environment", "HasReference", "Message", "ReadsFiles", "Role", "SingleTurn", "Task", "Verdict"]
+__all__ = [
+    "Conversational",
+    "Environment",
+    "HasReference",
+    "LeavesOut",
+    "Message",
+    "ReadsFiles",
+    "Role",
+    "SingleTurn",
+    "TakesTime",
+    "Task",
+    "Verdict",
+]
 
 
 @runtime_checkable
@@ -75,4 +87,24 @@ class ReadsFiles(Protocol):
 
     def from_file(self, path: str) -> Sequence[Task]:
         """The tasks in a file, which the environment then judges without it. Raises ValueError for one that cannot be read."""
+        ...
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """An environment that reads files and cannot use everything in them. ``sdpo envs show`` and ``--dry-run`` say what."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many, by reason: ``{"it has no tests": 2}``. Empty where all is used."""
+        ...
+
+
+@runtime_checkable
+class TakesTime(Protocol):
+    """An environment that knows how long its verdicts can take. A run whose verifiers do not wait as long is refused at once."""
+
+    @property
+    def longest_verdict_s(self) -> float:
+        """Seconds that ``verify`` takes at most, whatever the answer does."""
         ...

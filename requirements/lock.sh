@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 everywhere="platform_machine == 'x86_64' and platform_python_implementation == 'CPython' and sys_platform == 'linux'"
 # Not the head of a pipe, whose failure a shell does not see: the lock stays as it is where nothing fits together.
 resolved=$(
-    uv pip compile pyproject.toml --extra cpu --extra dev --extra gym --extra wandb --extra mlflow --extra jobs \
+    uv pip compile pyproject.toml --extra cpu --extra dev --extra gym --extra math --extra wandb --extra mlflow --extra jobs \
         --override requirements/cpu-overrides.txt --universal \
         --no-header --no-annotate --quiet "$@"
 )

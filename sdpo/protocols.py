@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -107,6 +108,19 @@ class Renderer(Protocol):
         """[Q] the teacher's prompt, cut to the run's limit without touching the question; None where no hint is left."""
         ...
 
+    def with_feedback(self, task: Task, feedbacks: Sequence[str]) -> Task:
+        """The task with its question followed by those of ``feedbacks`` that fit, the oldest, the first ones, left out first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """What attempts are made with: the renderer writes a task's prompt, the engine answers it, the verifier judges the answer."""
+
+    engine: Engine
+    verifier: Verifier
+    renderer: Renderer
+
 
 class Learner(Protocol):
     """Holds the policy, the teacher and the optimizer."""
@@ -152,12 +166,12 @@ class Learner(Protocol):
         ...
 
 
-class StepLog(Protocol):
-    """Receives what one step reports while it runs."""
+class Watcher(Protocol):
+    """Is told how sampling goes. A class that derives from it does nothing about what it does not override."""
 
     def phase(self, name: str) -> None:
-        """What the step does from now on; the time until the next phase is logged as ``time/NAME_s``."""
-        ...
+        """What is done from now on; the time until the next phase of a step is logged as ``time/NAME_s``."""
+        return
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
         """The same completions, counted as they pass."""
@@ -165,33 +179,37 @@ class StepLog(Protocol):
 
     def taken_over(self, completions: Sequence[Completion], total: int) -> None:
         """What a run that was killed had sampled for the step, of ``total`` attempts that it learns from."""
-        ...
+        return
 
     def judging(self, seconds: float) -> None:
         """How long verdicts were waited for when the last completion was there."""
-        ...
+        return
 
     def ahead(self, seconds: float) -> None:
         """How long the step's attempts were generated before it asked for them."""
-        ...
+        return
+
+
+class StepLog(Watcher, Protocol):
+    """Receives what one step reports while it runs."""
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         """What was attempted, and what hindsight there is."""
-        ...
+        return
 
     def update(self, metrics: Metrics) -> None:
         """What one optimizer step says of itself."""
-        ...
+        return
 
     def credit(self, samples: Sequence[Sample], credits: Sequence[TokenCredit]) -> None:
         """What hindsight says of single tokens of the groups; ``samples`` are all rows that were made of them."""
-        ...
+        return
 
 
 class Rollouts(Protocol):
     """What steps learn from."""
 
-    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+    def of(self, step: int, log: Watcher) -> tuple[Group, ...]:
         """[P] the groups of the step after ``step`` finished ones. The engine must have been given that version of the weights.
         Steps are asked for in order, from the last checkpoint's on where the run goes back to it. Raises what their generation
         raised."""
@@ -211,7 +229,7 @@ class Report(Protocol):
 
     def step(self, step: int) -> AbstractContextManager[StepLog]: ...
 
-    def evaluating(self, step: int) -> AbstractContextManager[StepLog]:
+    def evaluating(self, step: int) -> AbstractContextManager[Watcher]:
         """Around an evaluation after ``step`` steps."""
         ...
 

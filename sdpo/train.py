@@ -10,17 +10,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from sdpo.attempts.survey import Survey
 from sdpo.batches.samples import training_samples
 from sdpo.batches.updates import pack
 from sdpo.config import Config, OnLowLift, SDPOConfig
 from sdpo.errors import UserError
 from sdpo.evaluation.constants import best_constants
-from sdpo.evaluation.examiner import Examiner
-from sdpo.evaluation.lift import low_lift
+from sdpo.evaluation.heldout import evaluate, heldout_survey
+from sdpo.evaluation.lift import low_lift, teacher_lift
 from sdpo.guards.fold import Guards
 from sdpo.hindsight.hints import choose_hints, no_reference
 from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
-from sdpo.protocols import Engine, Learner, Renderer, Report, Rollouts, Verifier
+from sdpo.protocols import Engine, Learner, Report, Rollouts, Sampler
 from sdpo.types import Group, Hint, Lift, Task
 
 
@@ -28,9 +29,7 @@ def train(
     run: Config,
     rollouts: Rollouts,
     heldout: tuple[Task, ...],
-    engine: Engine,
-    verifier: Verifier,
-    renderer: Renderer,
+    sampler: Sampler,
     learner: Learner,
     report: Report,
     checkpoints: Path,
@@ -40,10 +39,10 @@ def train(
 ) -> None:
     """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
     or the feedback, scores each answer again; the student moves towards it. The student samples all that is learned from."""
-    examiner = _examiner(run, heldout, engine, verifier, renderer)
+    engine, survey = sampler.engine, heldout_survey(run, sampler, heldout)
     engine.load(learner.weights(), version=learner.step)
     if learner.step == 0:
-        _evaluated(0, run, rollouts, examiner, learner, report)
+        _evaluated(0, run, rollouts, survey, learner, report)
     if report.should_stop:
         return
     for step in range(learner.step, run.num_steps):
@@ -58,7 +57,7 @@ def train(
             successes.remember(groups_P)
             log.groups(groups_P, hints_P_G)
             algorithm = guards.algorithm  # the run's; an alarm may have raised its share of policy gradient
-            samples = training_samples(groups_P, hints_P_G, renderer, algorithm, run.sampling.max_response_tokens)
+            samples = training_samples(groups_P, hints_P_G, sampler.renderer, algorithm, run.sampling.max_response_tokens)
             updates = pack(samples, run.batch, learner.ranks, algorithm)
 
             # 3. Learn. The loss is a sum over tokens divided by one global count, so neither the size of a micro-batch
@@ -78,7 +77,7 @@ def train(
         # 5. Evaluate, answer what the numbers say, and keep.
         score = None
         if run.evaluation.is_due(step + 1, run.num_steps):
-            score = _evaluated(step + 1, run, rollouts, examiner, learner, report)
+            score = _evaluated(step + 1, run, rollouts, survey, learner, report)
         if guards.last_refresh == step + 1:
             learner.refresh_teacher()
         is_last = report.should_stop
@@ -92,43 +91,30 @@ def train(
 def _hints(
     group: Group, run: Config, step: int, references: Callable[[Task], str | None], successes: SuccessBuffer
 ) -> tuple[Hint | None, ...]:
-    """GRPO learns without hindsight."""
-    if not isinstance(run.algorithm, SDPOConfig):
+    """[G] None where the algorithm shows nothing, as GRPO."""
+    if run.algorithm.hints is None:
         return (None,) * len(group.attempts)
     reference, remembered = references(group.task), successes.of(group.task.id)
-    return choose_hints(group, run.algorithm.hindsight, f"{run.seed}/{step}", reference=reference, remembered=remembered)
+    return choose_hints(group, run.algorithm.hints, f"{run.seed}/{step}", reference=reference, remembered=remembered)
 
 
-def _evaluated(step: int, run: Config, rollouts: Rollouts, examiner: Examiner, learner: Learner, report: Report) -> float | None:
+def _evaluated(step: int, run: Config, rollouts: Rollouts, survey: Survey, learner: Learner, report: Report) -> float | None:
     """Success on held-out tasks after ``step`` steps, and where it is due how much better the teacher answers."""
-    if not examiner.tasks_P:
+    if not survey.tasks_P:
         return None
     with report.evaluating(step) as log:
-        evaluation = examiner.evaluation(log)
+        evaluation = evaluate(survey, log)
         if run.evaluation.asks_for_constants(step, run.num_steps):
-            constants = best_constants(evaluation.groups, examiner.verifier, num=run.evaluation.num_constants)
+            constants = best_constants(evaluation.groups, survey.sampler.verifier, num=run.evaluation.num_constants)
             evaluation = replace(evaluation, metrics={**evaluation.metrics, **constants})
         lift = None
         if run.hindsight_answered is not None and run.evaluation.asks_for_lift(step, run.num_steps):
-            with _teacher_in(examiner.engine, learner, rollouts):
-                lift = examiner.lift(evaluation, run.hindsight_answered, log)
+            with _teacher_in(survey.sampler.engine, learner, rollouts):
+                lift = teacher_lift(survey, evaluation, run.hindsight_answered, log)
         report.evaluation(step, evaluation, lift)
     if step == 0 and lift is not None:
         _heed(lift, run, report)
     return evaluation.metrics["heldout/success"]
-
-
-def _examiner(run: Config, heldout: tuple[Task, ...], engine: Engine, verifier: Verifier, renderer: Renderer) -> Examiner:
-    return Examiner(
-        engine=engine,
-        verifier=verifier,
-        renderer=renderer,
-        tasks_P=heldout,
-        num_attempts=run.evaluation.num_attempts,
-        sampling=run.sampling.drawn(temperature=run.evaluation.temperature, top_p=run.evaluation.top_p),
-        seed=run.seed,
-        max_set_aside_share=run.rollout.max_set_aside_share,
-    )
 
 
 @contextmanager

@@ -30,7 +30,7 @@ HINDSIGHT = ("algorithm.hindsight.max_prompt_tokens=300", "algorithm.support.num
 RUNS: dict[str, tuple[str, ...]] = {
     "sdpo": HINDSIGHT,
     "grpo": ("algorithm=grpo",),
-    "blend": (*HINDSIGHT, "algorithm.policy_gradient_share=0.5"),
+    "blend": (*HINDSIGHT, "algorithm.routing.policy_gradient_share=0.5"),
     "resumed": HINDSIGHT,
 }
 CLOCK = ("time/", "memory/", "tokens_per_s")

@@ -97,7 +97,10 @@ def read_rows(path: str) -> list[Row]:
 
 def _json_rows(file: Path) -> list[Row]:
     """A JSON array, or one JSON object a line, whichever suffix the file has."""
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"rows must be text in UTF-8; {file} is not, at byte {error.start}: convert the file") from error
     if text.lstrip().startswith("["):
         try:
             rows: list[Row] = json.loads(text)

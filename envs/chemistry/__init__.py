@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 
+from sdpo.envs.answers import CLOSE, OPEN, NoAnswer, tagged_answer, undecorated
 from sdpo.envs.base import Message, Role, Task, Verdict
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, find_answer
+from sdpo.envs.chemistry.answers import MAX_ANSWER_CHARACTERS, Unreadable
 from sdpo.envs.chemistry.balancing import balance_questions
 from sdpo.envs.chemistry.bounds import bounds_questions
 from sdpo.envs.chemistry.counting import functional_group_questions, heavy_atom_questions, ring_questions, unsaturation_questions
@@ -98,9 +99,11 @@ class Chemistry:
         question = task.payload
         if not isinstance(question, Question):
             raise ValueError(f"chemistry verifies its own tasks only; got {task.id!r} of {task.env!r}")
-        answer = find_answer(completion)
-        is_found = not isinstance(answer, Unreadable)
-        judgement = question.judge(answer) if not isinstance(answer, Unreadable) else unreadable(answer)
+        is_found = True
+        try:
+            judgement = question.judge(undecorated(tagged_answer(completion, max_chars=MAX_ANSWER_CHARACTERS)))
+        except NoAnswer as reason:
+            is_found, judgement = False, unreadable(Unreadable(str(reason)))
         return Verdict(
             reward=1.0 if judgement.feedback is None else 0.0,
             feedback=judgement.feedback,

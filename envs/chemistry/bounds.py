@@ -17,11 +17,11 @@ from rdkit.Chem.rdMolDescriptors import (
     CalcNumHBA,
     CalcNumHBD,
     CalcNumHeavyAtoms,
-    CalcNumRings,
 )
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable
-from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, split_of, stable_hash
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable
+from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, num_rings, split_of, stable_hash
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import take_evenly
 from sdpo.envs.chemistry.smiles import read_molecule
@@ -40,7 +40,7 @@ PROPERTIES: Mapping[str, Callable[[Chem.Mol], float]] = {
     HEAVY_ATOMS: CalcNumHeavyAtoms,
     DONORS: CalcNumHBD,
     ACCEPTORS: CalcNumHBA,
-    RINGS: CalcNumRings,
+    RINGS: num_rings,
 }
 PAIRS = tuple((size, other) for size in (WEIGHT, HEAVY_ATOMS) for other in (LOGP, DONORS, ACCEPTORS, RINGS))
 THIRD = {LOGP: (RINGS,), DONORS: (LOGP,), ACCEPTORS: (DONORS,), RINGS: (ACCEPTORS,)}

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from rdkit import Chem
-from rdkit.Chem.rdMolDescriptors import CalcNumHeavyAtoms, CalcNumRings
+from rdkit.Chem.rdMolDescriptors import CalcNumHeavyAtoms
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_count
-from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, stable_hash
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable, read_count
+from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, num_rings, stable_hash
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import take_evenly
 
@@ -27,7 +28,7 @@ GROUPS = {
     "ether oxygens (C-O-C, aromatic oxygen left out)": "[OX2;!$(OC=O)]([#6])[#6]",
     "nitrile groups (C#N)": "[CX2]#[NX1]",
     "halogen atoms": "[F,Cl,Br,I]",
-    "carbon-carbon double bonds (aromatic bonds left out)": "[CX3]=[CX3]",
+    "carbon-carbon double bonds (aromatic bonds left out)": "C=C",
 }
 """The wording of each group to its SMARTS."""
 
@@ -57,7 +58,7 @@ class CountQuestion:
         return str(_count(self.subject, molecule(self.smiles)))
 
     def judge(self, answer: str) -> Judgement:
-        count = read_count(answer)
+        count = read_count(answer, f"{self.subject} heavy")
         if isinstance(count, Unreadable):
             return unreadable(count)
         right_count = int(self.reference)
@@ -95,7 +96,7 @@ def _count(subject: str, mol: Chem.Mol) -> int:
     if subject == HEAVY_ATOMS:
         return int(CalcNumHeavyAtoms(mol))
     if subject == RINGS:
-        return int(CalcNumRings(mol))
+        return num_rings(mol)
     if subject == UNSATURATION:
         return _unsaturation(mol)
     return len(mol.GetSubstructMatches(_pattern(subject)))
@@ -105,7 +106,7 @@ def _unsaturation(mol: Chem.Mol) -> int:
     """Rings plus pi bonds as they are drawn, so that both bonds of a sulfone count."""
     kekulized = Chem.Mol(mol)
     Chem.Kekulize(kekulized, clearAromaticFlags=True)
-    return int(CalcNumRings(mol)) + sum(round(bond.GetBondTypeAsDouble()) - 1 for bond in kekulized.GetBonds())
+    return num_rings(mol) + sum(round(bond.GetBondTypeAsDouble()) - 1 for bond in kekulized.GetBonds())
 
 
 @cache

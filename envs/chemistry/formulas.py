@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_formula, write_formula
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable, read_formula, write_formula
 from sdpo.envs.chemistry.molecules import difficulty_of, formula_of, molecules, split_of
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import draw, take_evenly

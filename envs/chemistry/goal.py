@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN
+from sdpo.envs.answers import CLOSE, OPEN
 from sdpo.envs.chemistry.bounds import ACCEPTORS, DONORS, HEAVY_ATOMS, LOGP, RINGS, WEIGHT, Bound, BoundsQuestion
 from sdpo.envs.chemistry.question import Difficulty, Judgement
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable
 from sdpo.envs.chemistry.formulas import counts_of, difference
 from sdpo.envs.chemistry.groups import groups_in
 from sdpo.envs.chemistry.molecules import difficulty_of, formula_of, molecule, molecules, stable_hash

@@ -92,6 +92,11 @@ def formula_of(smiles: str) -> str:
     return CalcMolFormula(molecule(smiles))
 
 
+def num_rings(mol: Chem.Mol) -> int:
+    """The rings of a molecule: bonds - atoms + pieces. Not RDKit's set of rings, which holds 3 of the bicyclic ``C1CC2CC1C2``."""
+    return int(mol.GetNumBonds() - mol.GetNumAtoms() + len(Chem.GetMolFrags(mol)))
+
+
 @cache
 def split_of_molecule(smiles: str) -> str:
     """The side of the split that a molecule's scaffold belongs to."""
@@ -100,7 +105,7 @@ def split_of_molecule(smiles: str) -> str:
 
 def scaffold_of(mol: Chem.Mol) -> str:
     """``"c1ccccc1"`` of toluene; ``"CCC"`` of propane, ethanol and acetaldehyde alike."""
-    if mol.GetRingInfo().NumRings():
+    if num_rings(mol):
         return Chem.MolToSmiles(Chem.MurckoDecompose(mol), isomericSmiles=False)
     tree = Chem.RWMol()
     for _ in mol.GetAtoms():

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from rdkit import Chem
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_signed
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable, read_signed
 from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, split_of, stable_hash
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import take_evenly
@@ -98,7 +99,7 @@ class FormulaStateQuestion:
         return f"{_state_of(self.element, self.formula):+d}"
 
     def judge(self, answer: str) -> Judgement:
-        state = read_signed(answer)
+        state = read_signed(answer, _names_of(self.element))
         if isinstance(state, Unreadable):
             return unreadable(state)
         right = int(self.reference)
@@ -141,7 +142,7 @@ class CarbonStateQuestion:
         return f"{state:+d}" if state else "0"
 
     def judge(self, answer: str) -> Judgement:
-        state = read_signed(answer)
+        state = read_signed(answer, _names_of("C"))
         if isinstance(state, Unreadable):
             return unreadable(state)
         right = int(self.reference)
@@ -194,6 +195,13 @@ def _state_of(element: str, formula: str) -> int:
     others = sum(STATES[other] * count for other, count in counts.items() if other != element)
     assert others % counts[element] == 0, f"{element} in {formula} has no whole oxidation state"
     return -others // counts[element]
+
+
+def _names_of(element: str) -> tuple[str, ...]:
+    """What an answer may put before the state: ``"Mn(VII)"``, ``"manganese(VII)"``."""
+    table = Chem.GetPeriodicTable()
+    name: str = table.GetElementName(table.GetAtomicNumber(element))
+    return element, name, name.lower()
 
 
 def _marked(mol: Chem.Mol) -> Chem.Atom:

@@ -66,6 +66,16 @@ def outcomes(template: str, reactants: Sequence[Chem.Mol]) -> frozenset[str]:
     return frozenset(made)
 
 
+def needed(template: str, mols: Sequence[Chem.Mol]) -> tuple[str, ...]:
+    """What the template needs and none of the molecules has, in words."""
+    run = _compiled(template)
+    return tuple(
+        need
+        for number, need in enumerate(TEMPLATES[template].needs)
+        if not any(mol.HasSubstructMatch(run.GetReactantTemplate(number)) for mol in mols)
+    )
+
+
 def _of_template(template: Template) -> Iterator[Reaction]:
     for difficulty in Difficulty:
         drawn = draw(_substrates(template, difficulty), key=lambda names: f"{template.name}/{'.'.join(names)}")
@@ -78,9 +88,9 @@ def _of_template(template: Template) -> Iterator[Reaction]:
 
 def _substrates(template: Template, difficulty: Difficulty) -> Iterator[tuple[str, ...]]:
     """Heads with rests: small ones are easy, larger ones medium, one with a second group hard."""
-    rests: list[tuple[str, ...]]
-    larger: tuple[str, ...] = ARYLS if template.is_of_aryls else (*LARGE, *ARYLS)
-    small: tuple[str, ...] = ARYLS[:3] if template.is_of_aryls else SMALL
+    rests: list[Sequence[str]]
+    larger = [rest for rest in (ARYLS if template.is_of_aryls else (*LARGE, *ARYLS)) if rest not in template.unfit]
+    small = [rest for rest in (ARYLS[:3] if template.is_of_aryls else SMALL) if rest not in template.unfit]
     if difficulty is Difficulty.easy:
         rests = [small] * len(template.heads)
     elif difficulty is Difficulty.medium:

@@ -14,13 +14,14 @@ from functools import lru_cache
 
 from rdkit import Chem
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable
 from sdpo.envs.chemistry.formulas import difference
 from sdpo.envs.chemistry.isomers import constitution
 from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import draw, take_evenly
-from sdpo.envs.chemistry.smiles import parse, read_molecule
+from sdpo.envs.chemistry.smiles import parse, read_molecule, without_label
 
 MARKS = "()[]=#123456789"
 """The characters of a SMILES, as we write them, that are no atoms."""
@@ -64,6 +65,7 @@ class RepairQuestion:
         )
 
     def judge(self, answer: str) -> Judgement:
+        answer = without_label(answer)
         if answer == self.broken:
             return unreadable(Unreadable(f"This is the broken SMILES unchanged: {_hint(self.fault)}."))
         mol = read_molecule(answer)

@@ -3,6 +3,9 @@
 A molecule here is one neutral piece of common elements, closed-shell and without isotopes. Anything looser would let a formula or
 a bound be met by what no chemist would call an answer (``C.C.C``, ``[CH2][CH2]``).
 
+Charges on its atoms are read where the molecule cannot be written without: isocyanides, nitro groups, N-oxides, azides, diazo
+groups, ylides, betaines. A canonical SMILES takes any other form with charges for another molecule, so that one is refused.
+
 RDKit says what is wrong with a SMILES only in its log. The log is sent to Python's ``rdkit`` logger (once a process). A filter
 there picks up what is said in this thread while it parses; all other messages still reach standard error.
 """
@@ -20,6 +23,7 @@ from rdkit import Chem, rdBase
 
 from sdpo.envs.chemistry.answers import Unreadable
 
+MAX_CHARACTERS = 200
 MAX_ATOMS = 40
 """Most atoms, counted before RDKit looks for rings; four times what any question here needs."""
 MAX_RING_DIGITS = 30
@@ -28,8 +32,13 @@ MAX_NESTING = 12
 """Most levels of nested branches."""
 MAX_MESSAGES = 4
 """A syntax error and its position, twice; RDKit may go on for pages."""
+MAX_FORMS = 20
+"""Most resonance forms that are looked at."""
 ELEMENTS = frozenset({"H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"})
 
+_LABEL = re.compile(r"(?:smiles|answer|product|molecule|isomer|precursors|reactants) ?(?::|=|\bis\b|\s)\s*", re.IGNORECASE)
+_BETWEEN = re.compile(r" ?[.,;] ?| (?:\+|&|and) | ")
+"""What people put between two SMILES."""
 _FOREIGN_CHARACTER = re.compile(r"[^A-Za-z0-9@+\-\[\]()=#:/\\.%]")
 _BRACKET = re.compile(r"\[[^\[\]]*\]")
 _NUMBERED = re.compile(r"\[[^\[\]]*:[^\[\]]*\]")
@@ -40,7 +49,10 @@ _overheard: ContextVar[list[str] | None] = ContextVar("rdkit_messages", default=
 
 
 def read_molecule(answer: str) -> Chem.Mol | Unreadable:
-    """The molecule that a SMILES of at most some hundred characters stands for, or what is wrong with it."""
+    """The molecule that a SMILES of at most 200 characters stands for, or what is wrong with it."""
+    answer = without_label(answer)
+    if len(answer) > MAX_CHARACTERS:
+        return Unreadable(f"The answer is too long for a SMILES: at most {MAX_CHARACTERS} characters are read.")
     foreign = _FOREIGN_CHARACTER.search(answer)
     if foreign is not None:
         return Unreadable(f"The answer is not a SMILES: the character {foreign[0]!a} has no place in it.")
@@ -66,7 +78,7 @@ def read_molecule(answer: str) -> Chem.Mol | Unreadable:
 
 def read_molecules(answer: str, num_molecules: int) -> list[Chem.Mol] | Unreadable:
     """The molecules of a SMILES with dots between them, where so many were asked for."""
-    parts = answer.split(".")
+    parts = _BETWEEN.split(" ".join(without_label(answer).split()))
     if len(parts) != num_molecules:
         return Unreadable(f"{num_molecules} molecules are needed, separated by a dot; the answer has {len(parts)}.")
     mols = []
@@ -76,6 +88,12 @@ def read_molecules(answer: str, num_molecules: int) -> list[Chem.Mol] | Unreadab
             return Unreadable(f"Molecule {number} of {num_molecules}: {mol.reason}")
         mols.append(mol)
     return mols
+
+
+def without_label(answer: str) -> str:
+    """``"SMILES: CCO"`` gives ``"CCO"``."""
+    label = _LABEL.match(answer)
+    return answer if label is None else answer[label.end() :]
 
 
 def parse(smiles: str) -> Chem.Mol | None:
@@ -123,25 +141,59 @@ def _objection_to_molecule(mol: Chem.Mol) -> str | None:
             return f"The molecule must not be a radical; an atom {atom.GetSymbol()} has too few bonds or hydrogens."
         if atom.GetIsotope():
             return f"The molecule must not be labelled with isotopes; an atom {atom.GetSymbol()} is."
-        if atom.GetFormalCharge() and atom.GetSymbol() == "C":
-            return "No carbon of the molecule may bear a charge; one does."
-        if atom.GetFormalCharge() and not _is_of_a_pair(atom):
+    return _objection_to_charges(mol)
+
+
+def _objection_to_charges(mol: Chem.Mol) -> str | None:
+    """What is wrong with the charges of a neutral molecule. A form without charges is asked for only where there is one."""
+    charged = [atom for atom in mol.GetAtoms() if atom.GetFormalCharge()]
+    if not charged:
+        return None
+    if _can_be_written_without_charges(mol, charged):
+        return f"Its charges are needless: an atom {charged[0].GetSymbol()} bears one. Write the form without charges."
+    for atom in charged:
+        if not _is_usual_charge(atom):
             return (
-                f"An atom {atom.GetSymbol()} bears a charge; only a nitrogen without hydrogen and an oxygen or nitrogen that is "
-                "bound to it may, as in a nitro group. Write the form without charges."
+                f"An atom {atom.GetSymbol()} bears a charge. Charges are read only where chemists cannot do without: in "
+                "isocyanides, nitro groups, N-oxides, azides, diazo groups, ylides and betaines. Write another molecule."
             )
     return None
 
 
-def _is_of_a_pair(atom: Chem.Atom) -> bool:
-    """Whether it is one of N+ and O- or N-, side by side: what cannot be written without charges. Other forms with charges are an
-    uncharged one with a proton or a pair of electrons moved, which a canonical SMILES takes for another molecule."""
-    return any(
-        plus.GetSymbol() == "N" and plus.GetFormalCharge() == 1 and plus.GetTotalNumHs() == 0
-        and minus.GetSymbol() in ("N", "O") and minus.GetFormalCharge() == -1
-        for other in atom.GetNeighbors()
-        for plus, minus in ((atom, other), (other, atom))
-    )  # fmt: skip
+def _can_be_written_without_charges(mol: Chem.Mol, charged: list[Chem.Atom]) -> bool:
+    """Whether a proton, a pair of electrons or a double bond moved takes charges away."""
+    bases = [atom for atom in charged if atom.GetFormalCharge() < 0 and atom.GetSymbol() != "B"]
+    acids = [atom for atom in charged if atom.GetFormalCharge() > 0]
+    if bases and any(atom.GetTotalNumHs() and atom.GetSymbol() != "C" for atom in acids):
+        return True
+    neighbours = {other.GetIdx() for base in bases for other in base.GetNeighbors()}
+    if any(atom.GetIdx() in neighbours and atom.GetSymbol() in ("C", "Si", "P", "S") for atom in acids):
+        return True
+    with _rdkit_messages():
+        forms = [form for form in Chem.ResonanceMolSupplier(mol, 0, MAX_FORMS) if form is not None]
+    remaining = ([atom for atom in form.GetAtoms() if atom.GetFormalCharge()] for form in forms)
+    return any(len(atoms) < len(charged) and all(map(_is_usual_charge, atoms)) for atoms in remaining)
+
+
+def _is_usual_charge(atom: Chem.Atom) -> bool:
+    return _is_onium(atom) or _is_anion(atom)
+
+
+def _is_onium(atom: Chem.Atom) -> bool:
+    """Whether it is N+, O+, P+ or S+ beside an anion, or has single and aromatic bonds only, as in a betaine."""
+    if atom.GetFormalCharge() != 1 or atom.GetSymbol() not in ("N", "O", "P", "S"):
+        return False
+    if any(other.GetFormalCharge() < 0 for other in atom.GetNeighbors()):
+        return True
+    return atom.GetSymbol() != "O" and all(bond.GetIsAromatic() or bond.GetBondTypeAsDouble() == 1 for bond in atom.GetBonds())
+
+
+def _is_anion(atom: Chem.Atom) -> bool:
+    """Whether it is N-, O- or S-, or the C- of an isocyanide or an ylide."""
+    if atom.GetFormalCharge() != -1:
+        return False
+    is_beside = any(other.GetFormalCharge() > 0 for other in atom.GetNeighbors())
+    return atom.GetSymbol() in ("N", "O", "S") or (atom.GetSymbol() == "C" and is_beside)
 
 
 def _refused(messages: list[str]) -> Unreadable:

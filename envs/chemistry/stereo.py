@@ -14,7 +14,8 @@ from itertools import product
 from rdkit import Chem
 from rdkit.Chem import rdCIPLabeler
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_count
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable, read_count, read_letters
 from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules, split_of_molecule, stable_hash
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import draw, take_evenly
@@ -54,7 +55,7 @@ class CentresQuestion:
         return str(len(_asymmetric_carbons(molecule(self.smiles))))
 
     def judge(self, answer: str) -> Judgement:
-        count = read_count(answer)
+        count = read_count(answer, "stereocentre stereocenter stereogenic chiral asymmetric centre center carbon atom")
         if isinstance(count, Unreadable):
             return unreadable(count)
         surplus = count - int(self.reference)
@@ -95,13 +96,13 @@ class LabelsQuestion:
 
     def judge(self, answer: str) -> Judgement:
         """Which label is wrong is not said: with two letters to choose from, that would be the answer."""
-        letters = [part.strip() for part in answer.upper().split(",")]
-        if any(letter not in ("R", "S") for letter in letters):
-            return unreadable(Unreadable("The answer must hold the letters R and S and commas only."))
+        letters = read_letters(answer)
+        if isinstance(letters, Unreadable):
+            return unreadable(letters)
         labels = _labels(molecule(self.smiles))
         if len(letters) != len(labels):
             return wrong(f"{len(labels)} letters are needed, one for each marked centre; the answer has {len(letters)}.")
-        if letters == [label for _, label in labels]:
+        if letters == tuple(label for _, label in labels):
             return RIGHT
         first = labels[0][0]
         around = ", ".join(sorted([neighbour.GetSymbol() for neighbour in first.GetNeighbors()] + ["H"] * first.GetTotalNumHs()))

@@ -10,7 +10,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_number
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import GRAMS, MOLES, Unreadable, read_number
 from sdpo.envs.chemistry.equations import Equation, equations
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
 from sdpo.envs.chemistry.selection import take_evenly
@@ -57,7 +58,7 @@ class AmountQuestion:
         return f"{self._yield():.4g}"
 
     def judge(self, answer: str) -> Judgement:
-        amount = read_number(answer)
+        amount = read_number(answer, MOLES if self.unit == "mol" else GRAMS, self.unit, self.product)
         if isinstance(amount, Unreadable):
             return unreadable(amount)
         right = self._yield()
@@ -66,12 +67,12 @@ class AmountQuestion:
         # A slip that leads to the right number after all (a ratio of 1) is no explanation.
         for slip, value in self._slips():
             if _agree(amount, value) and not _agree(value, right):
-                return wrong(f"{answer} {self.unit} is not right: {slip}.")
+                return wrong(f"{amount:g} {self.unit} is not right: {slip}.")
         side = "high" if amount > right else "low"
         way = "multiply the moles by the ratio of the coefficients"
         if self.unit == "g":
             way = f"go from grams to moles, by the coefficients to moles of {self.product}, and only then to grams"
-        return wrong(f"{answer} {self.unit} is too {side}: {way}.")
+        return wrong(f"{amount:g} {self.unit} is too {side}: {way}.")
 
     def _yield(self) -> float:
         """What the reactant that runs out first gives."""

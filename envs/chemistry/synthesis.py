@@ -6,21 +6,26 @@ target are right, not only those that the question was made from.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from rdkit import Chem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import Unreadable
 from sdpo.envs.chemistry.formulas import counts_of, difference
 from sdpo.envs.chemistry.groups import GROUPS, groups_in
 from sdpo.envs.chemistry.isomers import constitution
 from sdpo.envs.chemistry.molecules import molecule
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
-from sdpo.envs.chemistry.reactions import Reaction, outcomes, reactions
+from sdpo.envs.chemistry.reactions import Reaction, needed, outcomes, reactions
 from sdpo.envs.chemistry.selection import take_evenly
 from sdpo.envs.chemistry.smiles import read_molecule, read_molecules
 from sdpo.envs.chemistry.templates import TEMPLATES
+
+_ARROW = re.compile(r"\s*(?:>>|[-=]+>|→|⟶)\s*")
+"""Between the two sides, where an answer is the whole reaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ class ProductQuestion:
         return self.reaction.product
 
     def judge(self, answer: str) -> Judgement:
-        mol = read_molecule(answer)
+        mol = read_molecule(_ARROW.split(answer)[-1])
         if isinstance(mol, Unreadable):
             return unreadable(mol)
         if constitution(mol) == self.reaction.product:
@@ -87,10 +92,13 @@ class PrecursorsQuestion:
         return ".".join(self.reaction.reactants)
 
     def judge(self, answer: str) -> Judgement:
-        mols = read_molecules(answer, len(self.reaction.reactants))
+        target = self.reaction.product
+        given, *made_of_it = _ARROW.split(answer)
+        mols = read_molecules(given, len(self.reaction.reactants))
         if isinstance(mols, Unreadable):
             return unreadable(mols)
-        target = self.reaction.product
+        if made_of_it and [_constitution_of(side) for side in made_of_it] != [target]:
+            return unreadable(Unreadable("The reaction in the answer does not end at the target: write the two precursors only."))
         if target in map(constitution, mols):
             return wrong("One of the two is the target itself: name what it is made from.")
         made = outcomes(self.reaction.template, mols)
@@ -100,7 +108,7 @@ class PrecursorsQuestion:
             off = _compared(Chem.MolFromSmiles(min(made)), molecule(target), "the target")
             return wrong(f"These two do react by {self.reaction.template}, but to another molecule. {off}")
         needs = TEMPLATES[self.reaction.template].needs
-        missing = [need for need in needs if not any(need in groups_in(mol) for mol in mols)]
+        missing = needed(self.reaction.template, mols)
         if missing:
             return wrong(
                 f"These two do not react by {self.reaction.template}: neither has the {' or the '.join(missing)} it needs."
@@ -121,6 +129,11 @@ def retrosynthesis_questions(split: str, limit: int) -> list[PrecursorsQuestion]
     questions = [PrecursorsQuestion(reaction=one) for one in reactions(split) if TEMPLATES[one.template].can_be_planned]
     first_of_key = {question.key: question for question in reversed(questions)}
     return take_evenly(first_of_key.values(), limit, kind=lambda question: question.reaction.template)
+
+
+def _constitution_of(answer: str) -> str | None:
+    mol = read_molecule(answer)
+    return None if isinstance(mol, Unreadable) else constitution(mol)
 
 
 def _compared(mol: Chem.Mol, right: Chem.Mol, name: str) -> str:

@@ -33,11 +33,13 @@ class Template:
     heads: tuple[str, ...]
     """The reacting end of each reactant, to which a rest is appended."""
     needs: tuple[str, ...]
-    """What each reactant has to have, one of ``groups.GROUPS`` where there is a word for it: for feedback."""
+    """What each reactant has to have, in the words of a chemist: for feedback."""
     spectators: tuple[str, ...]
     """Rests of the first reactant with a group that stays as it is."""
     is_of_aryls: bool = False
     """The rests have to be aromatic rings."""
+    unfit: tuple[str, ...] = ()
+    """Rests beside which the reaction takes another course."""
 
     @property
     def can_be_planned(self) -> bool:
@@ -46,6 +48,7 @@ class Template:
 
 
 _AMINE = "[NX3;H2,H1;!$(N[C,S]=[O,S,N])"
+_SULFONATE = "$([OX2]S(=O)(=O)[#6])"
 _CARBONYL = "[CX3;$(C([#6])[#6]),$([CX3H1][#6])"
 
 TEMPLATES: Mapping[str, Template] = {
@@ -77,26 +80,26 @@ TEMPLATES: Mapping[str, Template] = {
         ),
         Template(
             name="Williamson ether synthesis",
-            conditions="the alcohol is deprotonated with NaH, then SN2 at the primary bromide",
-            smarts="[OX2H1:1][#6;!$(C=O):2].[CX4;H2,H3:3][Br]>>[#6:2][O:1][C:3]",
+            conditions="the alcohol is deprotonated with NaH, then SN2 at a primary alkyl halide",
+            smarts=f"[OX2H1:1][#6;!$(C=O):2].[CX4;H2,H3:3][Br,Cl,I,{_SULFONATE}]>>[#6:2][O:1][C:3]",
             heads=("OC", "BrC"),
-            needs=("alcohol", "bromine atom"),
+            needs=("alcohol", "primary alkyl halide or sulfonate"),
             spectators=(*_ETHERS, *_ALKENES, *_CHLORINE),
         ),
         Template(
             name="reductive amination",
             conditions="with NaBH3CN, one alkylation only",
-            smarts="[CX3H1:1](=O)[#6:2].[NX3;H2;!$(N[C,S]=[O,S,N]):3][#6:4]>>[C:1]([#6:2])[N:3][#6:4]",
+            smarts=f"[CX3;H2,$(C([#6])[#6]),$([CX3H1][#6]):1]=[OX1].{_AMINE}:2]>>[C:1][N:2]",
             heads=("O=C", "N"),
-            needs=("aldehyde", "amine"),
+            needs=("aldehyde or ketone", "amine"),
             spectators=(*_LONG_ESTERS, *_NITRILES, *_ETHERS, *_ALKENES, *_AMIDES),
         ),
         Template(
             name="Suzuki coupling",
             conditions="Pd catalyst and base",
-            smarts="[c:1][Br].[c:2][BX3]([OX2H1])[OX2H1]>>[c:1][c:2]",
+            smarts=f"[c:1][Br,I,Cl,{_SULFONATE}].[c:2][BX3]([OX2])[OX2]>>[c:1][c:2]",
             heads=("Br", "OB(O)"),
-            needs=("bromine atom", "boronic acid"),
+            needs=("aryl halide or sulfonate", "arylboronic acid or ester"),
             spectators=("c1ccc(C(=O)OC)cc1", "c1ccc(C#N)cc1", "c1ccc(C(C)=O)cc1", "c1cccc(C=O)c1", "c1ccc(NC(C)=O)cc1"),
             is_of_aryls=True,
         ),
@@ -139,6 +142,7 @@ TEMPLATES: Mapping[str, Template] = {
             heads=("C=C(C)",),
             needs=("alkene",),
             spectators=(*_ESTERS, *_CHLORINE, "CC(C)=O", "CCC(C)=O"),
+            unfit=("C1CC1", "C1CCC1"),  # a strained ring opens or grows beside a cation
         ),
         Template(
             name="SN2 substitution with NaCN",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sdpo.envs.chemistry.answers import CLOSE, OPEN, Unreadable, read_number
+from sdpo.envs.answers import CLOSE, OPEN
+from sdpo.envs.chemistry.answers import GRAMS_PER_MOLE, Unreadable, read_number
 from sdpo.envs.chemistry.bounds import WEIGHT, measure
 from sdpo.envs.chemistry.molecules import difficulty_of, molecule, molecules
 from sdpo.envs.chemistry.question import RIGHT, Difficulty, Judgement, unreadable, wrong
@@ -42,7 +43,7 @@ class WeightQuestion:
         return f"{measure(WEIGHT, molecule(self.smiles)):.2f}"
 
     def judge(self, answer: str) -> Judgement:
-        weight = read_number(answer)
+        weight = read_number(answer, GRAMS_PER_MOLE, "g/mol")
         if isinstance(weight, Unreadable):
             return unreadable(weight)
         surplus = weight - float(self.reference)
@@ -50,9 +51,9 @@ class WeightQuestion:
             return RIGHT
         side = "high" if surplus > 0 else "low"
         if abs(surplus) < FEW_HYDROGENS:
-            return wrong(f"{answer} is too {side}, by so little that hydrogens were miscounted: count the implicit ones again.")
+            return wrong(f"{weight:g} is too {side}, by so little that hydrogens were miscounted: count the implicit ones again.")
         return wrong(
-            f"{answer} is too {side}, by more than a few hydrogens: count the heavy atoms along {self.smiles} and add up "
+            f"{weight:g} is too {side}, by more than a few hydrogens: count the heavy atoms along {self.smiles} and add up "
             "their masses."
         )
 

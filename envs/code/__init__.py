@@ -49,6 +49,11 @@ class Code:
         self._families = chosen("families", families, known)
         self._difficulties = chosen("difficulties", difficulties, [difficulty.value for difficulty in Difficulty])
 
+    @property
+    def longest_verdict_s(self) -> float:
+        """Seconds that the slowest answer can take."""
+        return max(self._judge.longest_s(_tests(task)) for split in _SPLITS for task in self.tasks(split, 0))
+
     def tasks(self, split: str, seed: int) -> Sequence[Task]:
         """The chosen tasks of ``"train"`` or ``"heldout"``, shuffled by ``seed``. Raises ValueError for another split."""
         if split not in _SPLITS:
@@ -78,16 +83,19 @@ class Code:
 
         Raises ValueError for a task of another environment, SandboxUnavailable where code cannot be run safely.
         """
-        tests = task.payload
-        if not isinstance(tests, (FunctionTests, ProgramTests)):
-            raise ValueError(f"the code environment judges its own tasks; got {task.id!r} of {task.env!r}: ask that one")
-        return self._judge.verdict(tests, completion)
+        return self._judge.verdict(_tests(task), completion)
 
     def reference(self, task: Task) -> str:
         """A right answer. Raises ValueError for a task of another environment."""
         if (source := _references().get(task.id)) is None:
             raise ValueError(f"the code environment answers its own tasks; got {task.id!r} of {task.env!r}: ask that one")
         return f"```python\n{source}```"
+
+
+def _tests(task: Task) -> FunctionTests | ProgramTests:
+    if not isinstance(task.payload, (FunctionTests, ProgramTests)):
+        raise ValueError(f"the code environment judges its own tasks; got {task.id!r} of {task.env!r}: ask that one")
+    return task.payload
 
 
 @cache

@@ -4,8 +4,9 @@ The process knows the calls and not what they should return, so nothing in it ca
 text of this file to the sandbox as the program: standard library only, and as little of that as it can.
 
 Standard input begins with a request: its size in 8 bytes, then with ``marshal`` (nonce, preamble, source of the answer, work).
-The work of a function is (its name, the most characters of a value, [arguments, ...]), the arguments marshalled again. The work
-of a program is None, and what follows the request is the program's to read.
+The work of a function is (its name, the most characters of a value, [arguments, ...], [way, ...]), the arguments being marshalled
+once more. A way is (built-in functions that are applied to the value, whether subclasses of built-in types are written as those).
+The work of a program is None, and what follows the request is the program's to read.
 
 Results go to file descriptor 3, a line each: ``nonce index kind literal``. The index is that of the call, -1 for the loading, 0
 for a program. The kinds are:
@@ -18,6 +19,7 @@ for a program. The kinds are:
 
 import atexit
 import builtins
+import io
 import marshal
 import os
 import sys
@@ -27,12 +29,26 @@ _RESULT_FD = 3
 _ANSWER = "<answer>"
 _LOADING = -1
 _MAX_DEPTH = 20
-_MAX_INT_BITS = 12_000  # Python turns no more than 4300 digits into text
+_DECIMAL_BITS = 12_000
+"""Integers of more are written in base 16: in time that grows with their length alone, and read back without Python's limit."""
 _MAX_NAME_CHARS = 80
 _MAX_MESSAGE_CHARS = 300
+_STDIN_NAMES = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+_BASES: tuple[tuple[type, Callable[..., object]], ...] = (
+    (int, int.__int__),
+    (float, float.__float__),
+    (str, str.__str__),
+    (list, lambda value: [*list.__iter__(value)]),
+    (tuple, lambda value: (*tuple.__iter__(value),)),
+    (set, lambda value: {*set.__iter__(value)}),
+    (frozenset, lambda value: {*frozenset.__iter__(value)}),
+    (dict, lambda value: dict(dict.items(value))),
+)
+"""What a subclass of a built-in type really holds, whatever it says of itself."""
 
 
 def main() -> None:
+    sys.set_int_max_str_digits(0)  # contest sites have no such limit, and the clock bounds what a conversion may take
     for name in ("exit", "quit"):  # an ordinary interpreter has them from site.py, which is not read here
         setattr(builtins, name, sys.exit)
     nonce, preamble, source, work = marshal.loads(_read(int.from_bytes(_read(8), "little")))
@@ -49,15 +65,31 @@ def main() -> None:
 
 
 def make_calls(
-    write: Callable[..., None], preamble: str, source: str, function_name: str, max_value_chars: int, calls: list[bytes]
+    write: Callable[..., None],
+    preamble: str,
+    source: str,
+    function_name: str,
+    max_value_chars: int,
+    calls: list[bytes],
+    ways: list[tuple[tuple[str, ...], bool]],
 ) -> None:
+    applied = [([getattr(builtins, view) for view in views], is_plain) for views, is_plain in ways]
+
     def load() -> Callable[..., object] | None:
         module = type(sys)("answer")
         sys.modules["answer"] = module  # where dataclasses look for the names of annotations that are text
         exec(preamble, module.__dict__)
         given = dict(module.__dict__)
-        exec(compile(source, _ANSWER, "exec"), module.__dict__)
-        return _find({name: value for name, value in module.__dict__.items() if given.get(name) is not value}, function_name)
+        leaving = None
+        try:
+            exec(compile(source, _ANSWER, "exec"), module.__dict__)
+        except SystemExit as error:  # scripts end so, and what they defined is defined
+            leaving = error
+        names = {name: value for name, value in module.__dict__.items() if given.get(name) is not value}
+        function = _find(names, function_name)
+        if leaving is not None and (function is None or not _is_good(leaving)):
+            raise leaving
+        return function
 
     try:
         function = load()
@@ -72,7 +104,11 @@ def make_calls(
     write(_LOADING, "loaded")
     for index, call in enumerate(calls):
         try:
-            kind, text = _returned(function(*marshal.loads(call)), max_value_chars)
+            value = function(*marshal.loads(call))
+            views, is_plain = applied[index]
+            for view in views:
+                value = view(value)
+            kind, text = _returned(value, max_value_chars, is_plain)
         except MemoryError:
             raise
         except BaseException as error:  # noqa: BLE001 - likewise
@@ -82,6 +118,7 @@ def make_calls(
 
 def run_program(write: Callable[..., None], preamble: str, source: str) -> None:
     atexit._clear()  # what was registered before the answer came is not its own
+    builtins.open = io.open = _opening_stdin(io.open)  # type: ignore[assignment]
     namespace: dict[str, object] = {"__name__": "__main__"}
     index = _LOADING
     try:
@@ -92,13 +129,30 @@ def run_program(write: Callable[..., None], preamble: str, source: str) -> None:
         try:
             exec(code, namespace)
         except SystemExit as leaving:
-            if leaving.code is not None and leaving.code != 0:
+            if not _is_good(leaving):
                 raise
         _finish()
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever ends a program is told
         write(index, "error", repr(_described(error)))
+
+
+def _is_good(leaving: SystemExit) -> bool:
+    return leaving.code is None or (type(leaving.code) in (int, bool) and not leaving.code)  # a subclass may lie about itself
+
+
+def _opening_stdin(open_file: Callable[..., object]) -> Callable[..., object]:
+    """``open``, for which standard input has its usual names: there is no /dev in the sandbox."""
+
+    def opening(file: object, *arguments: object, **named: object) -> object:
+        try:
+            is_stdin = os.fspath(file) in _STDIN_NAMES  # type: ignore[call-overload]
+        except TypeError:
+            is_stdin = False
+        return open_file(os.dup(0) if is_stdin else file, *arguments, **named)
+
+    return opening
 
 
 def _finish() -> None:
@@ -135,18 +189,21 @@ class _NoLiteral(Exception):
     pass
 
 
-def _returned(value: object, max_chars: int) -> tuple[str, str]:
+def _returned(value: object, max_chars: int, is_plain: bool) -> tuple[str, str]:
     try:
-        return "value", literal(value, max_chars)
+        return "value", literal(value, max_chars, is_plain)
     except _NoLiteral as reason:
         return "object", repr(str(reason))
 
 
-def literal(value: object, max_chars: int) -> str:
-    """The literal of a value built of exact built-in types only, since a subclass may lie about itself."""
+def literal(value: object, max_chars: int, is_plain: bool) -> str:
+    """The literal of a value built of exact built-in types only, since a subclass may lie about itself.
+
+    If it ``is_plain``, a subclass is written as what it holds as such a type: a Counter as a dict.
+    """
     pieces: list[str] = []
     num_chars = 0
-    for piece in _pieces(value, 0, max_chars):
+    for piece in _pieces(value, 0, max_chars, is_plain):
         pieces.append(piece)
         num_chars += len(piece)
         if num_chars > max_chars:
@@ -154,48 +211,62 @@ def literal(value: object, max_chars: int) -> str:
     return "".join(pieces)
 
 
-def _pieces(value: object, depth: int, max_chars: int) -> Iterator[str]:
+def _pieces(value: object, depth: int, max_chars: int, is_plain: bool) -> Iterator[str]:
     if depth > _MAX_DEPTH:
         raise _NoLiteral(f"{type(value).__name__} (nested too deeply)")
+    if is_plain and type(value) is not bool:
+        value = _plain(value)
     if value is None or type(value) is bool:
         yield repr(value)
     elif type(value) is int:
-        if value.bit_length() > _MAX_INT_BITS:
+        if value.bit_length() > 4 * max_chars:
             raise _NoLiteral("int (too long)")
-        yield repr(value)
+        yield repr(value) if value.bit_length() <= _DECIMAL_BITS else hex(value)
     elif type(value) is float:
         if value != value:
             raise _NoLiteral("float (not a number)")
         yield repr(value).replace("inf", "1e999")
-    elif type(value) is str:
+    elif type(value) is str or type(value) is bytes:
         yield repr(value[: max_chars + 1])
+    elif type(value) is complex:
+        yield repr(value)
     elif type(value) is list:
-        yield from _enclosed("[", value, "]", depth, max_chars)
+        yield from _enclosed("[", value, "]", depth, max_chars, is_plain)
     elif type(value) is tuple:
-        yield from _enclosed("(", value, ",)" if len(value) == 1 else ")", depth, max_chars)
+        yield from _enclosed("(", value, ",)" if len(value) == 1 else ")", depth, max_chars, is_plain)
     elif type(value) is set and value:
-        yield from _enclosed("{", value, "}", depth, max_chars)
+        yield from _enclosed("{", value, "}", depth, max_chars, is_plain)
     elif type(value) is set:
         yield "set()"
     elif type(value) is dict:
         yield "{"
         for i, (key, item) in enumerate(value.items()):
             yield ", " if i else ""
-            yield from _pieces(key, depth + 1, max_chars)
+            yield from _pieces(key, depth + 1, max_chars, is_plain)
             yield ": "
-            yield from _pieces(item, depth + 1, max_chars)
+            yield from _pieces(item, depth + 1, max_chars, is_plain)
         yield "}"
     else:
         raise _NoLiteral(type(value).__name__[:_MAX_NAME_CHARS])
 
 
+def _plain(value: object) -> object:
+    kind = type(value)
+    for base, held in _BASES:
+        if kind is base and kind is not frozenset:
+            return value
+        if issubclass(kind, base):
+            return held(value)
+    return value
+
+
 def _enclosed(
-    start: str, items: list[object] | tuple[object, ...] | set[object], end: str, depth: int, max_chars: int
+    start: str, items: list[object] | tuple[object, ...] | set[object], end: str, depth: int, max_chars: int, is_plain: bool
 ) -> Iterator[str]:
     yield start
     for i, item in enumerate(items):
         yield ", " if i else ""
-        yield from _pieces(item, depth + 1, max_chars)
+        yield from _pieces(item, depth + 1, max_chars, is_plain)
     yield end
 
 

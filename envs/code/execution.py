@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdpo.envs import sandbox
-from sdpo.envs.code.literals import parse_literal
+from sdpo.envs.code.literals import parse_literal, shown
 from sdpo.envs.code.trials import Arguments
 
 _DRIVER = Path(__file__).with_name("driver.py").read_text(encoding="utf-8")
@@ -33,6 +33,16 @@ class Answer:
 
     source: str
     preamble: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What the function is asked, and in which way its value is told."""
+
+    arguments: Arguments
+    views: tuple[str, ...] = ()
+    is_plain: bool = False
+    """Subclasses of built-in types are told as such types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,17 +101,16 @@ class Run:
     printed: str
 
 
-def make_calls(
-    answer: Answer, function: str, calls: Sequence[Arguments], limits: sandbox.Limits, *, longest: int = 0
-) -> Execution:
+def make_calls(answer: Answer, function: str, calls: Sequence[Call], limits: sandbox.Limits, *, longest: int = 0) -> Execution:
     """Load ``answer`` and make each call with fresh copies of its arguments. Raises SandboxUnavailable.
 
     ``longest``: characters of the longest expected literal, for which room is made.
     """
     max_value_chars = _MIN_VALUE_CHARS if longest <= _MIN_VALUE_CHARS else _power_of_two(longest)
     limits = _with_room(limits, (max_value_chars + _MAX_RECORD_CHARS) * len(calls))
-    copies = [marshal.dumps(arguments) for arguments in calls]  # type: ignore[arg-type]  # literals, as Trial says
-    outcome, records = _run(answer, (function, max_value_chars, copies), b"", limits)
+    copies = [marshal.dumps(call.arguments) for call in calls]  # type: ignore[arg-type]  # literals, as Trial says
+    ways = [(call.views, call.is_plain) for call in calls]
+    outcome, records = _run(answer, (function, max_value_chars, copies, ways), b"", limits)
     return Execution(
         ending=outcome.ending,
         limits=limits,
@@ -127,7 +136,10 @@ def run_program(answer: Answer, stdin: str, limits: sandbox.Limits, *, longest: 
 
 
 def _run(
-    answer: Answer, work: tuple[str, int, list[bytes]] | None, stdin: bytes, limits: sandbox.Limits
+    answer: Answer,
+    work: tuple[str, int, list[bytes], list[tuple[tuple[str, ...], bool]]] | None,
+    stdin: bytes,
+    limits: sandbox.Limits,
 ) -> tuple[sandbox.Outcome, dict[tuple[int, str], str]]:
     nonce = secrets.token_hex(8)
     request = marshal.dumps((nonce, answer.preamble, answer.source, work))
@@ -164,9 +176,10 @@ def _result(records: dict[tuple[int, str], str], index: int, max_value_chars: in
         if len(text) > _MOST_ESCAPED * max_value_chars:
             return ReturnedObject(type_name="object (too long)")  # forged, and parsing takes a hundred times its size
         try:
-            return Returned(value=parse_literal(text), text=text)
+            value = parse_literal(text)
         except ValueError:  # forged: the driver writes literals only
             return ReturnedObject(type_name="object")
+        return Returned(value=value, text=shown(value) if "0x" in text else text)  # long integers come in base 16
     return None
 
 

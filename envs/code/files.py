@@ -15,7 +15,7 @@ from sdpo.envs.base import Message, Role, Task, Verdict
 from sdpo.envs.code.formats import FORMATS, Examples, Questions, read_questions
 from sdpo.envs.code.formats.question import Question
 from sdpo.envs.code.judge import Judge
-from sdpo.envs.code.trials import FunctionTests, ProgramTests
+from sdpo.envs.code.trials import Equality, FunctionTests, ProgramTests
 
 __all__ = ["CodeFile", "read_tasks"]
 
@@ -29,7 +29,8 @@ class CodeFile:
     ``path`` is a .jsonl, .json or .parquet file, a folder written by datasets, or the name of a dataset, whose
     ``dataset_split`` is read. Held out are the problems of ``heldout_path``, or else a ``heldout_share`` of those of ``path``.
     That share is chosen by the hash of their text, so it is the same whatever the seed and the order. At most ``max_tests`` tests
-    of a problem are used. Where its format knows no public ones, ``num_visible`` of them may be told. Raises ValueError for
+    of a problem are used. Where its format knows no public ones, ``num_visible`` of them may be told. ``equality`` is ``python``
+    (a value is right where ``==`` says so, as published figures were measured) or ``strict`` (types count). Raises ValueError for
     options out of range.
     """
 
@@ -46,6 +47,7 @@ class CodeFile:
         heldout_share: float | None = None,
         max_tests: int = 20,
         num_visible: int = 2,
+        equality: str = "python",
         reward: str = "all",
         timeout_s: float = 5.0,
         memory_bytes: int = 1 << 29,
@@ -71,20 +73,29 @@ class CodeFile:
             raise ValueError(
                 f"env.options.num_visible must be at least 1 (feedback needs a test to tell); got {num_visible!r}: try 2"
             )
+        if equality not in tuple(Equality):
+            raise ValueError(
+                "env.options.equality must be python (as == compares) or strict (types count as well); "
+                f"got {equality!r}: try python"
+            )
         self._path, self._heldout_path = path, heldout_path
         self._format, self._dataset_split = format, dataset_split
         self._share = _DEFAULT_SHARE if heldout_share is None else heldout_share
-        self._examples = Examples(max_tests=max_tests, num_visible=num_visible)
+        self._examples = Examples(max_tests=max_tests, num_visible=num_visible, equality=Equality(equality))
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """How many problems of the file or files are left out, by reason, and under ``tests`` how many single tests are."""
-        counts: dict[str, int] = {"tests": 0}
+        """How many problems of the file or files are left out, and how many single tests of others, by reason."""
+        counts: dict[str, int] = {}
         for questions in self._questions:
-            counts["tests"] += questions.num_left_out_tests
             for reason, number in questions.left_out.items():
                 counts[reason] = counts.get(reason, 0) + number
         return counts
+
+    @property
+    def longest_verdict_s(self) -> float:
+        """Seconds that the slowest answer to a problem of the file or files can take."""
+        return max(self._judge.longest_s(question.tests) for questions in self._questions for question in questions.questions)
 
     def tasks(self, split: str, seed: int) -> Sequence[Task]:
         """All tasks of ``"train"`` or ``"heldout"``, shuffled by ``seed``. Raises ValueError for another split."""

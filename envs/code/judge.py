@@ -8,7 +8,7 @@ from dataclasses import replace
 from enum import Enum
 
 from sdpo.envs.base import Verdict
-from sdpo.envs.code import calls, runs
+from sdpo.envs.code import calls, checks, runs
 from sdpo.envs.code.execution import Answer
 from sdpo.envs.code.extraction import extract_code
 from sdpo.envs.code.reasons import Finding, no_code
@@ -54,17 +54,24 @@ class Judge:
         self._limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes)
         self._max_feedback_tokens = max_feedback_tokens
 
+    def longest_s(self, tests: Tests) -> float:
+        """Seconds that the slowest answer can take: one that always ends just in time."""
+        if isinstance(tests, ProgramTests):
+            return 2 * runs.MOST_TIMES * self._limits.wall_s
+        return (bool(tests.visible) + 1 + (checks.MOST_TIMES if tests.check is not None else 0)) * self._limits.wall_s
+
     def verdict(self, tests: Tests, completion: str) -> Verdict:
         """Run the answer on the tests. Raises SandboxUnavailable where code cannot be run safely."""
-        code = extract_code(completion)
+        function = tests.function if isinstance(tests, FunctionTests) else None
+        code = extract_code(completion, function)
         if code is None:
-            return self._verdict(tests, no_code("function" if isinstance(tests, FunctionTests) else "program"))
+            return self._verdict(tests, no_code("program" if function is None else "function", completion))
         answer = Answer(source=code.source, preamble=tests.preamble)
         try_visible, try_hidden = _ways(tests, answer, self._limits)
         visible = try_visible()
         hidden = None
         if visible.remark is None or (self._reward is Reward.share and visible.is_loaded):
-            hidden = try_hidden() if tests.hidden else Finding(num_passed=0, is_loaded=True, remark=None)
+            hidden = try_hidden() if tests.num_hidden else Finding(num_passed=0, is_loaded=True, remark=None)
         remark = visible.remark
         if remark is None and hidden is not None:
             remark = hidden.remark
@@ -82,7 +89,7 @@ class Judge:
         """Solved where there is nothing to say. Rates are shares of the tests: 0 for those that were not run."""
         num_visible = visible.num_passed if visible is not None else 0
         num_hidden = hidden.num_passed if hidden is not None else 0
-        share = (num_visible + num_hidden) / (len(tests.visible) + len(tests.hidden))
+        share = (num_visible + num_hidden) / (tests.num_visible + tests.num_hidden)
         if remark is None:
             reward = 1.0
         elif self._reward is Reward.share and share < 1.0:
@@ -95,8 +102,8 @@ class Judge:
             metrics={
                 "format_ok": float(is_fenced),
                 "loads_ok": float(visible is not None and visible.is_loaded),
-                "visible_pass_rate": num_visible / len(tests.visible),
-                "hidden_pass_rate": num_hidden / len(tests.hidden) if tests.hidden else float(remark is None),
+                "visible_pass_rate": num_visible / tests.num_visible,
+                "hidden_pass_rate": num_hidden / tests.num_hidden if tests.num_hidden else float(remark is None),
             },
         )
 

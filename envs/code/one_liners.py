@@ -173,6 +173,7 @@ class OneLiners:
         memory_bytes: int = 1 << 29,
     ) -> None:
         self._judge = Judge(reward="all", timeout_s=timeout_s, memory_bytes=memory_bytes, max_feedback_tokens=400)
+        self._timeout_s = timeout_s
         ways = [way.value for way in Idioms]
         if idioms not in ways:
             raise ValueError(f"env.options.idioms must be one of {', '.join(ways)}; got {idioms!r}: try {ways[0]}")
@@ -180,6 +181,11 @@ class OneLiners:
         known = _families()
         names = chosen("families", families, list(known))
         self._families = [name for name in known if name in names]
+
+    @property
+    def longest_verdict_s(self) -> float:
+        """Seconds that the slowest answer can take: visible calls, then hidden ones."""
+        return 2 * self._timeout_s
 
     def tasks(self, split: str, seed: int) -> Sequence[Task]:
         """Shuffled by ``seed``. Raises ValueError for a split other than ``"train"`` and ``"heldout"``."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import builtins
 from dataclasses import dataclass
 
+from sdpo.envs.answers import without_thinking
 from sdpo.envs.code.execution import Raised
 from sdpo.envs.code.remarks import Remark, Said
 from sdpo.envs.sandbox import Ending, Limits
@@ -29,8 +30,11 @@ class Finding:
     """The first reason in this order: an exception, a limit, a wrong outcome, the form. None if every test passes."""
 
 
-def no_code(kind: str) -> Remark:
-    return (f"No code was found: the answer must be one Python {kind} in a ```python block.",)
+def no_code(kind: str, completion: str) -> Remark:
+    place = (
+        "No code was found" if without_thinking(completion) or not completion.strip() else "No code was found after the thoughts"
+    )
+    return (f"{place}: the answer must be one Python {kind} in a ```python block.",)
 
 
 def raised_remark(raised: Raised, source: str) -> Remark:

@@ -17,7 +17,8 @@ from sdpo.envs.code.remarks import Remark, Value
 from sdpo.envs.code.trials import ProgramTests, ProgramTrial
 from sdpo.envs.sandbox import Ending, Limits
 
-_MOST_TIMES = 4
+MOST_TIMES = 4
+"""All visible runs, and all hidden ones, take no longer than so many times what one may."""
 _LEAST_S = 0.1
 _BY_ITSELF = "ended with an error code"
 
@@ -50,7 +51,7 @@ def try_hidden(answer: Answer, tests: ProgramTests, limits: Limits) -> Finding:
 
 def _runs(answer: Answer, trials: Sequence[ProgramTrial], limits: Limits) -> list[Run]:
     """One for each trial in order, up to the first after which no other is worth its time."""
-    deadline = time.monotonic() + _MOST_TIMES * limits.wall_s
+    deadline = time.monotonic() + MOST_TIMES * limits.wall_s
     runs: list[Run] = []
     for trial in trials:
         left_s = deadline - time.monotonic()

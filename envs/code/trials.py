@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+
+from sdpo.envs.code.literals import shown
 
 Arguments = tuple[object, ...]
+
+
+class Equality(str, Enum):
+    """When a value is the expected one (``literals.py``)."""
+
+    strict = "strict"
+    """Types count: ``1`` is not ``True``, and ``2.0`` is not ``2``."""
+    python = "python"
+    """What ``==`` says. Subclasses of built-in types are such types, so a Counter may be the expected dict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,8 +25,25 @@ class Trial:
 
     arguments: Arguments
     expected: object
+    views: tuple[str, ...] = ()
+    """Built-in functions that are applied to what comes back, in this order: ``("set", "len")`` of ``len(set(f(x))) == 3``."""
+    equality: Equality = Equality.strict
+    is_json: bool = False
+    """What is expected came as JSON, which has no tuples. So where ``==`` decides, one may stand for a list."""
     tolerance: float = 0.0
-    """How far a number may be from the expected one, beyond what ``literals.is_same`` allows."""
+    """How far a number may be from the expected one, beyond what equality allows."""
+    relative: float = 0.0
+    """The same, as a share of the larger number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A question's own test in Python, for what no trial can say. It never shares a process with an answer (``checks.py``)."""
+
+    source: str
+    """Ends by itself where the answer is right; an assert fails where it is wrong. Each assert stands on one line."""
+    names: tuple[str, ...]
+    """What it calls the answer's function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +56,20 @@ class FunctionTests:
     """May be told to the student; the first ones stand in the prompt."""
     hidden: tuple[Trial, ...]
     """May not be told to the student."""
+    check: Check | None = None
+    """One more test: hidden, unless there is no trial. Then it is the visible one."""
     preamble: str = ""
     """Source that the answer may rely on, run before it: imports, and helpers that the question shows."""
     time_limit_s: float | None = None
     """The question's own; None: the environment's."""
+
+    @property
+    def num_visible(self) -> int:
+        return len(self.visible) or int(self.check is not None)
+
+    @property
+    def num_hidden(self) -> int:
+        return len(self.hidden) + int(self.check is not None and bool(self.visible))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +89,21 @@ class ProgramTests:
     preamble: str = ""
     time_limit_s: float | None = None
 
+    @property
+    def num_visible(self) -> int:
+        return len(self.visible)
+
+    @property
+    def num_hidden(self) -> int:
+        return len(self.hidden)
+
 
 Tests = FunctionTests | ProgramTests
 
 
-def call_text(function: str, arguments: Arguments) -> str:
-    """``call_text("clamp", (5, 0, 3))`` is ``"clamp(5, 0, 3)"``."""
-    return f"{function}({', '.join(map(repr, arguments))})"
+def call_text(function: str, arguments: Arguments, views: tuple[str, ...] = ()) -> str:
+    """``call_text("clamp", (5, 0, 3), ("bool",))`` is ``"bool(clamp(5, 0, 3))"``."""
+    text = f"{function}({', '.join(map(shown, arguments))})"
+    for view in views:
+        text = f"{view}({text})"
+    return text

@@ -40,7 +40,7 @@ class Row:
 def read_rows(path: Path) -> tuple[Row, ...]:
     """The rows of a file in its order. Raises ValueError with file, line and rule for the first that breaks one."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut at U+2028, which JSON leaves alone
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut at U+2028, which JSON leaves alone
     except OSError as error:
         raise ValueError(
             f"multiple_choice needs a readable file of JSON lines; {path}: {error.strerror}: correct the path"

@@ -40,6 +40,10 @@ class Calls:
     tools: tuple[Tool, ...]
     """As the prompt documents them; empty where that could not be read."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((*(call.name for call in self.golden), *(tool.name for tool in self.tools)))
+
 
 class ToolUse:
     """Requests with documented tools: reward 1 for exactly the right calls, else 0."""
@@ -106,7 +110,7 @@ class ToolUse:
         payload = task.payload
         if not isinstance(payload, Calls):
             raise ValueError(f"tool_use verifies its own tasks only; got {task.id!r} of {task.env!r}")
-        calls = read_calls(completion)
+        calls = read_calls(completion, payload.names)
         if isinstance(calls, Unreadable):
             return _wrong(calls.reason, format_ok=0.0)
         if equals(calls, payload.golden, is_loose=self._is_loose):

@@ -1,15 +1,19 @@
 """Which calls does a completion make? From text to names and arguments, or the reason why it has none.
 
-A call is a line ``Action: name`` and, after it, ``Action Input:`` with a JSON object, which may go over several lines.
-Everything here reads untrusted text: nothing raises but ``golden_calls``, which reads the data set's.
+A call is a line ``Action: name`` and, after it, ``Action Input:`` with a JSON object, which may go over several lines. Both words
+are read in any case and in bold, the object also in a fence, and as Python writes it. Everything here reads untrusted text:
+nothing raises but ``golden_calls``, which reads the data set's.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+from sdpo.envs.answers import without_thinking
+from sdpo.envs.tool_use.literals import python_object
 
 Json = object
 """What JSON says: None, bool, int, float, str, and lists and dicts of them."""
@@ -18,9 +22,13 @@ MAX_CALLS = 32
 MAX_CALL_CHARS = 20_000
 SHOWN_CHARS = 40
 
-_ACTION = re.compile(r"^[ \t]*Action[ \t]*:[ \t]*([^\n]*)", re.MULTILINE)
-_INPUT = re.compile(r"^[ \t]*Action[ \t_]?Input[ \t]*:[ \t]*", re.MULTILINE)
-_THOUGHT_END = "</think>"
+_BEFORE = r"^[ \t]*(?:(?:[-*+>#]{1,6}|\d{1,3}[.)])[ \t]+)?[*`]{0,3}"
+_AFTER = r"[*`]{0,3}[ \t]*:[*`]{0,3}"
+_ACTION = re.compile(rf"{_BEFORE}Action[ \t]*{_AFTER}[ \t]*([^\n]*)", re.MULTILINE | re.IGNORECASE)
+_INPUT = re.compile(rf"{_BEFORE}Action[ \t_]?Input[ \t]*{_AFTER}", re.MULTILINE | re.IGNORECASE)
+_FENCE = re.compile(r"(?:`{3,}|~{3,})[ \t]*[A-Za-z0-9]*\s*|`")
+_BRACKETS = re.compile(r"[\[\]]")
+_MAX_PEELS, _MAX_NAME_CHARS = 12, 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +50,9 @@ class Unreadable:
     reason: str
 
 
-def read_calls(completion: str) -> tuple[Call, ...] | Unreadable:
-    """Every call after the last closed thought, in order."""
-    text = completion[completion.rfind(_THOUGHT_END) + len(_THOUGHT_END) :] if _THOUGHT_END in completion else completion
+def read_calls(completion: str, names: Collection[str] = ()) -> tuple[Call, ...] | Unreadable:
+    """Every call outside the thoughts, in order. ``names``: those of tools, which are taken as they stand."""
+    text = without_thinking(completion)
     starts = []
     for match in _ACTION.finditer(text):
         starts.append(match)
@@ -57,9 +65,8 @@ def read_calls(completion: str) -> tuple[Call, ...] | Unreadable:
     ends = [match.start() for match in starts[1:]] + [len(text)]
     calls = []
     for place, (start, end) in enumerate(zip(starts, ends, strict=True), start=1):
-        call = _read_call(
-            start.group(1).strip(), text[start.end() : min(end, start.end() + MAX_CALL_CHARS)], which(place, len(starts))
-        )
+        rest = text[start.end() : min(end, start.end() + MAX_CALL_CHARS)]
+        call = _read_call(_name(start.group(1), names), rest, which(place, len(starts)))
         if isinstance(call, Unreadable):
             return call
         calls.append(call)
@@ -96,8 +103,37 @@ def shown(text: str) -> str:
     )
 
 
+def _name(written: str, names: Collection[str]) -> str:
+    """The tool's name in what stands behind ``Action:``. Decoration goes, unless it belongs to one of ``names``.
+
+    ``"**[search]**"`` is ``"search"``, but where there is a tool ``[Optional]update``, its brackets stay.
+    """
+    name = written.strip()
+    for _ in range(_MAX_PEELS):
+        if name in names or len(name) > _MAX_NAME_CHARS or not (peeled := _peeled(name)) or peeled == name:
+            break
+        name = peeled
+    return "" if not name.strip("*`\"'[]") else name
+
+
+def _peeled(name: str) -> str:
+    """The name without its outermost decoration, a pair of marks, quotes or brackets, or a full stop."""
+    inner = name[1:-1].strip()
+    if len(name) > 2 and ((name[0] == name[-1] and name[0] in "*`\"'") or (name[0] + name[-1] == "[]" and _is_balanced(inner))):
+        return inner
+    return name.removesuffix(".").rstrip() if name.endswith(".") else name.strip("*`")
+
+
+def _is_balanced(text: str) -> bool:
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket == "[" else -1
+        if depth < 0:
+            return False
+    return depth == 0
+
+
 def _read_call(name: str, rest: str, call: str) -> Call | Unreadable:
-    name = name.strip("`'\"*[] \t")
     if not name:
         return Unreadable(reason=f"There is no tool's name after 'Action:' in {call}.")
     asked = _INPUT.search(rest)
@@ -106,19 +142,31 @@ def _read_call(name: str, rest: str, call: str) -> Call | Unreadable:
             reason=f"There is no 'Action Input:' after 'Action: {shown(name)[1:-1]}': give the arguments as a JSON object."
         )
     source = rest[asked.end() :].lstrip()
+    if (fence := _FENCE.match(source)) is not None:
+        source = source[fence.end() :].lstrip()
     if not source:
         return Unreadable(reason=f"The input of {call} is empty: give the arguments as a JSON object, {{}} where there are none.")
+    arguments = _arguments(source, call)
+    if isinstance(arguments, Unreadable):
+        return arguments
+    if not isinstance(arguments, dict):
+        return Unreadable(reason=f"The input of {call} must be a JSON object of named arguments; it is {json_type(arguments)}.")
+    return Call(name=name, arguments=arguments)
+
+
+def _arguments(source: str, call: str) -> Json | Unreadable:
+    """What stands at the beginning of ``source``, as JSON or as Python writes it."""
     try:
-        arguments = _DECODER.raw_decode(source)[0]
+        value: Json = _DECODER.raw_decode(source)[0]
+        return value
     except json.JSONDecodeError as error:
-        return Unreadable(reason=f"The input of {call} is no valid JSON: {error.msg} at character {error.pos} of the input.")
+        why = f"is no valid JSON: {error.msg} at character {error.pos} of the input."
     except (ValueError, RecursionError):
         return Unreadable(
             reason=f"The input of {call} is no usable JSON: it is nested too deeply, or holds a number that is none."
         )
-    if not isinstance(arguments, dict):
-        return Unreadable(reason=f"The input of {call} must be a JSON object of named arguments; it is {json_type(arguments)}.")
-    return Call(name=name, arguments=arguments)
+    written = python_object(source)
+    return Unreadable(reason=f"The input of {call} {why}") if written is None else written
 
 
 def json_type(value: Json) -> str:

@@ -95,17 +95,27 @@ def _wrong_values(given: Mapping[str, Json], expected: Mapping[str, Json], *, is
 
 
 def _unmatched(calls: Sequence[Call], others: Sequence[Call], *, is_loose: bool) -> list[tuple[int, Call]]:
-    """The calls, with their place from 1, that no call of ``others`` is left to equal."""
-    left = list(others)
-    unmatched = []
-    for place, call in enumerate(calls, start=1):
-        for other in left:
-            if call.name == other.name and is_same(other.arguments, call.arguments, is_loose=is_loose):
-                left.remove(other)
-                break
-        else:
-            unmatched.append((place, call))
-    return unmatched
+    """The calls, with their place from 1, that no call of ``others`` is left to equal, when as many as possible find one.
+
+    A call may loosely equal several, so one that has found its equal gives it up where it finds another (augmenting paths).
+    """
+    taker: dict[int, int] = {}
+    equal_to = [[index for index, other in enumerate(others) if _equals(call, other, is_loose=is_loose)] for call in calls]
+
+    def finds(place: int, tried: set[int]) -> bool:
+        for index in equal_to[place]:
+            if index not in tried:
+                tried.add(index)
+                if index not in taker or finds(taker[index], tried):
+                    taker[index] = place
+                    return True
+        return False
+
+    return [(place, call) for place, call in enumerate(calls, start=1) if not finds(place - 1, set())]
+
+
+def _equals(call: Call, other: Call, *, is_loose: bool) -> bool:
+    return call.name == other.name and is_same(other.arguments, call.arguments, is_loose=is_loose)
 
 
 def _is_number(value: Json) -> bool:

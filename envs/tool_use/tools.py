@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sdpo.envs.tool_use.calls import Json
 
-_DOCUMENTED = re.compile(r"^(\w[\w.-]*):[^\n]*\nParameters: (\{[^\n]*\})[ \t]*$", re.MULTILINE)
+_DOCUMENTED = re.compile(r"^([\w\[(][^\n:]*):[^\n]*\nParameters: (\{[^\n]*\})[ \t]*$", re.MULTILINE)
 _KINDS = {
     "string": "string",
     "str": "string",
@@ -62,7 +62,7 @@ def documented_tools(prompt: str) -> tuple[Tool, ...]:
             read: Json = json.loads(parameters)
         except (ValueError, RecursionError):
             read = None
-        tools.append(Tool(name=name, parameters=_parameters(read)))
+        tools.append(Tool(name=name.strip(), parameters=_parameters(read)))
     return tuple(tools)
 
 

@@ -5,20 +5,18 @@ Shapes: P tasks a step, G attempts a task.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
 
 from sdpo.attempts.conversation import attempts
 from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config
 from sdpo.errors import MachineError
-from sdpo.protocols import Engine, Renderer, Verifier
+from sdpo.protocols import Renderer, Sampler, Watcher
 from sdpo.run.journal import Journal
-from sdpo.types import Attempt, Completion, Group, Prompt, SetAside, Task
+from sdpo.types import Group, Prompt, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,53 +44,28 @@ class Questions:
         return Asked(step=step, tasks_P=tasks_P, prompts_P=prompts_P, prompts=prompts)
 
 
-class Listener(Protocol):
-    """What receives answers while they come: a StepLog, or what passes them on to one."""
-
-    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]: ...
-
-    def taken_over(self, completions: Sequence[Completion], total: int) -> None: ...
-
-    def judging(self, seconds: float) -> None: ...
-
-
 class Answers:
     """G attempts at each of a step's tasks, each verified as it ends, less those that a killed run already had."""
 
-    def __init__(self, run: Config, engine: Engine, verifier: Verifier, renderer: Renderer, journal: Journal | None) -> None:
-        self._run, self._engine, self._verifier, self._renderer, self._journal = run, engine, verifier, renderer, journal
+    def __init__(self, run: Config, sampler: Sampler, journal: Journal | None) -> None:
+        self._run, self._sampler, self._journal = run, sampler, journal
         self._sampling = run.sampling.drawn()
 
-    def to(self, what: Asked, listener: Listener) -> tuple[Group, ...]:
+    def to(self, what: Asked, log: Watcher) -> tuple[Group, ...]:
         """[P] Raises UserError where too much verification broke, MachineError where weights sampled that are too old."""
         if self._journal is None:
-            verified = self._attempts(what, what.prompts, listener)
+            verified = attempts(what.tasks_P, what.prompts, self._sampler, self._sampling, log)
         else:
             oldest_version = what.step - self._run.rollout.staleness
             page = self._journal.page(what.step + 1, what.prompts, oldest_version=oldest_version)
             if page.taken:
-                listener.taken_over([attempt.completion for _, attempt in page.taken], len(what.prompts))
-            verified = chain(page.taken, page.written(self._attempts(what, page.missing, listener)))
+                log.taken_over([attempt.completion for _, attempt in page.taken], len(what.prompts))
+            missing = attempts(what.tasks_P, page.missing, self._sampler, self._sampling, log)
+            verified = chain(page.taken, page.written(missing))
         groups_P = grouped(what.tasks_P, what.prompts_P, verified)
         refuse_broken_environment(groups_P, self._run.rollout.max_set_aside_share)
         _refuse_stale(groups_P, what.step, self._run.rollout.staleness)
         return groups_P
-
-    def _attempts(
-        self, what: Asked, prompts: Sequence[Prompt], listener: Listener
-    ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
-        if not prompts:
-            return
-        last_came = time.monotonic()
-
-        def watch(completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
-            nonlocal last_came
-            for answer in listener.watch(completions, total):
-                last_came = time.monotonic()
-                yield answer
-
-        yield from attempts(what.tasks_P, prompts, self._engine, self._verifier, self._renderer, self._sampling, watch)
-        listener.judging(time.monotonic() - last_came)
 
 
 def _refuse_stale(groups_P: Sequence[Group], step: int, staleness: int) -> None:

@@ -8,10 +8,11 @@ that go on are continued together, and the prefix cache of the engine knows what
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from sdpo.protocols import Engine, Renderer, Verifier
+from sdpo.protocols import Renderer, Sampler, Watcher
 from sdpo.types import (
     Attempt,
     Completion,
@@ -26,39 +27,51 @@ from sdpo.types import (
     joined_versions,
 )
 
-Watch = Callable[[Iterable[tuple[Prompt, Completion]], int], Iterator[tuple[Prompt, Completion]]]
-"""Passes completions on, and counts them."""
-
 
 def attempts(
-    tasks_P: Sequence[Task],
-    prompts: Sequence[Prompt],
-    engine: Engine,
-    verifier: Verifier,
-    renderer: Renderer,
-    sampling: Sampling,
-    watch: Watch,
+    tasks_P: Sequence[Task], prompts: Sequence[Prompt], sampler: Sampler, sampling: Sampling, log: Watcher
 ) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
     """One for each prompt, in the order in which verdicts arrive."""
-    if sampling.max_turns == 1:
-        yield from verifier.verify(tasks_P, watch(engine.sample(prompts, sampling), len(prompts)))
+    if not prompts:
         return
+    last_came = time.monotonic()
+
+    def sample(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, Completion]]:
+        nonlocal last_came
+        for answer in log.watch(sampler.engine.sample(prompts, sampling), len(prompts)):
+            last_came = time.monotonic()
+            yield answer
+
+    if sampling.max_turns == 1:
+        yield from sampler.verifier.verify(tasks_P, sample(prompts))
+    else:
+        yield from _conversations(tasks_P, prompts, sampler, sampling, sample)
+    log.judging(time.monotonic() - last_came)
+
+
+def _conversations(
+    tasks_P: Sequence[Task],
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+    sampling: Sampling,
+    sample: Callable[[Sequence[Prompt]], Iterator[tuple[Prompt, Completion]]],
+) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
+    """Attempts of several turns."""
     over: list[tuple[Prompt, Completion]] = []
     going_on = list(prompts)
     first = {_key(prompt): prompt for prompt in prompts}
     before: dict[tuple[int, int], Completion] = {}
     for turn in range(sampling.max_turns):
-        sampled = watch(engine.sample(going_on, sampling), len(going_on))
-        completions = [(prompt, _continued(before.get(_key(prompt)), completion)) for prompt, completion in sampled]
+        completions = [(prompt, _continued(before.get(_key(prompt)), completion)) for prompt, completion in sample(going_on)]
         if turn == sampling.max_turns - 1:
             over += completions
             break
         going_on = []
-        for prompt, outcome in verifier.reply(tasks_P, completions):
+        for prompt, outcome in sampler.verifier.reply(tasks_P, completions):
             if isinstance(outcome, SetAside):
                 yield prompt, outcome
                 continue
-            following = _following(first[_key(prompt)], outcome, renderer, sampling, turn)
+            following = _following(first[_key(prompt)], outcome, sampler.renderer, sampling, turn)
             if following is None:
                 over.append((prompt, outcome.completion))
             else:
@@ -66,7 +79,7 @@ def attempts(
                 going_on.append(next_prompt)
         if not going_on:
             break
-    yield from verifier.verify(tasks_P, over)
+    yield from sampler.verifier.verify(tasks_P, over)
 
 
 def _key(prompt: Prompt) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from traceback import clear_frames
@@ -40,7 +40,7 @@ from traceback import clear_frames
 from sdpo.attempts.asking import Answers, Asked, Questions
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config
-from sdpo.protocols import Engine, Renderer, Rollouts, StepLog, Verifier
+from sdpo.protocols import Engine, Rollouts, Sampler, Watcher
 from sdpo.run.journal import Journal
 from sdpo.types import Completion, Group, Prompt, Sampling
 
@@ -48,15 +48,13 @@ GIVE_UP_AFTER_S = 2.0
 """So long is waited for the thread to notice that nobody will learn from its batch; it does with the next completion."""
 
 
-def rollouts_of(
-    run: Config, tasks: TaskStream, engine: Engine, verifier: Verifier, renderer: Renderer, journal: Journal | None = None
-) -> Rollouts:
+def rollouts_of(run: Config, tasks: TaskStream, sampler: Sampler, journal: Journal | None = None) -> Rollouts:
     """As ``rollout.staleness`` says. Without a journal a killed run asks a whole step again."""
-    questions = Questions(run, tasks, renderer)
+    questions = Questions(run, tasks, sampler.renderer)
     if run.rollout.staleness == 0:
-        return OnPolicy(questions, Answers(run, engine, verifier, renderer, journal))
+        return OnPolicy(questions, Answers(run, sampler, journal))
     gate = Lock()
-    answers = Answers(run, _Gated(engine, gate), verifier, renderer, journal)
+    answers = Answers(run, replace(sampler, engine=_Gated(sampler.engine, gate)), journal)
     return Ahead(questions, answers, gate, staleness=run.rollout.staleness, num_steps=run.num_steps)
 
 
@@ -66,7 +64,7 @@ class OnPolicy:
     def __init__(self, questions: Questions, answers: Answers) -> None:
         self._questions, self._answers = questions, answers
 
-    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+    def of(self, step: int, log: Watcher) -> tuple[Group, ...]:
         return self._answers.to(self._questions.of(step), log)
 
     def paused(self) -> AbstractContextManager[None]:
@@ -93,7 +91,7 @@ class Ahead:
         self._thread = Thread(target=self._generate, name="rollouts", daemon=True)  # it must not keep the process alive
         self._thread.start()
 
-    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+    def of(self, step: int, log: Watcher) -> tuple[Group, ...]:
         asked_at = time.monotonic()
         if step not in self._under_way:  # the first one, or one that the run has gone back to
             self._give_up()
@@ -155,7 +153,7 @@ class _Round:
 
 @dataclass(frozen=True, slots=True)
 class _TakenOver:
-    """``Listener.taken_over``"""
+    """``Watcher.taken_over``"""
 
     completions: Sequence[Completion]
     total: int
@@ -163,7 +161,7 @@ class _TakenOver:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """``Listener.judging``, and when that was over; time.monotonic() seconds."""
+    """``Watcher.judging``, and when that was over; time.monotonic() seconds."""
 
     seconds: float
     ended: float
@@ -185,15 +183,13 @@ class _GivenUp(Exception):
     """Nobody will learn from the batch."""
 
 
-class _Batch:
+class _Batch(Watcher):
     """A step's answers on their way from the thread to the loop."""
 
     def __init__(self, what: Asked) -> None:
         self._what = what
         self.is_given_up = Event()
-        self._events: SimpleQueue[_Round | tuple[Prompt, Completion] | _TakenOver | _Judged | _Filled | BaseException] = (
-            SimpleQueue()
-        )
+        self._events: SimpleQueue[_Event] = SimpleQueue()
 
     def fill(self, answers: Answers) -> None:
         """The thread's side."""
@@ -219,7 +215,7 @@ class _Batch:
     def judging(self, seconds: float) -> None:
         self._events.put(_Judged(seconds, ended=time.monotonic()))
 
-    def awaited(self, log: StepLog, asked_at: float) -> tuple[Group, ...]:
+    def awaited(self, log: Watcher, asked_at: float) -> tuple[Group, ...]:
         """The loop's side: the groups, once they are whole; until then ``log`` is told of the answers."""
         self._event = self._events.get()
         while not isinstance(self._event, _Filled | BaseException):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sdpo.batches.filters import token_filter, unflagged
-from sdpo.config import AlgorithmConfig, PolicyGradientConfig, QuestionWeight, Routing, SDPOConfig
+from sdpo.config import AlgorithmConfig, PolicyGradientConfig, QuestionWeight, SDPOConfig
 from sdpo.objectives.advantage import group_advantages
 from sdpo.protocols import Renderer, TokenFilter
 from sdpo.types import Attempt, Completion, Group, Hint, Sample
@@ -35,10 +35,10 @@ def training_samples(
             if not completion.token_ids:
                 continue
             teacher_prompt = None if hint is None else renderer.hindsight_prompt(group.task, hint)
-            if isinstance(algorithm, SDPOConfig) and algorithm.hindsight.shows_nothing:
+            if algorithm.taught_by is not None and algorithm.hints is None:
                 teacher_prompt = group.prompt_ids
-            distillation, policy_gradient = _route(
-                algorithm, is_solved=attempt.verdict.is_solved, has_hint=teacher_prompt is not None, is_uniform=is_uniform
+            distillation, policy_gradient = algorithm.weights(
+                is_solved=attempt.verdict.is_solved, has_hint=teacher_prompt is not None, is_uniform=is_uniform
             )
             samples.append(
                 Sample(
@@ -95,18 +95,3 @@ def _uncertainty(group: Group) -> float:
     """The standard deviation of being solved among its attempts; exactly 0 where all were or none."""
     solved = sum(attempt.verdict.is_solved for attempt in group.attempts) / max(len(group.attempts), 1)
     return math.sqrt(solved * (1.0 - solved))
-
-
-def _route(algorithm: AlgorithmConfig, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
-    """An attempt's weights of distillation and policy gradient; ``is_uniform``: no advantage in its group differs from 0."""
-    if not isinstance(algorithm, SDPOConfig):
-        return 0.0, 1.0
-    match algorithm.routing:
-        case Routing.blend:
-            return 1.0 - algorithm.policy_gradient_share, algorithm.policy_gradient_share
-        case Routing.by_success:
-            return (0.0, 1.0) if is_solved else (1.0, 0.0)
-        case Routing.by_hint:
-            return (1.0, 0.0) if has_hint else (0.0, 1.0)
-        case Routing.by_group:
-            return (1.0, 0.0) if is_uniform else (0.0, 1.0)

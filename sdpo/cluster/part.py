@@ -7,7 +7,6 @@ the driver and join its Ray. They leave when it ends, when it was not heard of f
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from sdpo.cluster.meeting import Driver, Meeting
 from sdpo.cluster.ray_node import ASKS, NodeSpec, RayNode, started
 from sdpo.config import AllocationKind, ClusterConfig
 from sdpo.errors import MachineError, Stopped, UserError
+from sdpo.terminal.foreground import handling
 
 MAX_JOINS = 3
 """Times that a node's Ray is started; one that was killed joins again."""
@@ -37,7 +37,7 @@ def taking_part(config: ClusterConfig, logs: Path, say: Callable[[str], None]) -
     allocation = of_slurm(os.environ, num_nodes=config.nodes)
     meeting = meeting_of(allocation, logs)
     if allocation.is_first:
-        with meeting.held(allocation.name), _handling(_stop):  # so that the others hear of an end that is asked for early
+        with meeting.held(allocation.name), handling(_stop, *ASKS):  # so that the others hear of an end that is asked for early
             yield True
     else:
         lend(config, allocation, meeting, logs, say)
@@ -64,7 +64,7 @@ def spec_of(config: ClusterConfig, allocation: Allocation, peer: str | None, tok
 
 def lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, logs: Path, say: Callable[[str], None]) -> None:
     """Returns when the driver has ended. Raises MachineError where it is gone, or this node's Ray cannot be kept alive."""
-    with _handling(_wait):  # when the run ends, the driver decides
+    with handling(_wait, *ASKS):  # when the run ends, the driver decides
         try:
             _lend(config, allocation, meeting, logs / f"node-{allocation.name}.log", say)
         except (MachineError, UserError) as error:
@@ -99,16 +99,6 @@ def _lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, log: 
     finally:
         if node is not None:
             node.stop()
-
-
-@contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = [(number, signal.signal(number, handler)) for number in ASKS]
-    try:
-        yield
-    finally:
-        for number, old in before:
-            signal.signal(number, old)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import psutil
 
 from sdpo.cluster import authentication
 from sdpo.cluster.machine import free_ports
+from sdpo.envs.children import own_module
 from sdpo.errors import MachineError
 from sdpo.run.logs import tail
 
@@ -68,10 +68,7 @@ def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
     )
     asked = {"num-cpus": spec.num_cpus, "num-gpus": spec.num_gpus, "object-spilling-directory": spec.spill_dir}
     return [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
+        *own_module("ray.scripts.scripts", "start"),
         *role,
         f"--node-name={spec.name}",
         f"--node-ip-address={spec.address}",

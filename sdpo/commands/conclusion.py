@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +135,7 @@ def _others(folder: RunFolder, after: Mapping[str, object]) -> Iterator[tuple[st
         if name != ours.get("algorithm.name") and _start(theirs) == _start(ours) and of_run > found.get(name, (0.0,))[0]:
             found[name] = (of_run, other)
     for name, (_, other) in sorted(found.items()):
-        last: Sequence[Mapping[str, object]] = list(records(other.evaluations))[-1:]
+        last = records(other.evaluations)[-1:]
         if last and last[0].get("step") == after.get("step"):
             yield name, other.path, last[0]
 

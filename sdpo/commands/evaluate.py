@@ -8,28 +8,32 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sdpo.attempts.survey import Survey
 from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.placement import gpu_shares
 from sdpo.config import EvaluateConfig
 from sdpo.config.named import place_anywhere
-from sdpo.evaluation.examiner import Examiner
+from sdpo.evaluation.heldout import evaluate
+from sdpo.evaluation.lift import teacher_lift
 from sdpo.learner import checkpoint
 from sdpo.metrics import lift_in_words
 from sdpo.preflight.checks import (
     HELDOUT_SEED,
+    first,
     make_environment,
     model_and_renderer,
+    refuse_long_verdicts,
     tasks_of,
 )
-from sdpo.protocols import Engine, Renderer, Verifier
+from sdpo.protocols import Sampler
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
 from sdpo.terminal.foreground import process_output_into, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import Plan
-from sdpo.tracking.run_report import EvaluationLog
+from sdpo.tracking.run_report import ProgressLog
 from sdpo.types import Task
 
 
@@ -48,8 +52,8 @@ def run_evaluation(config: EvaluateConfig) -> int:
 def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -> int:
     """Ray starts while the tasks and the model are looked at."""
     environment = make_environment(config.env)
-    every = tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED)
-    tasks_P = tuple(every[index] for index in range(min(config.num_tasks, len(every))))
+    refuse_long_verdicts(environment, config.env, config.rollout)
+    tasks_P = first(tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED), config.num_tasks)
     model_path, renderer = model_and_renderer(
         config.model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)
     )
@@ -73,9 +77,10 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
         engine.wait_until_ready()
         terminal.waits_for("the verifiers")
         verifier.wait_until_ready()
-        examiner, log = examiner_of(config, engine, verifier, renderer, tasks_P), EvaluationLog(terminal)
-        evaluation = examiner.evaluation(log)
-        lift = examiner.lift(evaluation, config.hindsight, log).metrics if config.lift else {}
+        sampler, log = Sampler(engine=engine, verifier=verifier, renderer=renderer), ProgressLog(terminal)
+        survey = survey_of(config, sampler, tasks_P)
+        evaluation = evaluate(survey, log)
+        lift = teacher_lift(survey, evaluation, config.hindsight, log).metrics if config.lift else {}
     for group in evaluation.groups:
         solved = sum(attempt.verdict.is_solved for attempt in group.attempts)
         screen.print(f"{solved}/{len(group.attempts)}  {printable(group.task.id)}", highlight=False, markup=False)
@@ -86,13 +91,9 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
     return 0
 
 
-def examiner_of(
-    config: EvaluateConfig, engine: Engine, verifier: Verifier, renderer: Renderer, tasks_P: tuple[Task, ...]
-) -> Examiner:
-    return Examiner(
-        engine=engine,
-        verifier=verifier,
-        renderer=renderer,
+def survey_of(config: EvaluateConfig, sampler: Sampler, tasks_P: tuple[Task, ...]) -> Survey:
+    return Survey(
+        sampler=sampler,
         tasks_P=tasks_P,
         num_attempts=config.k,
         sampling=config.sampling.drawn(temperature=config.temperature, top_p=config.top_p),

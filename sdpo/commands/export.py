@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -13,18 +12,15 @@ from safetensors.torch import load_file
 from sdpo.config import ExportConfig, ExportedWeights
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint, policy_folder, shard_files
+from sdpo.run.files import refuse_existing, whole_folder
 
 
 def run_export(config: ExportConfig) -> int:
     """``sdpo export``. The folder appears whole or not at all. Returns the exit code."""
     source, target = Path(config.checkpoint), Path(config.to).absolute()
     counters = checkpoint.counters_of(source)
-    if target.exists():
-        raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {target} is. Choose another.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
+    refuse_existing(target)
+    with whole_folder(target) as scratch:
         shutil.copytree(source / checkpoint.POLICY, scratch)
         parameters = load_file(scratch / policy_folder.WEIGHTS)
         types = {name: tensor.dtype for name, tensor in parameters.items()}
@@ -34,9 +30,6 @@ def run_export(config: ExportConfig) -> int:
             types = dict.fromkeys(types, getattr(torch, config.dtype.value))
         if config.weights is ExportedWeights.average or config.dtype is not None:
             policy_folder.put(scratch, {name: tensor.to(types[name]) for name, tensor in parameters.items()})
-        os.replace(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     size = sum(tensor.numel() for tensor in parameters.values())
     Console().print(
         f"{config.weights.value} of step {counters.step}: {size / 1e6:.1f} M parameters, {target}",

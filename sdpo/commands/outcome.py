@@ -18,7 +18,7 @@ from sdpo.terminal.tables import alarm_line, before_and_after, sample_attempt
 
 def show(screen: Console, folder: RunFolder) -> None:
     """Held-out success before and after, what that means, two attempts with what was said of them, and every alarm."""
-    evaluations = lines(folder.evaluations)
+    evaluations = records(folder.evaluations)
     if len(evaluations) >= 2:
         before, after = evaluations[0], evaluations[-1]
         screen.print(before_and_after(before, after, screen.width))
@@ -30,7 +30,7 @@ def show(screen: Console, folder: RunFolder) -> None:
         for attempt in (solved, failed):
             if attempt is not None:
                 screen.print(sample_attempt(attempt, screen.width))
-    for alarm in lines(folder.alarms):
+    for alarm in records(folder.alarms):
         screen.print(alarm_line(alarm["step"], alarm["guard"], alarm["sentence"]), highlight=False, soft_wrap=True)
     if (best := _best(folder)) is not None and len(evaluations) >= 2:
         screen.print(_of_the_best(best, evaluations[-1]), highlight=False, markup=False, soft_wrap=True)
@@ -93,8 +93,3 @@ def _best(folder: RunFolder) -> Path | None:
 def _newest(folder: RunFolder) -> Path | None:
     found = checkpoint.checkpoints(folder.checkpoints)
     return found[-1] if found else None
-
-
-def lines(file: Path) -> list:  # type: ignore[type-arg]
-    """A file's records, as JSON has them."""
-    return list(records(file))

@@ -60,7 +60,7 @@ def _learner(settings: Config, config: ReplayConfig, screen: Console, meeting: P
     learner.num_ranks = learner.sequence_parallel = 1
     learner.zero_stage, learner.offload = min(learner.zero_stage, 1), Offload.none
     learner.num_threads = config.num_threads
-    teacher = getattr(settings.algorithm, "teacher", None)
+    teacher = settings.algorithm.taught_by
 
     def say(sentence: str) -> None:
         screen.print(sentence, highlight=False)
@@ -68,7 +68,7 @@ def _learner(settings: Config, config: ReplayConfig, screen: Console, meeting: P
     try:
         return DeepSpeedLearner(
             resolve(settings.model.path, say),
-            resolve(teacher.path, say) if teacher is not None and teacher.path is not None else None,
+            resolve(teacher.other_model, say) if teacher is not None and teacher.other_model is not None else None,
             learner,
             settings.algorithm,
             Scale(temperature=settings.sampling.temperature, max_response_tokens=settings.sampling.max_response_tokens),

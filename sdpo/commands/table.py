@@ -239,12 +239,16 @@ BUILT_IN: Mapping[str, Command] = {
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
   sdpo envs sample NAME [N] [split=train] [answer=TEXT|@FILE] [OPTION=VALUE ...]    tasks, and what is said of a few answers
   sdpo envs check NAME [OPTION=VALUE ...] [json=true]           whether it keeps the rules; exit code 1 if not
+  sdpo envs rescore RUN [json=true]     a run's stored attempts judged again with today's verifier: what changed
   sdpo envs new NAME [FOLDER]           a package with an environment of your own, ready to edit
   sdpo envs prepare NAME to=DIR [from=HUB_ID|FOLDER]            the paper's tasks, fetched and checked: docs/experiments.md
 """,
         run="sdpo.environments.command:run_envs",
         options=(
-            ("OPTION=VALUE", "of show, sample and check: an option of the environment, as env.options.OPTION in sdpo train"),
+            (
+                "OPTION=VALUE",
+                "of show, sample, check and rescore: an option of the environment, as env.options.OPTION in sdpo train",
+            ),
             ("split=SPLIT", "of sample: train or heldout"),
             ("seed=NUMBER", "of sample: which tasks"),
             ("tasks=NUMBER", "of check: how many tasks are examined"),
@@ -252,7 +256,7 @@ BUILT_IN: Mapping[str, Command] = {
             ("tasks_limit_s=SECONDS", "of show, sample and check: how long tasks() may take; 5 unless its class allows more"),
             ("train_split=SPLIT", "of check, if the environment names its splits otherwise"),
             ("heldout_split=SPLIT", "likewise"),
-            ("json=true", "of check: the findings as JSON"),
+            ("json=true", "of check and rescore: the findings as JSON"),
             ("to=DIR", "of prepare: the folder to make"),
             ("from=HUB_ID|FOLDER", "of prepare: where the published files are"),
             ("level=LEVEL", "of prepare: which questions of SciKnowEval"),

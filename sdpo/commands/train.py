@@ -18,6 +18,7 @@ from sdpo.commands import outcome
 from sdpo.commands.training_run import TrainingRun, standing
 from sdpo.config import AllocationKind, Config
 from sdpo.config.named import place_anywhere
+from sdpo.environments.show import left_out
 from sdpo.forkserver.marks import mark
 from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
@@ -29,6 +30,7 @@ from sdpo.preflight.checks import (
     check_training,
 )
 from sdpo.preflight.models import is_fetched
+from sdpo.protocols import Sampler
 from sdpo.run.folder import RunFolder, plain
 from sdpo.run.watchdog import Progress, Watchdog, WatchedVerifier
 from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
@@ -93,11 +95,13 @@ def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:
     """The resolved config, checked as far as it can be without fetching a model."""
     if is_fetched(config.model.path):
         ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False, soft_wrap=True))
-        train_tasks, about_model = ready.train, f"model {ready.model_path}"
+        environment, train_tasks, about_model = ready.environment, ready.train, f"model {ready.model_path}"
     else:
-        _, train_tasks, _ = check_environment(config)
+        environment, train_tasks, _ = check_environment(config)
         about_model = f"model {config.model.path} is not on this machine yet, so lengths and vocabulary were not checked"
     screen.print(yaml.safe_dump(plain(config), sort_keys=False), highlight=False, markup=False)
+    if said := left_out(environment):
+        screen.print(said, highlight=False, markup=False, soft_wrap=True)
     screen.print(
         f"The config is sound: {len(train_tasks)} training tasks of {config.env.name}; {about_model}; the run would go to "
         f"{folder.path}. Nothing was started.",
@@ -131,15 +135,18 @@ def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, nod
             recording=Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top),
             when_idle=cache(lambda: aside.submit(importlib.import_module, "torch")),  # for the first batch
         ) as parts:
-            rendering.result()
+            renderer = rendering.result()
             mark("tokenizer")
             stop.can_wait = True
             TrainingRun(
                 config=config,
                 folder=folder,
                 ready=ready,
-                engine=parts.engine,
-                verifier=WatchedVerifier(verifier=parts.verifier, progress=progress),
+                sampler=Sampler(
+                    engine=parts.engine,
+                    verifier=WatchedVerifier(verifier=parts.verifier, progress=progress),
+                    renderer=renderer,
+                ),
                 learner=parts.learner,
                 terminal=terminal,
                 stop=stop,

@@ -13,14 +13,13 @@ from typing import Protocol
 
 from sdpo.attempts.generation import rollouts_of
 from sdpo.attempts.task_stream import TaskStream
-from sdpo.commands import outcome
 from sdpo.config import Config
 from sdpo.errors import LearnerLost, MachineError, NodeLost
 from sdpo.guards.fold import Guards, folded
 from sdpo.hindsight.success_buffer import SuccessBuffer, remembered
 from sdpo.learner import checkpoint
 from sdpo.preflight.checks import Ready
-from sdpo.protocols import Engine, Learner, Verifier
+from sdpo.protocols import Learner, Sampler
 from sdpo.run.folder import RunFolder, records
 from sdpo.run.journal import Journal
 from sdpo.run.watchdog import Progress
@@ -81,8 +80,7 @@ class TrainingRun:
     config: Config
     folder: RunFolder
     ready: Ready
-    engine: Engine
-    verifier: Verifier
+    sampler: Sampler
     learner: RebuildableLearner
     terminal: Terminal
     stop: StopRequest
@@ -129,7 +127,7 @@ class TrainingRun:
         checkpoint.sweep(self.folder.checkpoints)  # of a rank that died while it wrote; now nobody writes
         if where.checkpoint is not None:
             self.learner.restore(where.checkpoint)
-        rows, evaluations = outcome.lines(self.folder.metrics), outcome.lines(self.folder.evaluations)
+        rows, evaluations = records(self.folder.metrics), records(self.folder.evaluations)
         self.terminal.restore(rows, where.guards.alarms, evaluations)
         if why:
             source = "the start, as there is no checkpoint yet" if where.checkpoint is None else where.checkpoint.name
@@ -139,17 +137,15 @@ class TrainingRun:
     def _train(self, where: Standing, tracker: Tracker) -> None:
         tasks = TaskStream(tasks=self.ready.train, seed=self.config.seed)
         journal = Journal(self.folder.unfinished, step=where.step)
-        rollouts = rollouts_of(self.config, tasks, self.engine, self.verifier, self.ready.renderer, journal)
+        rollouts = rollouts_of(self.config, tasks, self.sampler, journal)
         try:
             train(
                 self.config,
                 rollouts,
                 self.ready.heldout,
-                self.engine,
-                self.verifier,
-                self.ready.renderer,
+                self.sampler,
                 self.learner,
-                RunReport(self.terminal, tracker, self.stop, where.guards, self.progress, self.ready.renderer),
+                RunReport(self.terminal, tracker, self.stop, where.guards, self.progress, self.sampler.renderer),
                 self.folder.checkpoints,
                 where.guards,
                 references=self.ready.references,

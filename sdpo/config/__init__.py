@@ -10,20 +10,22 @@ from __future__ import annotations
 from sdpo.config.algorithm import (
     AlgorithmConfig,
     FilterConfig,
+    FullSupport,
     Granularity,
     GRPOConfig,
     Normalisation,
     OnLowLift,
     QuestionWeight,
-    Routing,
     SDPOConfig,
     SupportConfig,
     SupportKind,
+    TopSupport,
 )
 from sdpo.config.cluster import AllocationKind, ClusterConfig, Placement
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import Guard, GuardsConfig, Response
+from sdpo.config.hindsight import HindsightConfig, HintChoice
 from sdpo.config.kubernetes import KubernetesConfig, TaintEffect, TolerationConfig, TolerationOperator
 from sdpo.config.launcher import SlurmLauncherConfig
 from sdpo.config.machines import (
@@ -34,9 +36,9 @@ from sdpo.config.machines import (
     RolloutConfig,
     SandboxConfig,
     SandboxIsolation,
-    TrackingConfig,
 )
 from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
+from sdpo.config.routing import Blend, ByGroup, ByHint, BySuccess, RoutingConfig
 from sdpo.config.run import (
     BatchConfig,
     CheckpointConfig,
@@ -47,26 +49,43 @@ from sdpo.config.run import (
     SamplingConfig,
 )
 from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig
-from sdpo.config.teacher import HindsightConfig, HintChoice, TeacherConfig, TeacherKind
-from sdpo.config.tracking import MlflowConfig, WandbConfig, WandbMode
+from sdpo.config.teacher import (
+    EmaTeacher,
+    ExternalTeacher,
+    FrozenTeacher,
+    LiveTeacher,
+    OnGainTeacher,
+    TeacherConfig,
+    TeacherParts,
+    TrustRegionTeacher,
+)
+from sdpo.config.tracking import MlflowConfig, TrackingConfig, WandbConfig, WandbMode
 from sdpo.config.warmup import PairsConfig, WarmupConfig
 
 __all__ = [
     "AlgorithmConfig",
     "AllocationKind",
     "BatchConfig",
+    "Blend",
     "BudgetConfig",
+    "ByGroup",
+    "ByHint",
+    "BySuccess",
     "CheckpointConfig",
     "ClusterConfig",
     "Config",
     "DiscoveryConfig",
     "Dtype",
+    "EmaTeacher",
     "EnvConfig",
     "EvaluateConfig",
     "EvaluationConfig",
     "ExportConfig",
     "ExportedWeights",
+    "ExternalTeacher",
     "FilterConfig",
+    "FrozenTeacher",
+    "FullSupport",
     "GRPOConfig",
     "Granularity",
     "Guard",
@@ -77,12 +96,14 @@ __all__ = [
     "KubernetesConfig",
     "LearnerConfig",
     "LiftSchedule",
+    "LiveTeacher",
     "LoraConfig",
     "LossMean",
     "MlflowConfig",
     "ModelConfig",
     "Normalisation",
     "Offload",
+    "OnGainTeacher",
     "OnLowLift",
     "PairsConfig",
     "Placement",
@@ -93,7 +114,7 @@ __all__ = [
     "Response",
     "Resume",
     "RolloutConfig",
-    "Routing",
+    "RoutingConfig",
     "SDPOConfig",
     "SamplingConfig",
     "SandboxConfig",
@@ -105,10 +126,12 @@ __all__ = [
     "SupportKind",
     "TaintEffect",
     "TeacherConfig",
-    "TeacherKind",
+    "TeacherParts",
     "TolerationConfig",
     "TolerationOperator",
+    "TopSupport",
     "TrackingConfig",
+    "TrustRegionTeacher",
     "WandbConfig",
     "WandbMode",
     "WarmupConfig",

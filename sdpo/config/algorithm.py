@@ -8,10 +8,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from sdpo.config.hindsight import HindsightConfig
 from sdpo.config.policy_gradient import PolicyGradientConfig, RatioLevel
+from sdpo.config.routing import ROUTINGS, Blend, RoutingConfig
 from sdpo.config.rules import at_least, between, positive
-from sdpo.config.teacher import HindsightConfig, TeacherConfig
-from sdpo.plugins.seams import DIVERGENCES, FILTERS
+from sdpo.config.teacher import EmaTeacher, TeacherConfig, teacher_class
+from sdpo.plugins.seams import DIVERGENCES, FILTERS, TEACHERS
 
 
 class Granularity(Enum):
@@ -30,21 +32,6 @@ class SupportKind(Enum):
 
     student = "student"
     teacher = "teacher"
-    full = "full"
-
-
-class Routing(Enum):
-    """Which attempts are distilled and which get a policy gradient, where both are at hand."""
-
-    blend = "blend"
-    """Every attempt both: λ times the policy gradient, 1-λ times the distillation."""
-    by_success = "by_success"
-    """Solved attempts the policy gradient, failed ones the distillation."""
-    by_hint = "by_hint"
-    """Attempts with a hint the distillation, those without the policy gradient."""
-    by_group = "by_group"
-    """Attempts of a group whose rewards differ the policy gradient; those of a group where all are alike, and it has no gradient,
-    the distillation."""
 
 
 class QuestionWeight(Enum):
@@ -77,7 +64,16 @@ class OnLowLift(Enum):
 
 @dataclass
 class SupportConfig:
-    """The token ids at a position over which the two distributions are compared."""
+    """The token ids at a position over which the two distributions are compared: one of the two classes below."""
+
+    def num_ids_of(self, vocabulary: int) -> int:
+        """How many of a vocabulary's ids it holds."""
+        raise NotImplementedError
+
+
+@dataclass
+class TopSupport(SupportConfig):
+    """The most probable ids of one side."""
 
     kind: SupportKind = SupportKind.student
     num_ids: int = 100
@@ -85,13 +81,26 @@ class SupportConfig:
     tail: bool = True
     """Add one bucket with the rest of the probability; False: renormalise over the K."""
 
+    def num_ids_of(self, vocabulary: int) -> int:
+        return min(self.num_ids, vocabulary)
+
     def __post_init__(self) -> None:
         at_least("algorithm.support.num_ids", self.num_ids, 1, "the support holds that many token ids a position")
-        if self.num_ids == 1 and not self.tail and self.kind is not SupportKind.full:
+        if self.num_ids == 1 and not self.tail:
             raise ValueError(
                 "algorithm.support.num_ids must be at least 2 without a tail (one renormalised id has probability 1 in both, so "
                 "there is nothing to learn); got 1. Raise it, or set algorithm.support.tail=true."
             )
+
+
+@dataclass
+class FullSupport(SupportConfig):
+    """The whole vocabulary."""
+
+    kind: str = "full"
+
+    def num_ids_of(self, vocabulary: int) -> int:
+        return vocabulary
 
 
 @dataclass
@@ -124,9 +133,23 @@ class AlgorithmConfig:
     filter: FilterConfig = field(default_factory=FilterConfig)
 
     @property
+    def taught_by(self) -> TeacherConfig | None:
+        """The teacher; None where nothing is distilled."""
+        return None
+
+    @property
+    def hints(self) -> HindsightConfig | None:
+        """How hints are chosen and shown; None where none are."""
+        return None
+
+    @property
     def needs_whole_rows(self) -> bool:
         """Whether a token's loss depends on the other tokens of its response."""
         return self.policy_gradient.ratio is RatioLevel.sequence
+
+    def weights(self, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
+        """An attempt's weights of distillation and policy gradient; ``is_uniform``: no advantage in its group differs from 0."""
+        return 0.0, 1.0
 
     @property
     def has_terms_without_advantage(self) -> bool:
@@ -164,7 +187,8 @@ class SDPOConfig(AlgorithmConfig):
     jsd_beta: float = 0.5
     """Weight of the teacher in the mixture; used by ``jsd`` alone."""
     granularity: Granularity = Granularity.logits
-    support: SupportConfig = field(default_factory=SupportConfig)
+    support: SupportConfig = MISSING
+    """The student's ``TopSupport`` where nothing is said."""
     importance_clip: float = 2.0
     """Clamp from above of the detached ratio π_θ/π_old."""
     rollout_clip: float | None = 2.0
@@ -181,15 +205,26 @@ class SDPOConfig(AlgorithmConfig):
     future_credit: float = 0.0
     """γ: a token is also credited with the divergence at later tokens of its response, discounted by γ a token (DistIL,
     arXiv 2606.05152). With 1 the gradient is that of the expected sum; 0: each token for itself."""
-    routing: Routing = Routing.blend
-    policy_gradient_share: float = 0.0
-    """λ in λ·GRPO + (1-λ)·SDPO, for ``routing: blend``."""
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    routing: RoutingConfig = MISSING
+    """``Blend`` without a policy gradient where nothing is said."""
+    teacher: TeacherConfig = MISSING
+    """``EmaTeacher`` where nothing is said."""
     hindsight: HindsightConfig = field(default_factory=HindsightConfig)
     min_lift: float = 0.02
     """Least teacher lift, in success on held-out tasks at step 0; it counts as missed where two standard errors more would not
     reach it either. Below it there is little to distil."""
     on_low_lift: OnLowLift = OnLowLift.warn
+
+    @property
+    def taught_by(self) -> TeacherConfig | None:
+        return self.teacher
+
+    @property
+    def hints(self) -> HindsightConfig | None:
+        return None if self.hindsight.shows_nothing else self.hindsight
+
+    def weights(self, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
+        return self.routing.weights(is_solved=is_solved, has_hint=has_hint, is_uniform=is_uniform)
 
     @property
     def needs_whole_rows(self) -> bool:
@@ -204,10 +239,14 @@ class SDPOConfig(AlgorithmConfig):
     @property
     def has_policy_gradient(self) -> bool:
         """Whether some attempts may be learned from through their advantage."""
-        return self.routing is not Routing.blend or self.policy_gradient_share > 0.0
+        return self.routing.has_policy_gradient
 
     def __post_init__(self) -> None:
         AlgorithmConfig.__post_init__(self)
+        self.support = TopSupport() if self.support == MISSING else self.support
+        self.routing = Blend() if self.routing == MISSING else self.routing
+        self.teacher = EmaTeacher() if self.teacher == MISSING else self.teacher
+        self._check_kinds()
         DIVERGENCES.check("algorithm.divergence", self.divergence)
         if self.granularity is not Granularity.logits and self.divergence != "reverse_kl":
             raise ValueError(
@@ -224,19 +263,21 @@ class SDPOConfig(AlgorithmConfig):
         at_least("algorithm.importance_clip", self.importance_clip, 1.0, "it clamps a ratio around 1 from above")
         if self.rollout_clip is not None:
             at_least("algorithm.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
-        between("algorithm.policy_gradient_share", self.policy_gradient_share, 0.0, 1.0)
-        if self.routing is not Routing.blend and self.policy_gradient_share != 0.0:
+        if self.routing.distils_uniform_groups_alone and self.question_weight is QuestionWeight.uncertainty:
             raise ValueError(
-                "algorithm.policy_gradient_share is the λ of algorithm.routing=blend (the other routings give an attempt the one "
-                f"loss or the other); got {self.policy_gradient_share} with routing={self.routing.value}."
-            )
-        if self.routing is Routing.by_group and self.question_weight is QuestionWeight.uncertainty:
-            raise ValueError(
-                "algorithm.routing=by_group distils groups whose attempts are all solved or all failed, and "
+                "algorithm.routing.kind=by_group distils groups whose attempts are all solved or all failed, and "
                 "algorithm.question_weight=uncertainty weighs those with 0, so together nothing is distilled. Set "
                 "algorithm.question_weight=none or another routing."
             )
         between("algorithm.min_lift", self.min_lift, -1.0, 1.0)
+
+    def _check_kinds(self) -> None:
+        """Raises ValueError where a kind's name stands on the fields of another one, as a YAML file can have it."""
+        built_in = TEACHERS.built_in
+        if self.teacher.kind in built_in and teacher_class(self.teacher.kind) is not type(self.teacher):
+            raise ValueError(_misplaced("teacher", self.teacher.kind))
+        if ROUTINGS.get(self.routing.kind) is not type(self.routing):
+            raise ValueError(_misplaced("routing", self.routing.kind))
 
     def _check_weights_of_tokens(self) -> None:
         at_least("algorithm.entropy_weight", self.entropy_weight, 0.0, "it weighs unsure teachers down")
@@ -255,9 +296,17 @@ class SDPOConfig(AlgorithmConfig):
                 "algorithm.pointwise_clip needs algorithm.granularity=logits (it clamps each bucket's term, and the sampled "
                 f"token is a single one); got {self.pointwise_clip} with granularity={self.granularity.value}."
             )
-        if self.support.kind is SupportKind.full:
+        if isinstance(self.support, FullSupport):
             raise ValueError(
                 "algorithm.pointwise_clip needs algorithm.support.kind=student or teacher (over the whole vocabulary the "
                 "gradient is written out by hand, and a clamp would take it more passes over the logits); got "
                 f"{self.pointwise_clip} with kind=full. Set algorithm.support.kind=teacher: the terms outside its ids are small."
             )
+
+
+def _misplaced(group: str, kind: str) -> str:
+    return (
+        f"algorithm.{group}.kind decides which fields there are, so it must be chosen where configs are chosen: as "
+        f"algorithm.{group}.kind={kind} on the command line, in a YAML file as `override /algorithm/{group}: {kind}` under "
+        f"defaults, in Python by its class; got kind={kind} among the fields of another one."
+    )

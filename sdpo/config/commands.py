@@ -9,17 +9,21 @@ from functools import cache
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from sdpo.config.algorithm import GRPOConfig, SDPOConfig
+from sdpo.config.algorithm import FullSupport, GRPOConfig, SDPOConfig, TopSupport
 from sdpo.config.cluster import ClusterConfig
+from sdpo.config.hindsight import HindsightConfig
 from sdpo.config.kubernetes import KubernetesConfig
 from sdpo.config.launcher import SlurmLauncherConfig
-from sdpo.config.machines import Dtype, LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.machines import Dtype, LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.native import native_dtype
+from sdpo.config.routing import ROUTINGS
 from sdpo.config.rules import at_least, probability
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.solving import DiscoveryConfig, SolveConfig
-from sdpo.config.teacher import HindsightConfig
+from sdpo.config.teacher import teacher_class
+from sdpo.config.tracking import TrackingConfig
 from sdpo.config.warmup import WarmupConfig
+from sdpo.plugins.seams import TEACHERS
 
 
 class ExportedWeights(Enum):
@@ -127,6 +131,9 @@ def register() -> None:
     groups: dict[str, dict[str, type]] = {
         "hydra/launcher": {"slurm": SlurmLauncherConfig},
         "algorithm": {"sdpo_schema": SDPOConfig, "grpo_schema": GRPOConfig},
+        "algorithm/teacher": {name: teacher_class(name) for name in TEACHERS.built_in},
+        "algorithm/support": {"top": TopSupport, "full": FullSupport},
+        "algorithm/routing": dict(ROUTINGS),
         "model": {"model_schema": ModelConfig},
         "env": {"env_schema": EnvConfig},
         "learner": {"learner_schema": LearnerConfig},

@@ -31,6 +31,7 @@ from sdpo.config import (
     WarmupConfig,
     register,
 )
+from sdpo.config.kinds import as_today, grouped, home_of, homes, refuse_old_key
 from sdpo.errors import UserError
 
 ENVIRONMENTS = "sdpo.environments"
@@ -167,11 +168,14 @@ def _typed(value: object) -> str:
 def saved_config(file: Path) -> Config:
     """The config that a run has written. Raises UserError where there is none, or one of another version."""
     try:
-        stored = OmegaConf.create(yaml.safe_load(file.read_text()))
+        stored = OmegaConf.create(as_today(yaml.safe_load(file.read_text())))
         schema = OmegaConf.structured(Config)
-        schema.algorithm = OmegaConf.structured(SDPOConfig if "divergence" in stored.algorithm else GRPOConfig)
+        schema.algorithm = OmegaConf.structured(SDPOConfig() if "divergence" in stored.algorithm else GRPOConfig())
+        for name in ("teacher", "support", "routing"):
+            if name in stored.algorithm:
+                schema.algorithm[name] = OmegaConf.structured(home_of(name, stored.algorithm[name].kind))
         config = OmegaConf.to_object(OmegaConf.merge(schema, stored))
-    except (OSError, OmegaConfBaseException, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, OmegaConfBaseException, AttributeError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"a run's folder must hold the config it was started with; {file} is none that can be read ({reason})."
@@ -184,7 +188,9 @@ def _composed(name: str, overrides: Sequence[str]) -> object:
     register()
     with initialize_config_module("sdpo.conf", version_base=None):
         try:
-            return OmegaConf.to_object(compose(name, [_opened(word) for word in overrides]))
+            for word in overrides:
+                refuse_old_key(word)
+            return OmegaConf.to_object(compose(name, [_opened(grouped(word)) for word in overrides]))
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explained(name, overrides, error)) from error
         except ValueError as error:
@@ -225,6 +231,10 @@ def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
     unknown = _unknown_key(name, overrides)
     if unknown is not None:
         key, known = unknown
+        if (kinds := homes(key)) and f"{key.rpartition('.')[0]}.kind" in known:
+            return (
+                f"{key} is a field of {' or '.join(kinds)} alone; the config has another kind. Choose that kind, or leave it out."
+            )
         near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
         last = [other for other in known if other.split(".")[-1] == key.split(".")[-1]]
         nearest = list(dict.fromkeys([*last, *near]))[:3]
@@ -271,10 +281,13 @@ def _unknown_key(name: str, overrides: Sequence[str]) -> tuple[str, list[str]] |
     try:
         groups = [word for key, word in assigned if "." not in key and _is_group(name, key)]
         known = list(_keys(compose(name, groups)))
+        kinds = [grouped(word) for key, word in assigned if key in known or "/" in key]
+        groups += [word for word in kinds if "/" in word.partition("=")[0]]
+        known = list(_keys(compose(name, groups)))
     except (HydraException, OmegaConfBaseException):
         return None
     for key, word in assigned:
-        if word not in groups and key not in known and not key.startswith((*_OPEN, "hydra")):
+        if grouped(word) not in groups and key not in known and not key.startswith((*_OPEN, "hydra")):
             return key, known
     return None
 

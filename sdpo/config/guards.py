@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sdpo.config.algorithm import AlgorithmConfig, Routing, SDPOConfig
+from sdpo.config.algorithm import AlgorithmConfig, SDPOConfig
 from sdpo.config.policy_gradient import RatioLevel
+from sdpo.config.routing import Blend
 from sdpo.config.rules import at_least, between
 
 
@@ -110,9 +111,9 @@ class GuardsConfig:
     max_mismatch_p99: float = 0.3
     """Nats, of the 99th percentile over tokens. bf16 gives 0.01; a ratio of 2, where importance weights are truncated, is 0.3."""
     policy_gradient_step: float = 0.25
-    """What an alarm adds to algorithm.policy_gradient_share, with ``response: raise_policy_gradient``."""
+    """What an alarm adds to algorithm.routing.policy_gradient_share, with ``response: raise_policy_gradient``."""
     max_policy_gradient_share: float = 0.75
-    """Largest share that alarms raise algorithm.policy_gradient_share to."""
+    """Largest share that alarms raise algorithm.routing.policy_gradient_share to."""
 
     def __post_init__(self) -> None:
         for key in ("repeat_after", "early", "recent", "patience"):
@@ -144,12 +145,12 @@ def refuse_senseless_response(
     sequence_parallel: int,
 ) -> None:
     """Raises ValueError where the response has nothing to act on. A run that only warns is never refused."""
-    teacher = algorithm.teacher if isinstance(algorithm, SDPOConfig) else None
+    teacher = algorithm.taught_by
     match guards.response:
         case Response.refresh_teacher | Response.freeze_teacher if teacher is None or not teacher.keeps_average:
             raise ValueError(
                 f"guards.response={guards.response.value} needs algorithm.teacher.kind=ema or on_gain (only these teachers keep "
-                f"weights of their own); got {'no teacher' if teacher is None else teacher.kind.value}. Change one of the two."
+                f"weights of their own); got {'no teacher' if teacher is None else teacher.kind}. Change one of the two."
             )
         case Response.raise_policy_gradient:
             _refuse_raise(guards, algorithm, group_size, sequence_parallel)
@@ -160,11 +161,12 @@ def refuse_senseless_response(
 
 
 def _refuse_raise(guards: GuardsConfig, algorithm: AlgorithmConfig, group_size: int, sequence_parallel: int) -> None:
-    if not isinstance(algorithm, SDPOConfig) or algorithm.routing is not Routing.blend:
-        found = f"algorithm.routing={algorithm.routing.value}" if isinstance(algorithm, SDPOConfig) else "a pure policy gradient"
+    routing = algorithm.routing if isinstance(algorithm, SDPOConfig) else None
+    if not isinstance(routing, Blend):
+        found = f"algorithm.routing.kind={routing.kind}" if routing is not None else "a pure policy gradient"
         raise ValueError(
-            "guards.response=raise_policy_gradient needs algorithm.routing=blend (it raises the blend's λ, and the other "
-            f"routings give an attempt the one loss or the other); got {found}. Set algorithm.routing=blend or another "
+            "guards.response=raise_policy_gradient needs algorithm.routing.kind=blend (it raises the blend's λ, and the other "
+            f"routings give an attempt the one loss or the other); got {found}. Set that or another "
             "guards.response."
         )
     if group_size < 2:
@@ -177,10 +179,10 @@ def _refuse_raise(guards: GuardsConfig, algorithm: AlgorithmConfig, group_size: 
             "guards.response=raise_policy_gradient with algorithm.policy_gradient.ratio=sequence needs "
             f"learner.sequence_parallel=1 (the ratio is over whole responses, and no rank sees one); got {sequence_parallel}."
         )
-    if algorithm.policy_gradient_share >= guards.max_policy_gradient_share:
+    if routing.policy_gradient_share >= guards.max_policy_gradient_share:
         raise ValueError(
-            "guards.max_policy_gradient_share must exceed algorithm.policy_gradient_share (else no alarm raises anything); got "
-            f"{guards.max_policy_gradient_share} and {algorithm.policy_gradient_share}."
+            "guards.max_policy_gradient_share must exceed algorithm.routing.policy_gradient_share (else no alarm raises "
+            f"anything); got {guards.max_policy_gradient_share} and {routing.policy_gradient_share}."
         )
 
 

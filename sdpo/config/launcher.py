@@ -25,4 +25,4 @@ class SlurmLauncherConfig:
     setup: list[str] = field(default_factory=list)
     """Lines of shell before srun, such as ``module load cuda``."""
     program: list[str] = field(default_factory=list)
-    """What is started on every node; empty: this Python's ``-m sdpo.cli``, which the nodes must find at the same path."""
+    """What is started on every node; empty: this Python's ``-P -m sdpo.cli``, which the nodes must find at the same path."""

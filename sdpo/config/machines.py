@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from sdpo.config.rules import at_least, between, positive, probability
-from sdpo.config.tracking import MlflowConfig, WandbConfig, refuse_odd_tags
 from sdpo.plugins.seams import WEIGHT_SYNCS
 
 
@@ -210,28 +209,3 @@ class RolloutConfig:
         positive("rollout.verify_timeout_s", self.verify_timeout_s)
         positive("rollout.start_timeout_s", self.start_timeout_s)
         positive("rollout.stall_timeout_s", self.stall_timeout_s)
-
-
-@dataclass
-class TrackingConfig:
-    """What is written beside ``metrics.jsonl``."""
-
-    tensorboard: bool = True
-    rollouts: bool = True
-    """Every attempt, one JSON line each, under ``rollouts/``."""
-    credit_share: float = 0.1
-    """Share of the distilled attempts whose tokens are kept with what student and teacher said of them (``credit/``, for
-    ``sdpo view``). 0: none."""
-    credit_top: int = 5
-    """Most probable tokens of student and teacher that are kept at each position."""
-    tags: list[str] = field(default_factory=list)
-    """Words by which W&B and MLflow find the run."""
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    mlflow: MlflowConfig = field(default_factory=MlflowConfig)
-    quiet: bool = False
-    """No live view: one line a step, and one every half minute of what takes longer."""
-
-    def __post_init__(self) -> None:
-        between("tracking.credit_share", self.credit_share, 0.0, 1.0)
-        at_least("tracking.credit_top", self.credit_top, 1, "a position has a most probable token")
-        refuse_odd_tags(self.tags)

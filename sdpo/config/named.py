@@ -16,5 +16,6 @@ def place_anywhere(env: EnvConfig, *, algorithm: AlgorithmConfig | None = None, 
     if algorithm is not None and algorithm.filter.name is not None:
         algorithm.filter.name = anywhere(algorithm.filter.name)
     if isinstance(algorithm, SDPOConfig):
+        algorithm.teacher.kind = anywhere(algorithm.teacher.kind)
         algorithm.divergence = anywhere(algorithm.divergence)
         algorithm.hindsight.sources = [anywhere(name) for name in algorithm.hindsight.sources]

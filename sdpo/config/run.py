@@ -12,9 +12,10 @@ from sdpo.config.algorithm import AlgorithmConfig, OnLowLift, QuestionWeight, SD
 from sdpo.config.cluster import ClusterConfig, Placement
 from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import GuardsConfig, Response, refuse_senseless_response
-from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig, TrackingConfig
+from sdpo.config.hindsight import HindsightConfig, HintChoice
+from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.rules import at_least, positive
-from sdpo.config.teacher import HindsightConfig, HintChoice
+from sdpo.config.tracking import TrackingConfig
 from sdpo.types import Sampling
 
 
@@ -251,22 +252,19 @@ class Config:
                 "algorithm.on_low_lift=warn."
             )
         self.algorithm.refuse_split_rows(self.learner.sequence_parallel)
-        if isinstance(self.algorithm, SDPOConfig) and self.algorithm.hindsight.success_buffer > 0 and not self.tracking.rollouts:
+        hints = self.algorithm.hints
+        if hints is not None and hints.success_buffer > 0 and not self.tracking.rollouts:
             raise ValueError(
                 "algorithm.hindsight.success_buffer above 0 needs tracking.rollouts=true (a continued run reads the successes it "
-                f"remembers from there); got success_buffer={self.algorithm.hindsight.success_buffer} and rollouts=false."
+                f"remembers from there); got success_buffer={hints.success_buffer} and rollouts=false."
             )
         if self.cluster.placement is Placement.colocated and self.rollout.staleness > 0:
             raise ValueError(
                 "cluster.placement=colocated needs rollout.staleness=0 (where they share GPUs, engines rest while the learner "
                 f"works); got {self.rollout.staleness}. Set it to 0, or give the engines GPUs of their own."
             )
-        if (
-            isinstance(self.algorithm, SDPOConfig)
-            and not self.algorithm.hindsight.shows_nothing
-            and self.algorithm.hindsight.max_prompt_tokens < self.sampling.max_prompt_tokens
-        ):
+        if hints is not None and hints.max_prompt_tokens < self.sampling.max_prompt_tokens:
             raise ValueError(
                 "algorithm.hindsight.max_prompt_tokens must be at least sampling.max_prompt_tokens (the hindsight prompt "
-                f"repeats the question); got {self.algorithm.hindsight.max_prompt_tokens} and {self.sampling.max_prompt_tokens}."
+                f"repeats the question); got {hints.max_prompt_tokens} and {self.sampling.max_prompt_tokens}."
             )

@@ -9,10 +9,11 @@ from omegaconf import MISSING
 
 from sdpo.config.algorithm import QuestionWeight, SDPOConfig
 from sdpo.config.cluster import ClusterConfig
+from sdpo.config.hindsight import HintChoice
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.rules import at_least, between
 from sdpo.config.run import BatchConfig, EnvConfig, ModelConfig, SamplingConfig
-from sdpo.config.teacher import HintChoice, TeacherKind
+from sdpo.config.teacher import OnGainTeacher
 from sdpo.plugins.seams import STRATEGIES
 
 
@@ -156,11 +157,11 @@ class SearchConfig:
             self.max_question_tokens,
             "the hindsight prompt repeats the question, and what it tells of earlier attempts",
         )
-        if self.algorithm.teacher.kind in (TeacherKind.external, TeacherKind.on_gain):
+        if not self.algorithm.teacher.is_self or isinstance(self.algorithm.teacher, OnGainTeacher):
             raise ValueError(
                 "algorithm.teacher.kind must be ema, frozen, live or trust_region in a search (the teacher is the model itself, "
                 "and before the end no success has risen that could refresh it); got "
-                f"{self.algorithm.teacher.kind.value}. Set ema."
+                f"{self.algorithm.teacher.kind}. Set ema."
             )
         if self.algorithm.question_weight is QuestionWeight.uncertainty:
             raise ValueError(

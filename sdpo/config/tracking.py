@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+
+from sdpo.config.rules import at_least, between
 
 _MAX_TAG = 64
 _DATABASES = ("sqlite:", "postgresql", "mysql", "mssql", "http:", "https:", "databricks")
@@ -59,3 +61,28 @@ def refuse_odd_tags(tags: Sequence[str]) -> None:
             raise ValueError(f"tracking.tags must be words of 1 to {_MAX_TAG} printable characters; got {tag!r}.")
     if len(set(tags)) < len(tags):
         raise ValueError(f"tracking.tags must differ from one another; got {list(tags)}.")
+
+
+@dataclass
+class TrackingConfig:
+    """What is written beside ``metrics.jsonl``."""
+
+    tensorboard: bool = True
+    rollouts: bool = True
+    """Every attempt, one JSON line each, under ``rollouts/``."""
+    credit_share: float = 0.1
+    """Share of the distilled attempts whose tokens are kept with what student and teacher said of them (``credit/``, for
+    ``sdpo view``). 0: none."""
+    credit_top: int = 5
+    """Most probable tokens of student and teacher that are kept at each position."""
+    tags: list[str] = field(default_factory=list)
+    """Words by which W&B and MLflow find the run."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)
+    quiet: bool = False
+    """No live view: one line a step, and one every half minute of what takes longer."""
+
+    def __post_init__(self) -> None:
+        between("tracking.credit_share", self.credit_share, 0.0, 1.0)
+        at_least("tracking.credit_top", self.credit_top, 1, "a position has a most probable token")
+        refuse_odd_tags(self.tags)

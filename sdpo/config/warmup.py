@@ -12,7 +12,7 @@ from sdpo.config.evaluation import EvaluationConfig
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.rules import at_least, between
 from sdpo.config.run import EnvConfig, ModelConfig, SamplingConfig
-from sdpo.config.teacher import TeacherKind
+from sdpo.config.teacher import FrozenTeacher
 
 
 @dataclass
@@ -95,10 +95,10 @@ class WarmupConfig:
                 "kl_weight and plain_per_update go together (the KL is taken over plain rows); got "
                 f"{self.kl_weight} and {self.plain_per_update}. Set both to 0, or neither."
             )
-        if self.algorithm.teacher.kind is not TeacherKind.frozen:
+        if not isinstance(self.algorithm.teacher, FrozenTeacher):
             raise ValueError(
                 "a warm-up needs algorithm.teacher.kind=frozen (its KL is to the model as it was); got "
-                f"{self.algorithm.teacher.kind.value}. Leave it; which teacher a run has is that run's own config."
+                f"{self.algorithm.teacher.kind}. Leave it; which teacher a run has is that run's own config."
             )
         if self.algorithm.has_policy_gradient or self.algorithm.entropy_bonus or self.algorithm.reference_kl:
             raise ValueError(
@@ -136,5 +136,5 @@ class WarmupConfig:
                 "a warm-up's KL counts every token of the plain rows alike, over all of its support: algorithm.rollout_clip and "
                 "algorithm.pointwise_clip must be null, algorithm.granularity logits, algorithm.entropy_weight and "
                 f"algorithm.future_credit 0, algorithm.question_weight none; got {found[0]}, {found[1]}, {found[2].value}, "
-                f"{found[3]}, {found[4]} and {found[5].value}. Leave algorithm=sdpo, and give algorithm.hindsight alone."
+                f"{found[3]}, {found[4]} and {found[5].value}. Leave algorithm=warmup, and give algorithm.hindsight alone."
             )

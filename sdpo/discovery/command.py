@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -28,8 +27,7 @@ from sdpo.solving.search import Ending, Search
 from sdpo.solving.tasks import ALL, tasks_named
 from sdpo.solving.view import SearchView
 from sdpo.solving.workers import run_workers
-from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
-from sdpo.terminal.live import Terminal
+from sdpo.terminal.foreground import user_screen
 from sdpo.types import Task
 
 CANDIDATES, CHOSEN, RESULT = "candidates.jsonl", "hard_set.json", "discovery.json"
@@ -133,17 +131,11 @@ def _search(study: Study, screen: Console, node: LocalNode | None) -> None:
     config, folder = study.config, study.folder
     ready = prepare(config, study.environment, study.candidates, lambda text: screen.print(text, highlight=False))
     view = SearchView(screen, "sdpo discovery", config.budget, quiet=config.quiet)
-    logs = folder / "logs"
 
     def ended(job: Job, search: Search, ending: Ending) -> None:
         view.say(f"{job.title}: {ENDINGS[ending]} after {search.spent.attempts} attempts")
 
-    with (
-        process_output_into(logs / f"driver-{os.getpid()}.log", screen),
-        stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)),
-        view,
-        started(config, ready, logs, view.say, view.waits_for, node) as parts,
-    ):
+    with started(config, ready, folder, view, screen, node) as parts:
         if study.tasks() is None:
             hard_set.measure(config, study.candidates, parts, view, folder / CANDIDATES)
         study.searches().work(parts, view, folder, ended)

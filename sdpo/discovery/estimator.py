@@ -25,13 +25,13 @@ def discovery(costs: Costs, k: float) -> float:
     return sum(sum(cost is not None and cost <= k for cost in seeds) / len(seeds) for seeds in costs) / len(costs)
 
 
-def interval(costs: Costs, k: float, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
+def interval(costs: Costs, k: float, *, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
     """The percentile interval of the cluster bootstrap, (low, high) at ``LEVEL``.
 
     No resample can differ where all searches solved their tasks, or none. There the exact binomial limit over tasks (Clopper and
     Pearson) stands in for it: five failures in a row are no proof of zero.
     """
-    values = sorted(discovery(_resampled(costs, random.Random(f"{seed}/{index}")), k) for index in range(num_resamples))
+    values = sorted(discovery(_resampled(costs, random.Random(f"0/{index}")), k) for index in range(num_resamples))
     tail = (1.0 - LEVEL) / 2.0
     low, high = values[math.floor(tail * num_resamples)], values[math.ceil((1.0 - tail) * num_resamples) - 1]
     if low == high == 0.0:

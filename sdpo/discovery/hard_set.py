@@ -50,7 +50,7 @@ def measure(config: DiscoveryConfig, tasks: Sequence[Task], parts: Parts, view: 
         left = [task for task in tasks if task.id not in known]
         view.begins("sdpo discovery · hard set")
         if left:
-            parts.engine.load(parts.learner.weights(), version=parts.learner.step)
+            parts.sampler.engine.load(parts.learner.weights(), version=parts.learner.step)
         for first in range(0, len(left), CHUNK):
             chunk = left[first : first + CHUNK]
             view.say(f"hard set: {len(known) + first} of {len(tasks)} candidates measured")
@@ -61,14 +61,13 @@ def measure(config: DiscoveryConfig, tasks: Sequence[Task], parts: Parts, view: 
 
 def _measured(config: DiscoveryConfig, chunk: Sequence[Task], parts: Parts, view: SearchView) -> list[tuple[Task, int, int]]:
     view.phase("generate")
-    prompts_P = tuple(parts.renderer.prompt(task) for task in chunk)
+    prompts_P = tuple(map(parts.sampler.renderer.prompt, chunk))
     prompts = [
         prompt
         for index, (task, token_ids) in enumerate(zip(chunk, prompts_P, strict=True))
         for prompt in _asked(token_ids, index, config, task)
     ]
-    sampling = config.sampling.drawn()
-    answers = attempts(chunk, prompts, parts.engine, parts.verifier, parts.renderer, sampling, view.watch)
+    answers = attempts(chunk, prompts, parts.sampler, config.sampling.drawn(), view)
     groups = grouped(chunk, prompts_P, answers)
     refuse_broken_environment(groups, config.rollout.max_set_aside_share)
     return [(g.task, sum(a.verdict.is_solved for a in g.attempts), len(g.attempts)) for g in groups]

@@ -1,4 +1,4 @@
-"""``sdpo envs list | show | sample | check | new | prepare``: the words of the command line, and who answers them."""
+"""``sdpo envs list | show | sample | check | rescore | new | prepare``: the words of the command line, and who answers them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sdpo.environments import sample, show
+from sdpo.environments import rescore, sample, show
 from sdpo.environments.findings import Inspection, Severity
 from sdpo.environments.inspection import NUM_TASKS, check
 from sdpo.environments.new import write_package
@@ -40,12 +40,15 @@ def run_envs(words: Sequence[str]) -> int:
             return sample.sample_tasks(spec, NUM_SAMPLES, told_apart(rest, sample.SETTINGS))
         case ["check", spec, *rest]:
             return _check(spec, told_apart(rest, CHECK_SETTINGS))
+        case ["rescore", run, *rest]:
+            return rescore.rescore(Path(run), told_apart(rest, rescore.SETTINGS))
         case ["new", name, *folder] if len(folder) <= 1:
             return _new(name, Path(folder[0]) if folder else Path(name))
         case ["prepare", name, *rest]:
             return run_prepare(name, rest)
     raise UserError(
-        "sdpo envs takes list, show NAME, sample NAME [N], check NAME, new NAME [FOLDER] or prepare NAME, as sdpo --help says; "
+        "sdpo envs takes list, show NAME, sample NAME [N], check NAME, rescore RUN, new NAME [FOLDER] or prepare NAME, as "
+        "sdpo --help says; "
         f"got {' '.join(words)!r}"
     )
 

@@ -1,4 +1,4 @@
-"""What happens in the process in which an environment is examined? ``python -m sdpo.environments.examination FD``.
+"""What happens in the process in which an environment is examined? ``python -P -m sdpo.environments.examination FD``.
 
 The request comes on standard input. What is found goes out at once, through the connection FD. So it is known what the
 environment hangs or dies of. Everything runs in the main thread, as it does in a verifier, but for the rule on threads.

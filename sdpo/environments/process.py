@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import IO
 
 from sdpo.environments.findings import Finding, error
 from sdpo.environments.records import Began, Ended, Imported, Judged, Listed, Refused, Request, Ruling
+from sdpo.envs.children import Lifeline, own_module
 
 START_LIMIT_S = 120.0
 POLLS_PER_S = 5.0
@@ -52,18 +52,22 @@ class Examination:
 
 
 def conduct(request: Request, *, hash_seed: int) -> Examination:
-    """Examine in a new process, whose hashes of text are salted with ``hash_seed``; wait for its end, or end it."""
+    """Examine in a new process, whose hashes of text are salted with ``hash_seed``; wait for its end, or end it.
+
+    It ends with this process, too, and so does all of its group.
+    """
     receiving, sending = Pipe(duplex=False)
-    with receiving, sending, tempfile.TemporaryFile() as output:
+    with receiving, sending, tempfile.TemporaryFile() as output, Lifeline() as line:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sdpo.environments.examination", str(sending.fileno())],
+            own_module("sdpo.environments.examination", str(sending.fileno())),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=(sending.fileno(),),
+            pass_fds=(sending.fileno(), *line.pass_fds),
             env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
             start_new_session=True,
         )
+        line.tie(process)
         examination = Examination()
         try:
             sending.close()

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sdpo.environments.words import Words
 from sdpo.envs import registry
-from sdpo.envs.base import Conversational, Environment
+from sdpo.envs.base import Conversational, Environment, LeavesOut
 from sdpo.envs.listing import LIMIT_S, Endless, Limit, listed
 from sdpo.errors import UserError
 from sdpo.terminal.printable import printable
@@ -57,7 +57,16 @@ def show_environment(spec: str, words: Words) -> int:
         console.print(f"[bold]{split}[/]: {tasks.num_tasks} tasks")
         for task in tasks.first:
             console.print(panel(task, console))
+    if said := left_out(environment):
+        console.print(escape(said))
     return 0
+
+
+def left_out(environment: Environment) -> str:
+    """A sentence on what its files hold and it cannot use; empty where that is nothing."""
+    if not isinstance(environment, LeavesOut) or not environment.left_out:
+        return ""
+    return "Left out: " + "; ".join(f"{number} ({reason})" for reason, number in environment.left_out.items()) + "."
 
 
 def made(spec: str, options: Mapping[str, object]) -> Environment:

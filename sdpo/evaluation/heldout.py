@@ -5,32 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sdpo.attempts.conversation import attempts
-from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
+from sdpo.attempts.survey import Survey
+from sdpo.config import Config, WarmupConfig
 from sdpo.metrics import distinct_share
-from sdpo.protocols import Engine, Renderer, StepLog, Verifier
-from sdpo.types import Evaluation, Group, Sampling, Task
+from sdpo.protocols import Sampler, Watcher
+from sdpo.types import Evaluation, Group, Task
 
 
-def evaluate(
-    engine: Engine,
-    verifier: Verifier,
-    renderer: Renderer,
-    tasks_P: Sequence[Task],
-    *,
-    num_attempts: int,
-    sampling: Sampling,
-    seed: int,
-    max_set_aside_share: float,
-    log: StepLog,
-) -> Evaluation:
-    """Sample ``num_attempts`` answers to each task with the engine's present weights, with the same seeds each time."""
+def heldout_survey(config: Config | WarmupConfig, sampler: Sampler, tasks_P: tuple[Task, ...]) -> Survey:
+    """What each of the config's evaluations asks."""
+    return Survey(
+        sampler=sampler,
+        tasks_P=tasks_P,
+        num_attempts=config.evaluation.num_attempts,
+        sampling=config.sampling.drawn(temperature=config.evaluation.temperature, top_p=config.evaluation.top_p),
+        seed=config.seed,
+        max_set_aside_share=config.rollout.max_set_aside_share,
+    )
+
+
+def evaluate(survey: Survey, log: Watcher) -> Evaluation:
+    """Success of the engine's present weights. Raises UserError where verification breaks too often."""
     log.phase("evaluate")
-    prompts_P = tuple(renderer.prompt(task) for task in tasks_P)
-    prompts = asked(prompts_P, num_attempts, f"{seed}/evaluate")
-    groups_P = grouped(tasks_P, prompts_P, attempts(tasks_P, prompts, engine, verifier, renderer, sampling, log.watch))
-    refuse_broken_environment(groups_P, max_set_aside_share)
-    return Evaluation(num_attempts=num_attempts, groups=groups_P, metrics=heldout_metrics(groups_P))
+    groups_P = survey.groups("evaluate", log)
+    return Evaluation(num_attempts=survey.num_attempts, groups=groups_P, metrics=heldout_metrics(groups_P))
 
 
 def heldout_metrics(groups_P: Sequence[Group]) -> dict[str, float]:

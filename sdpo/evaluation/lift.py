@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 
 from sdpo.attempts.conversation import attempts
 from sdpo.attempts.groups import refuse_broken_environment
+from sdpo.attempts.survey import Survey
 from sdpo.config import HindsightConfig
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import choose_hints
 from sdpo.metrics import lift_in_words
-from sdpo.protocols import Engine, Renderer, StepLog, Verifier
-from sdpo.types import Attempt, Evaluation, Group, Hint, Lift, Prompt, Sampling, SetAside
+from sdpo.protocols import Renderer, Watcher
+from sdpo.types import Attempt, Evaluation, Group, Hint, Lift, Prompt, SetAside
 
 NUM_ERRORS = 2.0
 """Standard errors that a lift is given the benefit of."""
@@ -34,21 +35,10 @@ _FEWEST = 4
 """Tasks whose spread says something."""
 
 
-def teacher_lift(
-    evaluation: Evaluation,
-    engine: Engine,
-    verifier: Verifier,
-    renderer: Renderer,
-    hindsight: HindsightConfig,
-    sampling: Sampling,
-    *,
-    seed: int,
-    max_set_aside_share: float,
-    log: StepLog,
-) -> Lift:
+def teacher_lift(survey: Survey, evaluation: Evaluation, hindsight: HindsightConfig, log: Watcher) -> Lift:
     """Sample one answer under the hindsight prompt of every attempt that has a hint, with the engine's present weights.
 
-    The seeds are the same each time. ``sampling`` has to be the evaluation's; the engine needs room for hindsight prompts.
+    ``evaluation`` is what ``evaluate`` found of the same survey. The engine needs room for hindsight prompts.
 
     Raises UserError for an evaluation with a single attempt a task, and where verification breaks too often.
     """
@@ -59,11 +49,10 @@ def teacher_lift(
         )
     log.phase("lift")
     tasks_P = tuple(group.task for group in evaluation.groups)
-    hints_P_G, prompts = _asked(evaluation.groups, renderer, hindsight, seed)
+    hints_P_G, prompts = _asked(evaluation.groups, survey.sampler.renderer, hindsight, survey.seed)
     answers: dict[tuple[int, int], Attempt | SetAside] = {}
-    if prompts:
-        for prompt, answer in attempts(tasks_P, prompts, engine, verifier, renderer, sampling, log.watch):
-            answers[prompt.task_index, prompt.attempt_index] = answer
+    for prompt, answer in attempts(tasks_P, prompts, survey.sampler, survey.sampling, log):
+        answers[prompt.task_index, prompt.attempt_index] = answer
     answers_P_G = [
         [answers.get((task_index, index)) for index in range(len(hints_G))] for task_index, hints_G in enumerate(hints_P_G)
     ]
@@ -75,7 +64,7 @@ def teacher_lift(
         )
         for group, answers_G in zip(evaluation.groups, answers_P_G, strict=True)
     )
-    refuse_broken_environment(groups_P, max_set_aside_share)
+    refuse_broken_environment(groups_P, survey.max_set_aside_share)
     reached_P_G = [
         [answer.verdict.is_solved if isinstance(answer, Attempt) else None for answer in answers_G] for answers_G in answers_P_G
     ]
@@ -148,7 +137,7 @@ def low_lift(lift: Lift, min_lift: float) -> str | None:
         f"its lift is {lift_in_words(metrics)}, from {metrics['lift/plain']:.1%} to {metrics['lift/hindsight']:.1%} over {num} "
         "answers. A model that cannot use a hint has nothing to teach itself. Teach it to first (sdpo warmup), let "
         "demonstrations do the work (algorithm.hindsight.choice=demonstration_only), blend in a policy gradient "
-        "(algorithm.policy_gradient_share=0.5), take a larger model, or go on as it is: algorithm.on_low_lift=ignore."
+        "(algorithm.routing.policy_gradient_share=0.5), take a larger model, or go on as it is: algorithm.on_low_lift=ignore."
     )
 
 

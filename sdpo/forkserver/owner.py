@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sdpo.envs.children import own_module
 from sdpo.forkserver.server import USUAL, address
 from sdpo.forkserver.worker_setup import SERVER
 
@@ -35,7 +36,7 @@ def fork_servers(kinds: Sequence[str] = USUAL) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sdpo.forkserver.server", str(folder), str(os.getpid()), *kinds],
+            own_module("sdpo.forkserver.server", str(folder), str(os.getpid()), *kinds),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,

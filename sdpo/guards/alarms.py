@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from sdpo.config import AlgorithmConfig, Guard, GuardsConfig, SDPOConfig
+from sdpo.config import AlgorithmConfig, Guard, GuardsConfig
 from sdpo.guards.drift import Divergence, Entropy, Length, Variety
 from sdpo.guards.progress import Heldout, Success
 from sdpo.guards.setup import Credit, Lift, Mismatch, NoHint, NoSamples
@@ -47,7 +47,7 @@ def step_rules(config: GuardsConfig, algorithm: AlgorithmConfig) -> Mapping[Guar
         Guard.success: Success(config),
         Guard.mismatch: Mismatch(config),
     }
-    if isinstance(algorithm, SDPOConfig) and not algorithm.hindsight.shows_nothing:
+    if algorithm.hints is not None:
         rules[Guard.no_hint] = NoHint(config)
     return rules
 

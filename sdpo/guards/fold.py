@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from sdpo.config import AlgorithmConfig, Config, Guard, Response, SDPOConfig, TeacherKind
+from sdpo.config import AlgorithmConfig, Blend, Config, Guard, OnGainTeacher, Response, SDPOConfig
 from sdpo.guards.alarms import Alarm, Rule, evaluation_rules, step_rules
 from sdpo.guards.gain import Gain
 from sdpo.types import Metrics
@@ -58,7 +58,7 @@ class Guards:
         """What the alarms have changed, for the record."""
         found = {}
         if self._config.response is Response.raise_policy_gradient and isinstance(self.algorithm, SDPOConfig):
-            found["policy_gradient_share"] = self.algorithm.policy_gradient_share
+            found["policy_gradient_share"] = _share(self.algorithm)
         if self._gain is not None or self._config.response is Response.refresh_teacher:
             found["teacher_refreshes"] = float(self.num_refreshes)
         return found
@@ -89,9 +89,9 @@ class Guards:
                 self.teacher_follows = False
             case Response.raise_policy_gradient:
                 assert isinstance(self.algorithm, SDPOConfig)
-                share = self.algorithm.policy_gradient_share + self._config.policy_gradient_step
+                share = _share(self.algorithm) + self._config.policy_gradient_step
                 share = min(share, self._config.max_policy_gradient_share)
-                self.algorithm = replace(self.algorithm, policy_gradient_share=share)
+                self.algorithm = replace(self.algorithm, routing=Blend(policy_gradient_share=share))
             case Response.stop_at_best | Response.stop:
                 self.stopped_by = self.stopped_by or alarm
 
@@ -111,10 +111,17 @@ def folded(config: Config, rows: Iterable[Mapping[str, object]], evaluations: It
     return guards
 
 
+def _share(algorithm: SDPOConfig) -> float:
+    """λ of the blend; ``refuse_senseless_response`` lets no other routing here."""
+    assert isinstance(algorithm.routing, Blend)
+    return algorithm.routing.policy_gradient_share
+
+
 def _gain(config: Config) -> Gain | None:
-    if not isinstance(config.algorithm, SDPOConfig) or config.algorithm.teacher.kind is not TeacherKind.on_gain:
+    teacher = config.algorithm.taught_by
+    if not isinstance(teacher, OnGainTeacher):
         return None
-    return Gain(config.algorithm.teacher, by_evaluation=config.evaluation.every > 0 and config.evaluation.num_tasks > 0)
+    return Gain(teacher, by_evaluation=config.evaluation.every > 0 and config.evaluation.num_tasks > 0)
 
 
 def _numbers(record: Mapping[str, object]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
-from sdpo.config import TeacherConfig
+from sdpo.config import OnGainTeacher
 from sdpo.types import Metrics
 
 
@@ -26,7 +26,7 @@ class _Standing:
 class Gain:
     """A fold over steps or evaluations that says when to refresh."""
 
-    config: TeacherConfig
+    config: OnGainTeacher
     by_evaluation: bool
     """Whether there are held-out evaluations to go by; else windows of training steps, one after the other."""
     _before: _Standing | None = None

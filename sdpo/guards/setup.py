@@ -44,7 +44,7 @@ class NoHint:
         return (
             f"at most {self.config.patience - 1} steps in a row may pass without a hint for any attempt; it were {self._num}, "
             f"with success at {metrics['success']:.0%}. SDPO needs solved siblings or feedback: take easier tasks, more attempts "
-            "(batch.group_size) or an environment with feedback, or set algorithm.routing=by_hint."
+            "(batch.group_size) or an environment with feedback, or set algorithm.routing.kind=by_hint."
         )
 
 

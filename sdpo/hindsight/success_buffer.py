@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sdpo.config import AlgorithmConfig, SDPOConfig
+from sdpo.config import AlgorithmConfig
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import demonstrated
 from sdpo.types import Group, Message, Role
@@ -66,9 +66,9 @@ NOTHING_REMEMBERED = SuccessBuffer(size=0, demonstration_reward=1.0)
 
 def remembered(algorithm: AlgorithmConfig, rollouts: Iterable[Path]) -> SuccessBuffer:
     """The buffer as it is after the steps whose rollouts these are, in their order."""
-    if not isinstance(algorithm, SDPOConfig) or algorithm.hindsight.success_buffer == 0:
+    hindsight = algorithm.hints
+    if hindsight is None or hindsight.success_buffer == 0:
         return NOTHING_REMEMBERED
-    hindsight = algorithm.hindsight
     buffer = SuccessBuffer(size=hindsight.success_buffer, demonstration_reward=hindsight.demonstration_reward)
     for file in rollouts:
         buffer.read(file)

@@ -14,7 +14,7 @@ Manifest = dict[str, object]
 
 GPU = "nvidia.com/gpu"
 SHM = "/dev/shm"
-PRE_STOP = ("python", "-m", "sdpo.kubernetes.pre_stop")
+PRE_STOP = ("python", "-P", "-m", "sdpo.kubernetes.pre_stop")
 
 
 def head_template(config: KubernetesConfig) -> Manifest:

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
 from sdpo.batches.packs import pack_rows
-from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig
+from sdpo.config import AlgorithmConfig, LearnerConfig
 from sdpo.learner import model as models
 from sdpo.learner import shard_files
 from sdpo.learner.forward import response_hidden, tokens_here
@@ -60,7 +60,7 @@ class DeepSpeedLearner:
         self._device, self._team = _meet(place, config)
         self._stopwatch = Stopwatch(self._device)
         torch.manual_seed(place.rank)
-        keeps_average = isinstance(algorithm, SDPOConfig) and algorithm.teacher.keeps_average
+        keeps_average = algorithm.taught_by is not None and algorithm.taught_by.keeps_average
         self._policy = Policy(model_path, config, self._device, of_teacher=keeps_average)
         self._teacher = make_teacher(self._policy, config, algorithm, model_path, teacher_path)
         self._reference = frozen(self._policy, config, model_path) if algorithm.reference_kl else None

@@ -11,7 +11,7 @@ import ray
 
 from sdpo.cluster.actors import Placements, Process, kill, start, talk_over_the_clusters_network, this_process
 from sdpo.cluster.weight_sync import weight_sync as made
-from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig, SDPOConfig
+from sdpo.config import AlgorithmConfig, CheckpointConfig, LearnerConfig
 from sdpo.errors import LearnerLost, MachineError
 from sdpo.forkserver.marks import mark
 from sdpo.learner import checkpoint
@@ -147,7 +147,7 @@ class LearnerGroup:
         self._checkpoints = checkpoints
         self._skipped, self._num_skipped = skipped, 0
         self._bucket_bytes, self._weight_sync, self._recording = bucket_bytes, weight_sync, recording
-        self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
+        self._teacher_differs = algorithm.taught_by is not None and algorithm.taught_by.is_another_self
         self._has_reference = algorithm.reference_kl != 0.0
         self._logs = [logs / f"learner-{rank}.log" for rank in range(config.num_ranks)]
         self._placements = placements or Placements.anywhere(config.num_ranks)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 
-from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig, TeacherKind
+from sdpo.config import AlgorithmConfig, LearnerConfig
 from sdpo.learner import model as models
 from sdpo.learner.importing import import_deepspeed
 from sdpo.learner.policy import Computes, Policy, deepspeed_config
@@ -17,31 +18,45 @@ from sdpo.learner.teacher import Average, Run, Teacher, TeacherModel
 def make_teacher(
     policy: Policy, config: LearnerConfig, algorithm: AlgorithmConfig, model_path: str, teacher_path: str | None
 ) -> Teacher:
-    """The teacher of a policy that has not been trained yet; ``teacher_path`` is an external one's."""
-    if not isinstance(algorithm, SDPOConfig):
+    """The teacher of a policy that has not been trained yet; ``teacher_path`` is another model's."""
+    if algorithm.taught_by is None:
         return Teacher([])
-    kind = algorithm.teacher.kind
-    match kind:
-        case TeacherKind.live:
-            return Teacher([_live(policy)])
-        case TeacherKind.frozen:
-            return Teacher([frozen(policy, config, model_path)])
-        case TeacherKind.trust_region:
-            weight = algorithm.teacher.live_weight
-            return Teacher([frozen(policy, config, model_path, weight=1.0 - weight), _live(policy, weight=weight)])
-        case TeacherKind.external:
-            assert teacher_path is not None
-            return Teacher([_other(teacher_path, config, policy.device)])
-        case TeacherKind.ema | TeacherKind.on_gain:
-            if config.lora.rank:
-                ema_copy = [teacher for _, teacher in models.teacher_adapters(policy.model)]
-                mode = partial(models.using_adapter, policy.model, models.TEACHER)
-                teacher_model = TeacherModel(policy.model, adapter=models.TEACHER, mode=mode, run=_asking(policy))
-            else:
-                teacher_model = _other(model_path, config, policy.device)
-                ema_copy = list(teacher_model.model.parameters())
-            rate = algorithm.teacher.ema_rate if kind is TeacherKind.ema else 0.0
-            return Teacher([teacher_model], Average(policy.shards, ema_copy, rate, on_host=algorithm.teacher.offload))
+    parts = _Parts(policy, config, model_path, teacher_path)
+    return Teacher(list(algorithm.taught_by.models(parts)), parts.kept)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The models that a kind of teacher asks for (``sdpo.config.TeacherParts``)."""
+
+    policy: Policy
+    config: LearnerConfig
+    model_path: str
+    teacher_path: str | None
+    kept: Average | None = None
+    """The average that one of them follows by."""
+
+    def now(self, *, weight: float = 1.0) -> TeacherModel:
+        return TeacherModel(self.policy.model, weight=weight, adapter=models.STUDENT, run=_asking(self.policy))
+
+    def start(self, *, weight: float = 1.0) -> TeacherModel:
+        return frozen(self.policy, self.config, self.model_path, weight=weight)
+
+    def average(self, *, rate: float, on_host: bool) -> TeacherModel:
+        policy = self.policy
+        if self.config.lora.rank:
+            copy = [teacher for _, teacher in models.teacher_adapters(policy.model)]
+            mode = partial(models.using_adapter, policy.model, models.TEACHER)
+            teacher_model = TeacherModel(policy.model, adapter=models.TEACHER, mode=mode, run=_asking(policy))
+        else:
+            teacher_model = _other(self.model_path, self.config, policy.device)
+            copy = list(teacher_model.model.parameters())
+        self.kept = Average(policy.shards, copy, rate, on_host=on_host)
+        return teacher_model
+
+    def other(self) -> TeacherModel:
+        assert self.teacher_path is not None, "whoever has another model is started with its path"
+        return _other(self.teacher_path, self.config, self.policy.device)
 
 
 def frozen(policy: Policy, config: LearnerConfig, model_path: str, *, weight: float = 1.0) -> TeacherModel:
@@ -50,10 +65,6 @@ def frozen(policy: Policy, config: LearnerConfig, model_path: str, *, weight: fl
         mode = partial(models.using_adapter, policy.model, None)
         return TeacherModel(policy.model, weight=weight, mode=mode, run=_asking(policy))
     return _other(model_path, config, policy.device, weight=weight)
-
-
-def _live(policy: Policy, *, weight: float = 1.0) -> TeacherModel:
-    return TeacherModel(policy.model, weight=weight, adapter=models.STUDENT, run=_asking(policy))
 
 
 def _asking(policy: Policy) -> Run:

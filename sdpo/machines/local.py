@@ -7,16 +7,19 @@ that takes nobody along. So it is only for environments that are trusted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from sdpo.config import AlgorithmConfig, SDPOConfig
+from sdpo.config import AlgorithmConfig, LearnerConfig, SamplingConfig
 from sdpo.envs.base import Environment
 from sdpo.errors import MachineError
 from sdpo.learner import checkpoint, policy_folder
 from sdpo.learner.checkpoint import Counters
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.group import pairs_per_token
+from sdpo.learner.orders import Place, Recording, Scale
 from sdpo.learner.recording import joined_credit
 from sdpo.rollout.engine import VllmEngine
 from sdpo.rollout.verify import judge, reply
@@ -78,7 +81,7 @@ class LocalLearner:
     ) -> None:
         """``algorithm`` is what ``learner`` was made for, ``model_path`` what both begin with."""
         self._learner, self._model_path = learner, model_path
-        self._teacher_differs = isinstance(algorithm, SDPOConfig) and algorithm.teacher.is_another_self
+        self._teacher_differs = algorithm.taught_by is not None and algorithm.taught_by.is_another_self
         self.ranks = Ranks(num=1, pairs_per_token=pairs_per_token(model_path))
         self._max_skipped, self._num_skipped = max_skipped_updates, 0
 
@@ -130,3 +133,29 @@ class LocalLearner:
         counters = checkpoint.counters_of(path)
         self._learner.restore(path, step=counters.step, num_updates=counters.num_updates)
         self._num_skipped = 0
+
+
+@contextmanager
+def local_learner(
+    model_path: str,
+    learner: LearnerConfig,
+    algorithm: AlgorithmConfig,
+    sampling: SamplingConfig,
+    folder: Path,
+    recording: Recording | None = None,
+) -> Iterator[LocalLearner]:
+    """A learner that begins with the weights at ``model_path``; in ``folder`` its one rank meets itself."""
+    meeting = folder / f".meet-{os.getpid()}"
+    made = DeepSpeedLearner(
+        model_path,
+        None,
+        learner,
+        algorithm,
+        Scale(temperature=sampling.temperature, max_response_tokens=sampling.max_response_tokens),
+        Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
+        recording,
+    )
+    try:
+        yield LocalLearner(made, model_path, algorithm, max_skipped_updates=learner.max_skipped_updates)
+    finally:
+        meeting.unlink(missing_ok=True)

@@ -7,9 +7,8 @@ continued. The teacher cannot be another model, whose vocabulary only the comman
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -33,7 +32,6 @@ from sdpo.config import (
     RolloutConfig,
     SamplingConfig,
     SDPOConfig,
-    TeacherKind,
     TrackingConfig,
 )
 from sdpo.config.compose import train_config
@@ -42,15 +40,15 @@ from sdpo.envs.base import Environment
 from sdpo.errors import UserError
 from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
-from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.hindsight.success_buffer import remembered
-from sdpo.learner.engine import DeepSpeedLearner
-from sdpo.learner.orders import Place, Recording, Scale
-from sdpo.machines.local import LocalEngine, LocalLearner, LocalVerifier
+from sdpo.learner.orders import Recording
+from sdpo.machines.local import LocalEngine, LocalVerifier, local_learner
 from sdpo.plugins.seam import near
 from sdpo.preflight.checks import (
     HELDOUT_SEED,
+    Ready,
     check_support,
+    first,
     model_and_renderer,
     references_of,
     refuse_long_prompts,
@@ -58,7 +56,7 @@ from sdpo.preflight.checks import (
     refuse_silence,
     tasks_of,
 )
-from sdpo.protocols import Rollouts, StepLog
+from sdpo.protocols import Rollouts, Sampler, Watcher
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run.folder import RunFolder, records
 from sdpo.terminal.foreground import StopRequest
@@ -68,7 +66,7 @@ from sdpo.tracking.background import closed
 from sdpo.tracking.run_report import RunReport
 from sdpo.tracking.tracker import Tracker, trackers_of
 from sdpo.train import train
-from sdpo.types import Group, Task, Tasks
+from sdpo.types import Group
 
 POLICY = "policy"
 """Folder of the trained model in a run's folder."""
@@ -183,33 +181,7 @@ def train_model(
     _refuse_unsuitable(config, model)
     ready = _ready(config, environment)
     run.claim(config)
-    return _trained(config, ready, model, environment, run)
-
-
-@contextmanager
-def local_learner(
-    model: LocalModel,
-    learner: LearnerConfig,
-    algorithm: AlgorithmConfig,
-    sampling: SamplingConfig,
-    folder: Path,
-    recording: Recording | None = None,
-) -> Iterator[LocalLearner]:
-    """A learner that begins with the model's weights; in ``folder`` its one rank meets itself."""
-    meeting = folder / f".meet-{os.getpid()}"
-    made = DeepSpeedLearner(
-        model.path,
-        None,
-        learner,
-        algorithm,
-        Scale(temperature=sampling.temperature, max_response_tokens=sampling.max_response_tokens),
-        Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
-        recording,
-    )
-    try:
-        yield LocalLearner(made, model.path, algorithm, max_skipped_updates=learner.max_skipped_updates)
-    finally:
-        meeting.unlink(missing_ok=True)
+    return _trained(config, ready, model, run)
 
 
 def refuse_odd_environment(environment: object) -> None:
@@ -251,22 +223,14 @@ def plain_screen() -> Console:
     return Console(force_jupyter=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ready:
-    """Tasks and renderer, checked."""
-
-    train: Tasks
-    heldout: tuple[Task, ...]
-    renderer: ChatRenderer
-
-
 def _refuse_unsuitable(config: Config, model: LocalModel) -> None:
     if config.learner.num_ranks > 1:
         raise UserError(f"in one process there is one rank; got learner.num_ranks={config.learner.num_ranks}. Use sdpo train.")
-    if isinstance(config.algorithm, SDPOConfig) and config.algorithm.teacher.kind is TeacherKind.external:
+    teacher = config.algorithm.taught_by
+    if teacher is not None and teacher.other_model is not None:
         raise UserError(
-            "in one process the teacher is the model itself; got algorithm.teacher.kind=external. Use sdpo train, which compares "
-            "the two vocabularies."
+            f"in one process the teacher is the model itself; got algorithm.teacher.kind={teacher.kind}. Use sdpo train, which "
+            "compares the two vocabularies."
         )
     if config.guards.response is Response.stop_at_best:
         raise UserError(
@@ -284,10 +248,9 @@ def refuse_small_room(num_tokens: int, model: LocalModel) -> None:
         )
 
 
-def _ready(config: Config, environment: Environment) -> _Ready:
+def _ready(config: Config, environment: Environment) -> Ready:
     """Raises UserError where tasks, settings and model do not go together."""
     algorithm = config.algorithm
-    is_shown_hints = isinstance(algorithm, SDPOConfig)
     refuse_silence(environment, config.sampling.max_turns)
     tasks = tasks_of(environment, config.env, config.env.train_split, config.seed)
     heldout = tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED) if config.evaluation.num_tasks else ()
@@ -295,13 +258,20 @@ def _ready(config: Config, environment: Environment) -> _Ready:
     references = references_of(environment, algorithm)
     for task in tasks:
         references(task)
-    hindsight_tokens = algorithm.hindsight.max_prompt_tokens if isinstance(algorithm, SDPOConfig) else 0
+    hindsight_tokens = 0 if algorithm.hints is None else algorithm.hints.max_prompt_tokens
     path, renderer = model_and_renderer(config.model, config.sampling, hindsight_tokens, print)
     if isinstance(algorithm, SDPOConfig):
         check_support(algorithm, path)
-    refuse_long_prompts(renderer, (*tasks, *heldout), with_hints=is_shown_hints)
-    looked_at = tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout))))
-    return _Ready(train=tasks, heldout=looked_at, renderer=renderer)
+    refuse_long_prompts(renderer, (*tasks, *heldout), with_hints=algorithm.hints is not None)
+    return Ready(
+        model_path=path,
+        teacher_path=None,
+        environment=environment,
+        train=tasks,
+        heldout=first(heldout, config.evaluation.num_tasks),
+        make_renderer=lambda: renderer,
+        references=references,
+    )
 
 
 class _Kept:
@@ -311,7 +281,7 @@ class _Kept:
         self._rollouts = rollouts
         self.groups: list[tuple[Group, ...]] = []
 
-    def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
+    def of(self, step: int, log: Watcher) -> tuple[Group, ...]:
         groups_P = self._rollouts.of(step, log)
         self.groups.append(groups_P)
         return groups_P
@@ -323,11 +293,12 @@ class _Kept:
         self._rollouts.close()
 
 
-def _trained(config: Config, ready: _Ready, model: LocalModel, environment: Environment, run: RunFolder) -> TrainedRun:
+def _trained(config: Config, ready: Ready, model: LocalModel, run: RunFolder) -> TrainedRun:
     terminal = Terminal(plain_screen(), f"sdpo · {config.name}", config.num_steps, plan=plan_of(config), quiet=True)
-    guards, verifier, renderer = Guards(config), LocalVerifier(environment), ready.renderer
+    guards = Guards(config)
+    sampler = Sampler(engine=model.engine, verifier=LocalVerifier(ready.environment), renderer=ready.renderer)
     tasks = TaskStream(tasks=ready.train, seed=config.seed)
-    rollouts = _Kept(rollouts_of(config, tasks, model.engine, verifier, renderer))
+    rollouts = _Kept(rollouts_of(config, tasks, sampler))
     recording = Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top)
     sinks = trackers_of(config, run, terminal.warn)
     tracker = Tracker(run, config.tracking, sinks)
@@ -335,20 +306,18 @@ def _trained(config: Config, ready: _Ready, model: LocalModel, environment: Envi
         tracker.go_back(0)
         with (
             terminal,
-            local_learner(model, config.learner, config.algorithm, config.sampling, run.path, recording) as learner,
+            local_learner(model.path, config.learner, config.algorithm, config.sampling, run.path, recording) as learner,
         ):
             train(
                 config,
                 rollouts,
                 ready.heldout,
-                model.engine,
-                verifier,
-                renderer,
+                sampler,
                 learner,
-                RunReport(terminal, tracker, StopRequest(), guards, renderer=renderer),
+                RunReport(terminal, tracker, StopRequest(), guards, renderer=sampler.renderer),
                 run.checkpoints,
                 guards,
-                references=references_of(environment, config.algorithm),
+                references=ready.references,
                 successes=remembered(config.algorithm, ()),
             )
             learner.write_policy(run.path / POLICY)

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from sdpo.config import SupportConfig, SupportKind
+from sdpo.config import SupportConfig
 from sdpo.objectives.divergence import Divergence, WholeRows
 from sdpo.objectives.logits import Logits
 
@@ -34,7 +34,7 @@ class Comparison:
 
     def is_whole(self, vocabulary: int) -> bool:
         """Whether the support leaves nothing out."""
-        return self.support.kind is SupportKind.full or self.support.num_ids >= vocabulary
+        return self.support.num_ids_of(vocabulary) == vocabulary
 
 
 def check(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None) -> None:
@@ -48,7 +48,7 @@ def check(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Compari
     if comparison.pointwise_clip is not None and comparison.is_whole(len(head_VH)):
         raise ValueError(
             "a pointwise clip needs a support that leaves something out (the gradient over the whole vocabulary is written out "
-            f"without one); got {comparison.support.num_ids} ids of {len(head_VH)}"
+            f"without one); got all {len(head_VH)} ids"
         )
     if not comparison.teacher:
         raise ValueError("a comparison needs a teacher; got none")

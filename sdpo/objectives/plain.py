@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from sdpo.config import Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
+from sdpo.config import Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind, TopSupport
 
 
 def distillation(
@@ -53,7 +53,7 @@ def distillation(
 
 def buckets(student_RV: Tensor, teacher_RV: Tensor, support: SupportConfig) -> tuple[Tensor, Tensor]:
     """[R, K+1] both sides over the K most probable ids of one of them, and the rest; without a tail, over the K alone."""
-    if support.kind is SupportKind.full or support.num_ids >= student_RV.shape[-1]:
+    if not isinstance(support, TopSupport) or support.num_ids >= student_RV.shape[-1]:
         return student_RV, teacher_RV
     chooser_RV = student_RV if support.kind is SupportKind.student else teacher_RV
     ids_RK = chooser_RV.detach().topk(support.num_ids, dim=-1).indices

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sdpo.config import SupportKind
+from sdpo.config import SupportKind, TopSupport
 from sdpo.objectives import triton_rows
 from sdpo.objectives.comparison import Comparison, check
 from sdpo.objectives.divergence import divergence, entropy
@@ -105,20 +105,21 @@ class Visit:
         return self._visit_support(tokens, self._comparison, rows)
 
     def _visit_support(self, tokens: slice, comparison: Comparison, rows: Rows) -> _Visited:
-        ids_n1, kind = self._ids_N[tokens, None], comparison.support.kind
-        if kind is SupportKind.teacher:  # who chooses the support is looked at first
+        ids_n1, support = self._ids_N[tokens, None], comparison.support
+        assert isinstance(support, TopSupport)
+        if support.kind is SupportKind.teacher:  # who chooses the support is looked at first
             teacher_nV = self._make_teacher(comparison, tokens)
-            support_nK = teacher_nV.topk(comparison.support.num_ids, dim=-1, sorted=False).indices
+            support_nK = teacher_nV.topk(support.num_ids, dim=-1, sorted=False).indices
             teacher = rows.read(teacher_nV, ids_n1, support_nK, keep=False)
         student_nV = self._make_student(tokens)
-        if kind is SupportKind.student:
-            support_nK = student_nV.topk(comparison.support.num_ids, dim=-1, sorted=False).indices
+        if support.kind is SupportKind.student:
+            support_nK = student_nV.topk(support.num_ids, dim=-1, sorted=False).indices
         student = rows.read(student_nV, ids_n1, support_nK, keep=True)
-        if kind is SupportKind.student:
+        if support.kind is SupportKind.student:
             teacher = rows.read(self._make_teacher(comparison, tokens), ids_n1, support_nK, keep=False)
-        taught_nK = teacher.buckets.logprobs(tail=comparison.support.tail)
+        taught_nK = teacher.buckets.logprobs(tail=support.tail)
         with torch.enable_grad():
-            buckets_nK = student.buckets.logprobs(tail=comparison.support.tail).detach().requires_grad_()
+            buckets_nK = student.buckets.logprobs(tail=support.tail).detach().requires_grad_()
             divergence_n = divergence(comparison.divergence, buckets_nK, taught_nK, clip=comparison.pointwise_clip)
         scores = TokenScores(
             student_N=student.sampled_n - student.buckets.lse_N,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from sdpo.config import Config, SDPOConfig
+from sdpo.config import Config
 from sdpo.errors import UserError
 from sdpo.planning.cpu_plan import CpuPlan, cpu_plan
 from sdpo.planning.gpu_plan import GpuPlan, gpu_plan
@@ -61,7 +61,8 @@ def _fits(request: PlanRequest, config: Config, shape: ModelShape, external: Mod
 
 def _external(config: Config) -> ModelShape | None:
     """The external teacher's, where there is one."""
-    path = config.algorithm.teacher.path if isinstance(config.algorithm, SDPOConfig) else None
+    teacher = config.algorithm.taught_by
+    path = None if teacher is None else teacher.other_model
     return None if path is None else shape_of(path)
 
 

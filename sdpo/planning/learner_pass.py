@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdpo.config import Config, SDPOConfig, SupportKind
+from sdpo.config import Config, FullSupport, SDPOConfig
 from sdpo.planning.learner_state import Learning
 from sdpo.planning.shapes import ModelShape, QkNorm
 from sdpo.planning.terms import Term, counted, product
@@ -100,7 +100,7 @@ def _loss(learning: Learning, config: Config, tokens: PassTokens) -> Iterator[Te
     """
     shape, b, algorithm = learning.shape, learning.num_bytes, config.algorithm
     chunk = max(1, min(int(config.learner.logits_chunk_mib * 2**20) // (4 * shape.vocabulary), tokens.student))
-    is_whole = isinstance(algorithm, SDPOConfig) and algorithm.support.kind is SupportKind.full
+    is_whole = isinstance(algorithm, SDPOConfig) and isinstance(algorithm.support, FullSupport)
     num_buffers = 3 if is_whole else 2
     yield Term(
         name="logits of a chunk",
@@ -109,7 +109,7 @@ def _loss(learning: Learning, config: Config, tokens: PassTokens) -> Iterator[Te
         is_passing=True,
     )
     if isinstance(algorithm, SDPOConfig) and not is_whole:
-        ids = min(algorithm.support.num_ids + 1, shape.vocabulary)
+        ids = min(algorithm.support.num_ids_of(shape.vocabulary) + 1, shape.vocabulary)
         yield Term(
             name="logits of the support",
             num_bytes=12 * 4 * chunk * ids,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdpo.config import AlgorithmConfig, Dtype, LearnerConfig, LoraConfig, Offload, SDPOConfig, TeacherKind
+from sdpo.config import AlgorithmConfig, Dtype, LearnerConfig, LoraConfig, Offload
 from sdpo.planning.shapes import ModelShape
 from sdpo.planning.terms import Term, counted, product
 
@@ -52,7 +52,7 @@ class Learning:
 
     @property
     def keeps_average(self) -> bool:
-        return isinstance(self.algorithm, SDPOConfig) and self.algorithm.teacher.keeps_average
+        return self.algorithm.taught_by is not None and self.algorithm.taught_by.keeps_average
 
     @property
     def is_flat_bf16(self) -> bool:
@@ -166,29 +166,42 @@ def _buckets(learning: Learning) -> Iterator[Term]:
 
 
 def _teacher(learning: Learning) -> Iterator[Term]:
-    """What the teacher takes, by its kind.
+    """What the teacher's models take besides the policy."""
+    teacher = learning.algorithm.taught_by
+    if teacher is not None:
+        for terms in teacher.models(_TeacherTerms(learning)):
+            yield from terms
 
-    - ``ema``, ``on_gain``: the average in fp32 shards, 4·A/N. Unless adapters are trained, also a copy in the compute type for
-      the forward, b·P, over N ranks at ZeRO 3.
-    - ``frozen``, ``trust_region``: the copy. With adapters the base is it.
-    - ``live``: nothing.
-    - ``external``: b times its own parameters.
-    """
-    algorithm = learning.algorithm
-    if not isinstance(algorithm, SDPOConfig):
-        return
-    a, n, kind = learning.num_trained, learning.shards, algorithm.teacher.kind
-    if learning.keeps_average:
-        yield Term(
+
+@dataclass(frozen=True, slots=True)
+class _TeacherTerms:
+    """The sizes of a teacher's parts."""
+
+    learning: Learning
+
+    def now(self, *, weight: float = 1.0) -> tuple[Term, ...]:
+        """Nothing: it is the policy."""
+        return ()
+
+    def start(self, *, weight: float = 1.0) -> tuple[Term, ...]:
+        """A copy in the compute type, b·P, over N ranks at ZeRO 3; with adapters the base is it."""
+        learning = self.learning
+        return () if learning.learner.lora.rank else (_copy(learning, "teacher", learning.shape.num_parameters),)
+
+    def average(self, *, rate: float, on_host: bool) -> tuple[Term, ...]:
+        """The average in fp32 shards, 4·A/N; unless adapters are trained also a copy in the compute type for the forward."""
+        learning = self.learning
+        average = Term(
             name="teacher's average (fp32)",
-            num_bytes=4 * a / n,
-            arithmetic=product((4, "B"), (a, "trained"), over=n),
-            is_on_host=algorithm.teacher.offload and learning.is_gpu,
+            num_bytes=4 * learning.num_trained / learning.shards,
+            arithmetic=product((4, "B"), (learning.num_trained, "trained"), over=learning.shards),
+            is_on_host=on_host and learning.is_gpu,
         )
-    if kind is TeacherKind.external:
-        yield _copy(learning, "teacher", (learning.external or learning.shape).num_parameters)
-    elif kind is not TeacherKind.live and not learning.learner.lora.rank:
-        yield _copy(learning, "teacher", learning.shape.num_parameters)
+        return (average, *self.start())
+
+    def other(self) -> tuple[Term, ...]:
+        """b times its own parameters."""
+        return (_copy(self.learning, "teacher", (self.learning.external or self.learning.shape).num_parameters),)
 
 
 def _reference(learning: Learning) -> Iterator[Term]:

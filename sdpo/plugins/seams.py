@@ -30,6 +30,20 @@ DIVERGENCES = Seam(
 )
 """How student and teacher are compared: what makes a ``sdpo.objectives.divergence.Divergence`` of the algorithm's config."""
 
+TEACHERS = Seam(
+    what="teacher",
+    group="sdpo.teachers",
+    built_in={
+        "ema": "sdpo.config.teacher:EmaTeacher",
+        "live": "sdpo.config.teacher:LiveTeacher",
+        "frozen": "sdpo.config.teacher:FrozenTeacher",
+        "on_gain": "sdpo.config.teacher:OnGainTeacher",
+        "trust_region": "sdpo.config.teacher:TrustRegionTeacher",
+        "external": "sdpo.config.teacher:ExternalTeacher",
+    },
+)
+"""Which models teach: a dataclass, a ``sdpo.config.TeacherConfig``."""
+
 HINT_SOURCES = Seam(what="hint source", group="sdpo.hints", built_in={})
 """What the teacher is shown besides siblings and feedback: a class, a ``sdpo.hindsight.sources.HintSource``."""
 FILTERS = Seam(what="token filter", group="sdpo.filters", built_in={})

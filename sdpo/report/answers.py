@@ -9,8 +9,7 @@ from math import isfinite
 from pathlib import Path
 
 from sdpo.report.index import Growing, RunIndex, Step, signature
-from sdpo.report.reading import Record
-from sdpo.report.records import Alarm, CreditRecord, StepRecord
+from sdpo.report.records import Alarm, CreditRecord, Record, StepRecord
 
 CURVES = (
     "success", "reward", "hindsight", "divergence", "credit", "credit/solved", "credit/failed", "response_tokens", "entropy",

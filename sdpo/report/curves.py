@@ -55,6 +55,12 @@ def spent(steps: Sequence[Metrics], axis: Axis) -> list[float]:
     return list(accumulate(known)) if len(known) == len(costs) else []
 
 
+def total_spent(run: RunRecord, axis: Axis) -> float | None:
+    """Until the run's last step; None where the steps do not say."""
+    totals = spent(run.steps, axis)
+    return totals[-1] if totals else None
+
+
 def training_curve(run: RunRecord, metric: str, axis: Axis) -> Curve:
     """A metric over the steps that have it."""
     pairs = [(x, step[metric]) for x, step in zip(spent(run.steps, axis), run.steps, strict=False) if metric in step]

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdpo.report.chart import COLOURS, DASHES, IN_PAGE, Series, line_chart, short
-from sdpo.report.curves import Axis, series, spent, unit
+from sdpo.report.curves import Axis, series, total_spent, unit
 from sdpo.report.groups import RunGroup, after, before, estimate, last_common_step
 from sdpo.report.markup import Markup, cut, element, together
-from sdpo.report.record import RunRecord
 from sdpo.report.samples import samples
 from sdpo.report.tables import (
     alarms_table,
@@ -142,7 +141,7 @@ def _extent(group: RunGroup) -> str:
     """How much was spent."""
     seeds = sorted({str(run.config.get("seed", "?")) for run in group.runs if run.config})
     said = [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"] if seeds else []
-    numbers = [estimate(group, lambda run, axis=axis: _total(run, axis), lambda run: None) for axis in Axis]  # type: ignore[misc]
+    numbers = [estimate(group, lambda run, axis=axis: total_spent(run, axis), lambda run: None) for axis in Axis]  # type: ignore[misc]
     steps = sum(len(run.steps) for run in group.runs) / len(group.runs)
     said.append(f"{steps:g} steps")
     for number, axis in zip(numbers, Axis, strict=True):
@@ -155,11 +154,6 @@ def _duration(seconds: float) -> str:
     return (
         f"{seconds:.0f} s" if seconds < 180.0 else f"{seconds / 60:.0f} min" if seconds < 10_800.0 else f"{seconds / 3600:.1f} h"
     )
-
-
-def _total(run: RunRecord, axis: Axis) -> float | None:
-    totals = spent(run.steps, axis)
-    return totals[-1] if totals else None
 
 
 def _success(groups: Sequence[RunGroup]) -> Markup:
@@ -194,12 +188,8 @@ def _chart(title: str, curves: Sequence[Series], x_label: str, y_label: str, *, 
 
 
 def _legend(groups: Sequence[RunGroup]) -> Markup:
-    entries = [element("li", _sample_line(index), _with_seeds(group)) for index, group in enumerate(groups)]
+    entries = [element("li", _sample_line(index), group.title) for index, group in enumerate(groups)]
     return element("ul", entries, class_="legend")
-
-
-def _with_seeds(group: RunGroup) -> str:
-    return f"{group.label} ({len(group.runs)} seeds)" if len(group.runs) > 1 else group.label
 
 
 def _sample_line(index: int) -> Markup:

@@ -26,6 +26,11 @@ class RunGroup:
     runs: tuple[RunRecord, ...]
 
     @property
+    def title(self) -> str:
+        """The label, with the number of seeds where there are several."""
+        return f"{self.label} ({len(self.runs)} seeds)" if len(self.runs) > 1 else self.label
+
+    @property
     def config(self) -> Mapping[str, object]:
         return self.runs[0].config
 

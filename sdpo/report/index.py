@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdpo.report.reading import Record, Run, parsed, placed
-from sdpo.report.records import AttemptRecord, CreditRecord
+from sdpo.report.reading import Run, parsed, placed
+from sdpo.report.records import AttemptRecord, CreditRecord, Record
 
 Signature = tuple[int, int, int]
 """Inode, size and time of change of a file."""

@@ -13,19 +13,17 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import yaml
 
 from sdpo.errors import UserError
-from sdpo.report.records import Alarm, AttemptRecord, CreditRecord, EvaluationRecord, StepRecord
+from sdpo.report.records import Alarm, AttemptRecord, CreditRecord, EvaluationRecord, Record, StepRecord
 from sdpo.run.folder import RunFolder
 
-Record = Mapping[str, Any]
-"""A line as JSON has it: any key may be missing, and hold anything."""
 _STEP_FILE = re.compile(r"step_(\d{1,9})\.jsonl(?:\.gz)?")
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sdpo.report.reading import Record, Run, parsed, placed
-from sdpo.report.records import Alarm, AttemptRecord, CreditRecord, EvaluationRecord, StepRecord
+from sdpo.report.reading import Run, parsed, placed
+from sdpo.report.records import Alarm, AttemptRecord, CreditRecord, EvaluationRecord, Record, StepRecord
 from sdpo.types import Metrics
 
 MAX_NUMBER = 1e300

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 Record = Mapping[str, Any]
+"""A line as JSON has it: any key may be missing, and hold anything."""
 Top = tuple[tuple[int, float], ...]
 """[top] token id and log-probability in nats, most probable first."""
 

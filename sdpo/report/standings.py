@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sdpo.report.curves import Axis, spent
+from sdpo.report.curves import Axis, total_spent
 from sdpo.report.groups import Estimate, RunGroup, after, before, common_steps, differences, estimate, evaluation_after
 from sdpo.report.record import RunRecord
 from sdpo.report.tables import at_evaluation
@@ -76,7 +76,7 @@ def _standing(group: RunGroup, differs: tuple[tuple[str, object], ...]) -> Stand
         num_seeds=len(set(map(repr, seeds))),
         steps=(min(finished), max(finished)),
         asked_steps=max(asked, default=None),
-        generations=_over_seeds(group, lambda run: _spent(run, Axis.generations)),
+        generations=_over_seeds(group, lambda run: total_spent(run, Axis.generations)),
         first=at_evaluation(group, before, SUCCESS, ERROR),
         best=best,
         best_step=best_step,
@@ -113,11 +113,6 @@ def _training_success(run: RunRecord) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _spent(run: RunRecord, axis: Axis) -> float | None:
-    totals = spent(run.steps, axis)
-    return totals[-1] if totals else None
-
-
 def _hours(run: RunRecord) -> float | None:
-    seconds = _spent(run, Axis.time)
+    seconds = total_spent(run, Axis.time)
     return None if seconds is None else seconds / 3600.0

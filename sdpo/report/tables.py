@@ -29,7 +29,7 @@ def heldout_table(groups: Sequence[RunGroup]) -> Markup:
     """Before and after training, by group and within it by run."""
     rows = []
     for group in groups:
-        rows.append([element("b", group.label + _num_seeds(group)), *_heldout_cells(group)])
+        rows.append([element("b", group.title), *_heldout_cells(group)])
         if len(group.runs) > 1:
             rows += [
                 [element("span", run.name, class_="member"), *_heldout_cells(RunGroup(label=run.name, runs=(run,)))]
@@ -138,10 +138,6 @@ def _heldout_cells(group: RunGroup) -> list[str]:
 
 def _to(two: Sequence[str]) -> str:
     return NOTHING if set(two) == {NOTHING} else " → ".join(two)
-
-
-def _num_seeds(group: RunGroup) -> str:
-    return f" ({len(group.runs)} seeds)" if len(group.runs) > 1 else ""
 
 
 def _difference(row: Difference) -> list[Markup | str]:

@@ -85,14 +85,11 @@ class Died:
 class Condition:
     """How an engine does, as far as the driver knows."""
 
-    index: int
     health: Health
     pid: int | None
     """None until it has said so."""
     version: int | None
     """Version of the weights it serves; None before it was given any."""
-    num_owed: int
-    """Prompts it was given and has not answered."""
 
 
 News = Ended | Started | Loaded | NotLoaded | Died
@@ -131,7 +128,7 @@ class Member:
     @property
     def condition(self) -> Condition:
         pid = None if self._process is None else self._process.pid
-        return Condition(index=self.index, health=self.health, pid=pid, version=self._version, num_owed=len(self.owed))
+        return Condition(health=self.health, pid=pid, version=self._version)
 
     @property
     def loads(self) -> list[Load]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,25 @@ def whole(file: Path) -> Iterator[Path]:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises UserError where ``folder``, which a command is to make, is there."""
+    if folder.exists():
+        raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {folder} is. Choose another.")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A path at which to make a folder, which becomes ``folder`` at the end of the block, or goes with its error."""
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield scratch
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import yaml
 
 from sdpo.config import Config, Resume, SearchConfig, WarmupConfig
+from sdpo.config.kinds import as_today
 from sdpo.errors import UserError
 from sdpo.run.files import refuse_unwritable, write_whole
 
@@ -159,8 +160,8 @@ class RunFolder:
                 file.unlink()
 
 
-def records(file: Path) -> list[dict[str, object]]:
-    """A file's lines, without one that a kill cut off; none where there is no file."""
+def records(file: Path) -> list[dict[str, Any]]:
+    """A file's lines as JSON has them, without one that a kill cut off; none where there is no file."""
     lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
     return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 
@@ -187,7 +188,7 @@ def differing(stored: Mapping[str, object], config: Config | WarmupConfig | Sear
 
     A key that a config of an older version does not have had today's default.
     """
-    old, new = flat(stored), flat(plain(config))
+    old, new = flat(as_today(stored)), flat(plain(config))
     for key in new.keys() - old.keys():
         old[key] = _plain(_default(config, key.split(".")))
     return [(key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import blake2b
@@ -26,8 +25,7 @@ from sdpo.solving.search import Ending, Search
 from sdpo.solving.tasks import tasks_named, the_task
 from sdpo.solving.view import SearchView, failures_table
 from sdpo.solving.workers import run_workers
-from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
-from sdpo.terminal.live import Terminal
+from sdpo.terminal.foreground import user_screen
 from sdpo.terminal.printable import printable
 from sdpo.terminal.view import duration
 from sdpo.types import Task
@@ -98,19 +96,12 @@ def _name(config: SolveConfig, task_id: str) -> str:
 
 def _search(config: SolveConfig, searches: Jobs, ready: Ready, folder: Path, screen: Console, node: LocalNode | None) -> None:
     view = SearchView(screen, "sdpo solve", config.budget, quiet=config.quiet)
-    signals = Terminal(screen, "", 1, quiet=True)
 
     def ended(job: Job, search: Search, ending: Ending) -> None:
         if config.task is None:
             view.say(f"{job.task.id}: {ENDINGS[ending]} after {search.spent.attempts} attempts")
 
-    logs = folder / "logs"
-    with (
-        process_output_into(logs / f"driver-{os.getpid()}.log", screen),
-        stopping(StopRequest(), signals),
-        view,
-        started(config, ready, logs, view.say, view.waits_for, node) as parts,
-    ):
+    with started(config, ready, folder, view, screen, node) as parts:
         searches.work(parts, view, folder, ended)
 
 

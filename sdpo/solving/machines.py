@@ -8,13 +8,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.console import Console
+
 from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import SandboxIsolation, SearchConfig
 from sdpo.envs import sandbox
 from sdpo.envs.base import Environment
 from sdpo.hindsight.rendering import ChatRenderer
-from sdpo.learner.orders import Place, Scale
 from sdpo.machines.remote import Models, machines
 from sdpo.preflight.checks import (
     check_named,
@@ -22,9 +23,14 @@ from sdpo.preflight.checks import (
     make_environment,
     model_and_renderer,
     refuse_long_prompts,
+    refuse_long_verdicts,
     refuse_silence,
 )
+from sdpo.protocols import Sampler
 from sdpo.solving.parts import Parts
+from sdpo.solving.view import SearchView
+from sdpo.terminal.foreground import StopRequest, process_output_into, stopping
+from sdpo.terminal.live import Terminal
 from sdpo.types import Task
 
 
@@ -40,6 +46,8 @@ class Ready:
 def environment_of(config: SearchConfig) -> Environment:
     """Raises UserError where it cannot be made, or does not do what is asked of it."""
     environment = make_environment(config.env)
+    if not config.in_process:  # nobody waits for a verifier there
+        refuse_long_verdicts(environment, config.env, config.rollout)
     refuse_silence(environment, config.sampling.max_turns)
     return environment
 
@@ -64,58 +72,43 @@ def node_for(config: SearchConfig) -> Iterator[LocalNode | None]:
 
 @contextmanager
 def started(
-    config: SearchConfig,
-    ready: Ready,
-    logs: Path,
-    on_event: Callable[[str], None],
-    waits_for: Callable[[str], None],
-    node: LocalNode | None,
+    config: SearchConfig, ready: Ready, folder: Path, view: SearchView, screen: Console, node: LocalNode | None
 ) -> Iterator[Parts]:
-    """All of it, for the length of the block; the learner is as it begins. ``on_event`` and ``waits_for``: as of ``machines``."""
-    if config.in_process:
-        with _in_process(config, ready, logs) as local:
-            yield local
-        return
+    """All of it, for the length of the block, under ``view``; the learner is as it begins. Logs go to ``folder``."""
+    logs = folder / "logs"
+    with (
+        process_output_into(logs / f"driver-{os.getpid()}.log", screen),
+        stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)),
+        view,
+        _in_process(config, ready, logs) if config.in_process else _as_actors(config, ready, logs, view, node) as parts,
+    ):
+        yield parts
+
+
+@contextmanager
+def _as_actors(config: SearchConfig, ready: Ready, logs: Path, view: SearchView, node: LocalNode | None) -> Iterator[Parts]:
     models = Models(policy=ready.model_path, max_tokens=_longest(config))
-    with connected(config.cluster, node=node), machines(config, models, logs, on_event, waits_for, seed=0) as parts:
-        yield Parts(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer, learner=parts.learner)
+    with (
+        connected(config.cluster, node=node),
+        machines(config, models, logs, view.say, view.waits_for, seed=0) as parts,
+    ):
+        sampler = Sampler(engine=parts.engine, verifier=parts.verifier, renderer=ready.renderer)
+        yield Parts(sampler=sampler, learner=parts.learner)
 
 
 @contextmanager
 def _in_process(config: SearchConfig, ready: Ready, logs: Path) -> Iterator[Parts]:
-    from sdpo.learner.engine import DeepSpeedLearner
-    from sdpo.machines.local import LocalEngine, LocalLearner, LocalVerifier
+    from sdpo.machines.local import LocalEngine, LocalVerifier, local_learner
     from sdpo.rollout.engine import VllmEngine
 
     kind = config.sandbox.isolation
     isolation = None if kind is SandboxIsolation.auto else sandbox.Isolation(kind.value)
     sandbox.use(sandbox.Settings(isolation=isolation, allow_weak=config.sandbox.allow_weak))
-    engine = VllmEngine(ready.model_path, max_model_tokens=_longest(config), config=config.rollout, seed=0)
-    meeting = logs / f".meet-{os.getpid()}"
-    learner = DeepSpeedLearner(
-        ready.model_path,
-        None,
-        config.learner,
-        config.algorithm,
-        _scale(config),
-        Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
-    )
-    try:
-        yield Parts(
-            engine=LocalEngine(engine),
-            verifier=LocalVerifier(ready.environment),
-            renderer=ready.renderer,
-            learner=LocalLearner(
-                learner, ready.model_path, config.algorithm, max_skipped_updates=config.learner.max_skipped_updates
-            ),
-        )
-    finally:
-        meeting.unlink(missing_ok=True)
+    engine = LocalEngine(VllmEngine(ready.model_path, max_model_tokens=_longest(config), config=config.rollout, seed=0))
+    sampler = Sampler(engine=engine, verifier=LocalVerifier(ready.environment), renderer=ready.renderer)
+    with local_learner(ready.model_path, config.learner, config.algorithm, config.sampling, logs) as learner:
+        yield Parts(sampler=sampler, learner=learner)
 
 
 def _longest(config: SearchConfig) -> int:
     return config.max_question_tokens + config.sampling.max_response_tokens
-
-
-def _scale(config: SearchConfig) -> Scale:
-    return Scale(temperature=config.sampling.temperature, max_response_tokens=config.sampling.max_response_tokens)

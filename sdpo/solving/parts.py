@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sdpo.protocols import Engine, Learner, Verifier
+from sdpo.protocols import Learner, Sampler, Watcher
 from sdpo.solving.search import Search
-from sdpo.solving.strategy import FeedbackRenderer
-from sdpo.types import Completion, Prompt
 
 
 class SearchLearner(Learner, Protocol):
@@ -29,22 +26,12 @@ class SearchLearner(Learner, Protocol):
 class Parts:
     """What searches are done with, one after the other."""
 
-    engine: Engine
-    verifier: Verifier
-    renderer: FeedbackRenderer
+    sampler: Sampler
     learner: SearchLearner
 
 
-class SearchLog(Protocol):
+class SearchLog(Watcher, Protocol):
     """What a search reports to."""
-
-    def phase(self, name: str) -> None:
-        """What it does from now on."""
-        ...
-
-    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
-        """The same completions, counted as they pass."""
-        ...
 
     def told(self, search: Search) -> None:
         """The state of ``search``, after a step and at its beginning."""

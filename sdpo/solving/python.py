@@ -15,16 +15,16 @@ from sdpo.config import BatchConfig, BudgetConfig, EnvConfig, LearnerConfig, Sam
 from sdpo.config.compose import solve_config
 from sdpo.envs.base import Environment
 from sdpo.errors import UserError
-from sdpo.machines.local import LocalVerifier
+from sdpo.machines.local import LocalVerifier, local_learner
 from sdpo.machines.notebook import (
     LocalModel,
-    local_learner,
     plain_screen,
     refuse_odd_environment,
     refuse_odd_settings,
     refuse_small_room,
 )
 from sdpo.preflight.checks import refuse_silence
+from sdpo.protocols import Sampler
 from sdpo.solving.budget import Spent
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.machines import prepare
@@ -91,12 +91,19 @@ def solve_task(model: LocalModel, environment: Environment, task: Task, **settin
     with (
         TemporaryDirectory(prefix="sdpo-solve-") as place,
         view,
-        local_learner(model, config.learner, config.algorithm, config.sampling, Path(place)) as learner,
+        local_learner(model.path, config.learner, config.algorithm, config.sampling, Path(place)) as learner,
     ):
-        parts = Parts(engine=model.engine, verifier=LocalVerifier(environment), renderer=ready.renderer, learner=learner)
+        sampler = Sampler(engine=model.engine, verifier=LocalVerifier(environment), renderer=ready.renderer)
         folder = SearchFolder(Path(place))
         search, ending = solve(
-            task, config, strategy(config.strategy), parts, folder, view, seed=config.seed, stop_at_once=config.stop_at_once
+            task,
+            config,
+            strategy(config.strategy),
+            Parts(sampler=sampler, learner=learner),
+            folder,
+            view,
+            seed=config.seed,
+            stop_at_once=config.stop_at_once,
         )
         steps = folder.steps()
     solution = None if search.solution is None else search.solution.text

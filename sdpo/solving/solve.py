@@ -16,6 +16,7 @@ from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
 from sdpo.batches.samples import training_samples
 from sdpo.batches.updates import pack
 from sdpo.config import SearchConfig
+from sdpo.protocols import Sampler
 from sdpo.solving.budget import next_attempts
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.once import Once
@@ -38,22 +39,21 @@ def solve(
 ) -> tuple[Search, Ending]:
     """Go on from where ``folder`` stands, to a solution or to the end of the budget. The learner must be as it begins."""
     learner = parts.learner
-    hindsight = config.algorithm.hindsight
-    search = absorbed(Search(task, hindsight), folder.stand(learner if strategy.learns else None))
-    verifier = Once(parts.verifier, search.verdicts)
+    search = absorbed(Search(task, config.algorithm.hindsight), folder.stand(learner if strategy.learns else None))
+    sampler = replace(parts.sampler, verifier=Once(parts.sampler.verifier, search.verdicts))
     log.told(search)
     while (ending := search.ending(config.budget, config.stale_steps)) is None:
         began, number = time.monotonic(), search.num_steps + 1
 
         # 1. Ask, as the strategy says, with the search's own weights: what the engine has cached of others is gone with them.
         log.phase("sync")
-        parts.engine.load(learner.weights(), version=learner.step)
+        sampler.engine.load(learner.weights(), version=learner.step)
         log.phase("generate")
-        question = strategy.question(task, search.memory, parts.renderer)
-        prompt_ids = parts.renderer.prompt(question)
+        question = strategy.question(task, search.memory, sampler.renderer)
+        prompt_ids = sampler.renderer.prompt(question)
         num = next_attempts(config.budget, search.spent, config.batch.group_size)
         prompts = asked((prompt_ids,), num, f"{seed}/{task.id}/{number}")
-        answers = _answers(task, prompts, config, replace(parts, verifier=verifier), log, search, began, stop_at_once)
+        answers = _answers(task, prompts, config, sampler, log, search, began, stop_at_once)
         outcomes = [(prompt, answers[prompt.attempt_index]) for prompt in prompts if prompt.attempt_index in answers]
         (group,) = grouped((question,), (prompt_ids,), outcomes)
         refuse_broken_environment((group,), config.rollout.max_set_aside_share)
@@ -75,7 +75,7 @@ def _answers(
     task: Task,
     prompts: Sequence[Prompt],
     config: SearchConfig,
-    parts: Parts,
+    sampler: Sampler,
     log: SearchLog,
     search: Search,
     began: float,
@@ -84,7 +84,7 @@ def _answers(
     """By the attempt's place in the step; without those that were under way when it was cut short."""
     answers: dict[int, Attempt | SetAside] = {}
     sampling = config.sampling.drawn()
-    for prompt, answer in attempts((task,), prompts, parts.engine, parts.verifier, parts.renderer, sampling, log.watch):
+    for prompt, answer in attempts((task,), prompts, sampler, sampling, log):
         answers[prompt.attempt_index] = answer
         is_solved = isinstance(answer, Attempt) and answer.verdict.is_solved
         if (stop_at_once and is_solved) or _is_late(config, search, began):
@@ -103,7 +103,7 @@ def _learn(
     if not any(hints):
         log.warn(f"step {search.num_steps + 1}: the environment said nothing of any failure, so there was nothing to learn from")
     log.phase("learn")
-    samples = training_samples((group,), (hints,), parts.renderer, config.algorithm, config.sampling.max_response_tokens)
+    samples = training_samples((group,), (hints,), parts.sampler.renderer, config.algorithm, config.sampling.max_response_tokens)
     updates = pack(samples, config.batch, parts.learner.ranks, config.algorithm)
     parts.learner.keep_old_logprobs(updates)
     for update in updates:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from sdpo.config import HindsightConfig
 from sdpo.hindsight.hints import choose_hints
@@ -19,14 +18,6 @@ from sdpo.plugins.seams import STRATEGIES
 from sdpo.protocols import Renderer
 from sdpo.solving.memory import FeedbackMemory
 from sdpo.types import Group, Hint, Task
-
-
-class FeedbackRenderer(Renderer, Protocol):
-    """A Renderer that can put to the policy itself what was said of earlier attempts."""
-
-    def with_feedback(self, task: Task, feedbacks: Sequence[str]) -> Task:
-        """The task with its question followed by those of ``feedbacks`` that fit, the oldest, the first ones, left out first."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +29,7 @@ class Strategy:
     learns: bool
     """The policy learns from what is said of each step's attempts."""
 
-    def question(self, task: Task, memory: FeedbackMemory, renderer: FeedbackRenderer) -> Task:
+    def question(self, task: Task, memory: FeedbackMemory, renderer: Renderer) -> Task:
         """What the policy is asked in the next step."""
         return renderer.with_feedback(task, memory.feedbacks) if self.shows_feedback else task
 

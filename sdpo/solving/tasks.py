@@ -12,7 +12,7 @@ from sdpo.errors import UserError
 from sdpo.preflight.checks import HELDOUT_SEED, tasks_of
 from sdpo.types import Task
 
-FILES = (".json", ".jsonl", ".parquet")
+FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 """A word that ends like this is a file, whether it is there or not."""
 ALL = "all"
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -17,9 +14,11 @@ from rich.text import Text
 
 from sdpo.config import BudgetConfig
 from sdpo.solving.budget import eta_s, share_spent
+from sdpo.solving.parts import SearchLog
 from sdpo.solving.search import Search
-from sdpo.terminal.heartbeat import Clock, Heartbeat
+from sdpo.terminal.heartbeat import Clock
 from sdpo.terminal.printable import printable
+from sdpo.terminal.screen import Screen
 from sdpo.terminal.view import at_work, duration
 from sdpo.types import Completion, Prompt
 
@@ -33,62 +32,30 @@ MAX_SHOWN = 280
 """Characters of a feedback."""
 
 
-class SearchView:
-    """The SearchLog of the terminal, to be entered as a context."""
+class SearchView(Screen, SearchLog):
+    """The SearchLog of the terminal."""
 
     def __init__(
         self, console: Console, title: str, budget: BudgetConfig, *, quiet: bool = False, clock: Clock = time.monotonic
     ) -> None:
-        self._console, self._title, self._budget, self._clock = console, title, budget, clock
+        self._title, self._budget, self._clock = title, budget, clock
         self._search: Search | None = None
         self._warned: set[str] = set()
         self._phase, self._since, self._waits_for = "start", clock(), ""
         self._done, self._total, self._tokens = 0, 0, 0
-        self._heartbeat = Heartbeat(self._at_work, self.say, clock)
-        self._live: Live | None = None
-        if console.is_terminal and not quiet:
-            self._live = Live(
-                get_renderable=self._view,
-                console=console,
-                refresh_per_second=4,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-
-    def __enter__(self) -> SearchView:
-        if self._live is not None:
-            self._live.start()
-        else:
-            self._heartbeat.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
-        else:
-            self._heartbeat.__exit__(kind, error, trace)
+        super().__init__(console, self._view, self._at_work, quiet=quiet, clock=clock)  # draws at once
 
     def begins(self, title: str) -> None:
         """Another search, of which nothing is known yet."""
         self._title, self._search = title, None
         self._warned.clear()
 
-    def say(self, sentence: str) -> None:
-        """A line that stays on the screen."""
-        self._print(escape(printable(sentence)))
-
     def warn(self, sentence: str) -> None:
         """What is said again step after step is shown once."""
         reason = sentence.partition(": ")[2]
         if reason not in self._warned:
             self._warned.add(reason)
-            self._print(f"[bold red]warning:[/] {escape(printable(sentence))}")
-
-    def _print(self, line: str) -> None:
-        self._heartbeat.spoke()
-        with suppress(BrokenPipeError):  # whoever was reading has gone; the search has not
-            self._console.print(line, highlight=False, soft_wrap=True)
+            super().warn(sentence)
 
     def phase(self, name: str) -> None:
         self._heartbeat.begins()
@@ -152,12 +119,12 @@ class SearchView:
         return Panel(Group(*parts), title=escape(printable(self._title)), width=min(self._console.width, 100))
 
 
-def failures_table(search: Search, limit: int = 5) -> Table:
-    """The failures that happened most often."""
+def failures_table(search: Search) -> Table:
+    """The five failures that happened most often."""
     table = Table(title="What was wrong with the attempts")
     table.add_column("times", justify="right")
     table.add_column("feedback")
-    for failure in search.memory.failures[:limit]:
+    for failure in search.memory.failures[:5]:
         table.add_row(str(failure.times), Text(_shown(failure.feedback)))
     return table
 

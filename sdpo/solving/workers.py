@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from sdpo.envs.children import Lifeline, own_module
 from sdpo.errors import MachineError
 from sdpo.run.logs import tail
 from sdpo.terminal.foreground import StopRequest, stopping
@@ -37,8 +38,10 @@ def run_workers(
     files = [logs / f"worker-{index}.log" for index in range(num_workers)]
     alike = [*(word for word in words if not word.startswith(_OWN)), f"name={name}", "num_workers=1", "quiet=true"]
     said = _Said(screen)
-    with stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)), said.status:
-        running = [_start(command, alike, mine, file) for mine, file in zip(shares, files, strict=True)]
+    with stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)), said.status, ExitStack() as lines:
+        running = [
+            _start(command, alike, mine, file, lines.enter_context(Lifeline())) for mine, file in zip(shares, files, strict=True)
+        ]
         try:
             while any(process.poll() is None for process in running):
                 said.say(how_far())
@@ -57,16 +60,19 @@ def run_workers(
             )
 
 
-def _start(command: str, words: Sequence[str], cores: set[int], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: str, words: Sequence[str], cores: set[int], log: Path, line: Lifeline) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "sdpo.cli", command, *words],
+        process = subprocess.Popen(
+            own_module("sdpo.cli", command, *words),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": str(len(cores))},
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            pass_fds=line.pass_fds,
         )
+    line.tie(process, signal.SIGTERM)  # as it is asked to end below
+    return process
 
 
 class _Said:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
+from sdpo.envs.children import Lifeline, own_module
 from sdpo.sweep.names import Point
-from sdpo.terminal.foreground import asking
+from sdpo.terminal.foreground import asking, handling
 
 
 @dataclass(slots=True)
@@ -31,37 +31,30 @@ def shown(point: Point) -> str:
 def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
     """Run the points. Returns 0 where every point ended well, else 1; 128 + a signal's number where one ended the sweep.
 
-    On a signal the run that goes on is asked to stop, and none is started any more.
+    On a signal the run that goes on is asked to stop, and none is started any more. Where this process is killed, it is too.
     """
     present = _Present()
     outcomes: list[str] = []
-    with _stopping(present):
-        for number, point in enumerate(points, start=1):
-            if present.stopped_by is not None:
-                outcomes.append("not started")
-                continue
-            say(f"== {number} of {len(points)}: {point.name}")
-            present.process = subprocess.Popen([sys.executable, "-m", "sdpo.cli", "train", *point.words])
-            code = present.process.wait()
-            outcomes.append("done" if code == 0 else f"failed, exit code {code}" if present.stopped_by is None else "stopped")
-    for point, outcome in zip(points, outcomes, strict=True):
-        say(f"{point.name}: {outcome}")
-    if present.stopped_by is not None:
-        return 128 + present.stopped_by
-    return 0 if all(outcome == "done" for outcome in outcomes) else 1
 
-
-@contextmanager
-def _stopping(present: _Present) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         present.stopped_by = number
         if present.process is not None and number != signal.SIGINT:  # Ctrl-C reaches the run by itself
             with suppress(ProcessLookupError):
                 present.process.send_signal(number)
 
-    before = {number: signal.signal(number, stop) for number in asking()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handling(stop, *asking()):
+        for number, point in enumerate(points, start=1):
+            if present.stopped_by is not None:
+                outcomes.append("not started")
+                continue
+            say(f"== {number} of {len(points)}: {point.name}")
+            with Lifeline() as line:
+                present.process = subprocess.Popen(own_module("sdpo.cli", "train", *point.words), pass_fds=line.pass_fds)
+                line.tie(present.process, signal.SIGTERM)
+                code = present.process.wait()
+            outcomes.append("done" if code == 0 else f"failed, exit code {code}" if present.stopped_by is None else "stopped")
+    for point, outcome in zip(points, outcomes, strict=True):
+        say(f"{point.name}: {outcome}")
+    if present.stopped_by is not None:
+        return 128 + present.stopped_by
+    return 0 if all(outcome == "done" for outcome in outcomes) else 1

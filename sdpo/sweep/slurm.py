@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdpo.config import AllocationKind, Config, SlurmLauncherConfig
+from sdpo.envs.children import own_module
 from sdpo.errors import UserError
 from sdpo.sweep.names import Point
 
@@ -69,7 +69,7 @@ def job(point: Point, config: Config, launcher: SlurmLauncherConfig) -> Job:
 
 def _script(point: Point, config: Config, launcher: SlurmLauncherConfig) -> str:
     cores = config.cluster.cpus_per_node
-    program = launcher.program or [sys.executable, "-m", "sdpo.cli"]
+    program = launcher.program or own_module("sdpo.cli")
     options = [*([] if cores is None else [f"--cpus-per-task={cores}"]), *launcher.srun]  # srun does not take that from sbatch
     command = shlex.join(["srun", *options, *program, "train", *point.words])
     return "\n".join(["#!/bin/bash", *launcher.setup, command, REQUEUE])

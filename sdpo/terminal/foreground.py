@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +55,19 @@ def stopping(stop: StopRequest, terminal: Terminal, *others: signal.Signals) -> 
         stop.is_set, stop.signal_number = True, number
         terminal.stop_was_asked()
 
-    before = {number: signal.signal(number, ask) for number in (*asking(), *others)}
+    with handling(ask, *asking(), *others):
+        yield
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], None], *signals: signal.Signals) -> Iterator[None]:
+    """Have ``handler`` called for each of the ``signals``, for the length of the block."""
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def asking() -> tuple[signal.Signals, ...]:

@@ -6,20 +6,16 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.control import Control
-from rich.live import Live
-from rich.markup import escape
 from rich.segment import ControlType
-from rich.text import Text
 
 from sdpo.guards.alarms import Alarm
 from sdpo.metrics import lift_in_words
-from sdpo.terminal.heartbeat import Clock, Heartbeat
-from sdpo.terminal.printable import printable
+from sdpo.terminal.heartbeat import Clock
 from sdpo.terminal.remaining import Part, Plan, Remaining
+from sdpo.terminal.screen import Screen
 from sdpo.terminal.tables import alarm_line
 from sdpo.terminal.view import PHASES, SHOWN, STOPPING, Drawn, Seen, at_work, drawn, eta
 
@@ -31,8 +27,8 @@ _SAMPLING = ("generate", "evaluate", "lift")
 """Phases that count attempts."""
 
 
-class Terminal:
-    """A view of a command that computes, to be entered as a context; every method may be called at any time in it."""
+class Terminal(Screen):
+    """A view of a command that computes."""
 
     def __init__(
         self,
@@ -45,54 +41,12 @@ class Terminal:
         clock: Clock = time.monotonic,
     ) -> None:
         """``num_steps``: 0 for a command without steps; ``plan``: what is to be done, None: the steps and nothing else."""
-        self._console, self._clock = console, clock
+        self._clock = clock
         self._seen = Seen(title=title, num_steps=num_steps)
         self._remaining = Remaining(plan or Plan(num_steps=num_steps))
         self._phase_since = clock()
-        self._heartbeat = Heartbeat(self._at_work, self.say, clock)
         self._drawn: Drawn | None = None
-        self._live: Live | None = None
-        if console.is_terminal and not quiet:  # what is printed otherwise is libraries' output, and goes to the log
-            self._live = Live(
-                get_renderable=self._view,
-                console=console,
-                refresh_per_second=4,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-
-    def __enter__(self) -> Terminal:
-        if self._live is not None:
-            self._live.start()
-        else:
-            self._heartbeat.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
-        else:
-            self._heartbeat.__exit__(kind, error, trace)
-
-    def say(self, sentence: str) -> None:
-        """Print a line that stays on the screen."""
-        self._print(escape(printable(sentence)))
-
-    def warn(self, sentence: str) -> None:
-        """Print a line that stays on the screen and is hard to miss."""
-        self._print(f"[bold red]warning:[/] {escape(printable(sentence))}")
-
-    def _print(self, line: str | Text) -> None:
-        self._heartbeat.spoke()
-        with suppress(BrokenPipeError):  # whoever was reading has gone; the run has not
-            self._console.print(line, highlight=False, soft_wrap=True)
-
-    def note(self, label: str, text: str) -> None:
-        """Set a line of the view, in place of what was noted under the label before; without a live view it is printed."""
-        if self._live is None and self._seen.notes.get(label) != text:
-            self.say(f"{label}: {text}")
-        self._seen.notes[label] = text
+        super().__init__(console, self._view, self._at_work, quiet=quiet, clock=clock)  # draws at once
 
     def stop_was_asked(self) -> None:
         """Called by a signal handler, so a live view only notes it: printing might interrupt its own drawing."""

@@ -75,8 +75,6 @@ class Seen:
     is_stopping: bool = False
     history: dict[str, list[float]] = field(default_factory=dict)
     """A value a step, by metric."""
-    notes: dict[str, str] = field(default_factory=dict)
-    """What a command has to say besides, by label."""
     heldout: list[tuple[int, float]] = field(default_factory=list)
     """Steps and success."""
     lifts: list[tuple[int, str]] = field(default_factory=list)
@@ -179,7 +177,7 @@ def _now(seen: Seen, is_wordy: bool) -> list[_Line]:
 
 
 def _numbers(seen: Seen, is_wordy: bool) -> list[_Line]:
-    lines = [_Line(label=one_line(label), value=one_line(text)) for label, text in seen.notes.items()]
+    lines = []
     for name, label, short, form in SHOWN:
         values = seen.history.get(name, [])
         if any(values) or (values and name != "loss/supervised"):  # only of who supervises

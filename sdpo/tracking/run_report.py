@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sdpo import metrics
 from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
-from sdpo.protocols import Renderer
+from sdpo.protocols import Renderer, Watcher
 from sdpo.run.watchdog import Progress
 from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
@@ -36,12 +36,34 @@ class _PhaseClock:
         self._name, self._since = name, now
 
 
-class _StepLog:
+class ProgressLog(Watcher):
+    """The Watcher of a terminal."""
+
+    def __init__(self, terminal: Terminal, progress: Progress | None = None) -> None:
+        """``progress``: where it is noted; None: nobody watches."""
+        self._terminal, self._progress = terminal, progress or Progress()
+
+    def phase(self, name: str) -> None:
+        self._terminal.phase(name)
+        self._progress.begins(name)
+
+    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
+        num_tokens = 0
+        self._terminal.progress(0, total, 0)
+        self._progress.completions(0, total)
+        for done, (prompt, completion) in enumerate(completions, start=1):
+            num_tokens += len(completion.token_ids)
+            self._terminal.progress(done, total, num_tokens)
+            self._progress.completions(done, total)
+            yield prompt, completion
+
+
+class _StepLog(ProgressLog):
     """The StepLog of one training step."""
 
     def __init__(self, step: int, terminal: Terminal, tracker: Tracker, progress: Progress, renderer: Renderer | None) -> None:
-        self._step, self._terminal, self._tracker, self._progress = step, terminal, tracker, progress
-        self._renderer = renderer
+        super().__init__(terminal, progress)
+        self._step, self._tracker, self._renderer = step, tracker, renderer
         self._groups_P: Sequence[Group] = ()
         self._hints_P_G: Sequence[Sequence[Hint | None]] = ()
         self.clock = _PhaseClock()
@@ -54,11 +76,10 @@ class _StepLog:
     def phase(self, name: str) -> None:
         assert name in TIMED, f"phase {name!r} has no metric time/{name}_s"
         self.clock.enter(name)
-        self._terminal.phase(name)
-        self._progress.begins(name)
+        super().phase(name)
 
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
-        for prompt, completion in _watched(completions, total, self._terminal, self._progress):
+        for prompt, completion in super().watch(completions, total):
             self.generated_tokens += len(completion.token_ids)
             yield prompt, completion
 
@@ -89,53 +110,6 @@ class _StepLog:
         if self._renderer is not None:
             lines = credit.lines(self._step, self._groups_P, self._hints_P_G, samples, credits, self._renderer)
             self._tracker.credit(self._step, list(lines))
-
-
-class EvaluationLog:
-    """The StepLog of an evaluation: shows progress, keeps nothing."""
-
-    def __init__(self, terminal: Terminal, progress: Progress | None = None) -> None:
-        """``progress``: where it is noted; None: nobody watches."""
-        self._terminal, self._progress = terminal, progress or Progress()
-
-    def phase(self, name: str) -> None:
-        self._terminal.phase(name)
-        self._progress.begins(name)
-
-    def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
-        return _watched(completions, total, self._terminal, self._progress)
-
-    def taken_over(self, completions: Sequence[Completion], total: int) -> None:
-        """Nothing to keep."""
-
-    def judging(self, seconds: float) -> None:
-        """Nothing to keep."""
-
-    def ahead(self, seconds: float) -> None:
-        """Nothing to keep."""
-
-    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
-        """Nothing to keep."""
-
-    def update(self, metrics: Metrics) -> None:
-        """Nothing to keep."""
-
-    def credit(self, samples: Sequence[Sample], credits: Sequence[TokenCredit]) -> None:
-        """Nothing to keep."""
-
-
-def _watched(
-    completions: Iterable[tuple[Prompt, Completion]], total: int, terminal: Terminal, progress: Progress
-) -> Iterator[tuple[Prompt, Completion]]:
-    """The same completions, each shown on the terminal and noted as it passes."""
-    num_tokens = 0
-    terminal.progress(0, total, 0)
-    progress.completions(0, total)
-    for done, (prompt, completion) in enumerate(completions, start=1):
-        num_tokens += len(completion.token_ids)
-        terminal.progress(done, total, num_tokens)
-        progress.completions(done, total)
-        yield prompt, completion
 
 
 class RunReport:
@@ -189,9 +163,9 @@ class RunReport:
         self._terminal.step_ends(step, row)
 
     @contextmanager
-    def evaluating(self, step: int) -> Iterator[EvaluationLog]:
+    def evaluating(self, step: int) -> Iterator[ProgressLog]:
         self._evaluating_since = time.monotonic()
-        yield EvaluationLog(self._terminal, self._progress)
+        yield ProgressLog(self._terminal, self._progress)
 
     def evaluation(self, step: int, evaluation: Evaluation, lift: Lift | None) -> None:
         seconds = time.monotonic() - self._evaluating_since

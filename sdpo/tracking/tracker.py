@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -41,16 +41,14 @@ def trackers_of(config: Config, folder: RunFolder, on_event: Callable[[str], Non
     return (*local, *late)
 
 
-def _recorded(folder: RunFolder) -> Iterator[Record]:
+def _recorded(folder: RunFolder) -> list[Record]:
+    """What stands in the run's folder, in order."""
     found = [
-        (line, is_evaluation)
-        for is_evaluation in (False, True)
-        for line in records(folder.evaluations if is_evaluation else folder.metrics)
+        Record(step=line["step"], is_evaluation=is_evaluation, metrics=_numbers(line))
+        for is_evaluation, file in ((False, folder.metrics), (True, folder.evaluations))
+        for line in records(file)
     ]
-    kept = [
-        Record(step=int(str(line["step"])), is_evaluation=is_evaluation, metrics=_numbers(line)) for line, is_evaluation in found
-    ]
-    yield from sorted(kept, key=lambda record: record.row)
+    return sorted(found, key=lambda record: record.row)
 
 
 def _numbers(line: Mapping[str, object]) -> dict[str, float]:

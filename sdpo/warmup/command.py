@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,18 +14,17 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.config.named import place_anywhere
-from sdpo.errors import UserError
-from sdpo.evaluation.examiner import Examiner
+from sdpo.evaluation.heldout import heldout_survey
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
 from sdpo.preflight.models import WARMUP_RECORD
-from sdpo.rollout.fleet import EngineFleet
-from sdpo.rollout.verify import VerifierPool
+from sdpo.protocols import Sampler
+from sdpo.run.files import refuse_existing, whole_folder
 from sdpo.run.folder import plain
 from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
-from sdpo.tracking.run_report import EvaluationLog
+from sdpo.tracking.run_report import ProgressLog
 from sdpo.warmup.exploration import Explored, explore
 from sdpo.warmup.measurement import KINDS, Measured, in_words, measure, table
 from sdpo.warmup.pairs import Pairs, counts, make_pairs
@@ -53,8 +50,7 @@ def run_warmup(config: WarmupConfig) -> int:
     screen = user_screen()
     place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout)
     target = Path(config.to).absolute()
-    if target.exists():
-        raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {target} is. Choose another.")
+    refuse_existing(target)
     try:
         with beginning(config.cluster) as node:
             ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))
@@ -63,8 +59,6 @@ def run_warmup(config: WarmupConfig) -> int:
     except KeyboardInterrupt:
         screen.print(f"Stopped: {target} was not made, and no part of it is left. The same command begins anew.", soft_wrap=True)
         return 130
-    finally:
-        shutil.rmtree(_scratch(target), ignore_errors=True)
     if outcome.before:
         screen.print(table(outcome.before, outcome.after, config.evaluation.num_attempts))
     screen.print(f"{target} is a model like any other: sdpo train model.path={target}", highlight=False, soft_wrap=True)
@@ -77,7 +71,7 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
     terminal = Terminal(
         screen, f"sdpo warmup · {ready.environment.name}", config.num_updates, plan=_plan(config), quiet=config.quiet
     )
-    log = EvaluationLog(terminal)
+    log = ProgressLog(terminal)
     models = Models(
         policy=ready.model_path,
         max_tokens=config.algorithm.hindsight.max_prompt_tokens + config.sampling.max_response_tokens,
@@ -89,28 +83,23 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
         stopping(StopRequest(), terminal),
         machines(config, models, logs, terminal.say, terminal.waits_for, seed=config.seed) as parts,
     ):
-        engine, learner, verifier = parts.engine, parts.learner, parts.verifier
+        engine, learner = parts.engine, parts.learner
+        sampler = Sampler(engine=engine, verifier=parts.verifier, renderer=ready.renderer)
         engine.load(learner.weights(), version=learner.step)
-        examiner = Examiner(
-            engine=engine,
-            verifier=verifier,
-            renderer=ready.renderer,
-            tasks_P=ready.heldout,
-            num_attempts=config.evaluation.num_attempts,
-            sampling=config.sampling.drawn(temperature=config.evaluation.temperature, top_p=config.evaluation.top_p),
-            seed=config.seed,
-            max_set_aside_share=config.rollout.max_set_aside_share,
-        )
-        before = measure(examiner, config.algorithm.hindsight, log)
+        survey = heldout_survey(config, sampler, ready.heldout)
+        before = measure(survey, config.algorithm.hindsight, log)
         terminal.say(f"before: {in_words(before)}")
-        explored = _explored(config, ready, engine, verifier, log)
+        asked = replace(  # with the distribution that training samples from
+            survey, tasks_P=ready.tasks_P, num_attempts=config.pairs.num_attempts, sampling=config.sampling.drawn()
+        )
+        explored = explore(asked, ready.environment, ready.writer, config.pairs.num_edits, log)
         terminal.phase("hindsight")
         pairs = make_pairs(explored, ready.renderer, config.seed)
         terminal.say(_told(pairs, config, len(explored)))
         _learn(config, pairs, explored, learner, terminal)
         terminal.phase("sync")
         engine.load(learner.weights(), version=learner.step)
-        after = measure(examiner, config.algorithm.hindsight, log)
+        after = measure(survey, config.algorithm.hindsight, log)
         terminal.say(f"after: {in_words(after)}")
         outcome = Outcome(
             model=ready.model_path,
@@ -131,25 +120,6 @@ def _plan(config: WarmupConfig) -> Plan:
     return Plan(num_steps=config.num_updates, evaluations=evaluations, lifts=[step for step in evaluations for _ in KINDS])
 
 
-def _explored(
-    config: WarmupConfig, ready: Ready, engine: EngineFleet, verifier: VerifierPool, log: EvaluationLog
-) -> tuple[Explored, ...]:
-    """With the distribution that training samples from."""
-    return explore(
-        ready.tasks_P,
-        ready.environment,
-        engine,
-        verifier,
-        ready.renderer,
-        ready.writer,
-        config.pairs,
-        config.sampling.drawn(),
-        seed=config.seed,
-        max_set_aside_share=config.rollout.max_set_aside_share,
-        log=log,
-    )
-
-
 def _learn(config: WarmupConfig, pairs: Pairs, explored: Sequence[Explored], learner: LearnerGroup, terminal: Terminal) -> None:
     terminal.phase("learn")
     num_tokens = 0
@@ -168,16 +138,9 @@ def _learn(config: WarmupConfig, pairs: Pairs, explored: Sequence[Explored], lea
 
 def _write(learner: LearnerGroup, target: Path, config: WarmupConfig, outcome: Outcome) -> None:
     """Whole or not at all."""
-    scratch = _scratch(target)
-    shutil.rmtree(scratch, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    learner.write_policy(scratch)
-    (scratch / WARMUP_RECORD).write_text(json.dumps({**asdict(outcome), "config": plain(config)}, indent=1) + "\n")
-    os.replace(scratch, target)
-
-
-def _scratch(target: Path) -> Path:
-    return target.with_name(f".{target.name}.partial")
+    with whole_folder(target) as scratch:
+        learner.write_policy(scratch)
+        (scratch / WARMUP_RECORD).write_text(json.dumps({**asdict(outcome), "config": plain(config)}, indent=1) + "\n")
 
 
 def _told(pairs: Pairs, config: WarmupConfig, num_tasks: int) -> str:

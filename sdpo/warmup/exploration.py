@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sdpo.attempts.conversation import attempts
-from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
-from sdpo.config import PairsConfig
+from sdpo.attempts.groups import grouped, refuse_broken_environment
+from sdpo.attempts.survey import Survey
 from sdpo.envs.answers import without_thinking
 from sdpo.envs.base import Environment, HasReference
 from sdpo.envs.judging import reference_of, told
 from sdpo.errors import UserError
-from sdpo.protocols import Engine, Renderer, StepLog, Verifier
-from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Sampling, Task
+from sdpo.protocols import Watcher
+from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Task
 from sdpo.warmup.perturbation import perturbed
 from sdpo.warmup.writing import Writer
 
@@ -58,32 +57,18 @@ class Explored:
     """All different."""
 
 
-def explore(
-    tasks_P: Sequence[Task],
-    environment: Environment,
-    engine: Engine,
-    verifier: Verifier,
-    renderer: Renderer,
-    writer: Writer,
-    pairs: PairsConfig,
-    sampling: Sampling,
-    *,
-    seed: int,
-    max_set_aside_share: float,
-    log: StepLog,
-) -> tuple[Explored, ...]:
+def explore(survey: Survey, environment: Environment, writer: Writer, num_edits: int, log: Watcher) -> tuple[Explored, ...]:
     """[P] with the engine's present weights. Raises UserError where verification breaks too often."""
     log.phase("generate")
-    prompts_P = tuple(renderer.prompt(task) for task in tasks_P)
-    prompts = asked(prompts_P, pairs.num_attempts, f"{seed}/warmup")
-    own_P = grouped(tasks_P, prompts_P, attempts(tasks_P, prompts, engine, verifier, renderer, sampling, log.watch))
-    refuse_broken_environment(own_P, max_set_aside_share)
-    written = list(_written(tasks_P, environment, writer, pairs.num_edits, seed))
-    judged_P = grouped(tasks_P, prompts_P, verifier.verify(tasks_P, log.watch(written, len(written))))
-    refuse_broken_environment(judged_P, max_set_aside_share)
+    tasks_P = survey.tasks_P
+    own_P = survey.groups("warmup", log)
+    written = list(_written(tasks_P, environment, writer, num_edits, survey.seed))
+    judged = survey.sampler.verifier.verify(tasks_P, log.watch(written, len(written)))
+    judged_P = grouped(tasks_P, [group.prompt_ids for group in own_P], judged)
+    refuse_broken_environment(judged_P, survey.max_set_aside_share)
     references = {prompt.task_index: completion.text for prompt, completion in written if prompt.attempt_index == 0}
     return tuple(
-        _explored(own, judged, references.get(index), sampling.max_response_tokens)
+        _explored(own, judged, references.get(index), survey.sampling.max_response_tokens)
         for index, (own, judged) in enumerate(zip(own_P, judged_P, strict=True))
     )
 

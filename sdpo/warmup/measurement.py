@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from rich.table import Table
 
+from sdpo.attempts.survey import Survey
 from sdpo.config import HindsightConfig, HintChoice
-from sdpo.evaluation.examiner import Examiner
-from sdpo.protocols import StepLog
+from sdpo.evaluation.heldout import evaluate
+from sdpo.evaluation.lift import teacher_lift
+from sdpo.protocols import Watcher
 
 Measured = Mapping[str, float]
 """``plain``, and of each kind of hint ``KIND/lift``, ``KIND/plain``, ``KIND/hindsight``; ``.../se`` are standard errors over
@@ -18,15 +20,15 @@ tasks. A number without data is missing."""
 KINDS = {"demonstration": HintChoice.demonstration_only, "feedback": HintChoice.feedback_only}
 
 
-def measure(examiner: Examiner, hindsight: HindsightConfig, log: StepLog) -> Measured:
+def measure(survey: Survey, hindsight: HindsightConfig, log: Watcher) -> Measured:
     """With the engine's present weights; nothing where there are no held-out tasks to ask."""
-    if not examiner.tasks_P:
+    if not survey.tasks_P:
         return {}
-    plain = examiner.evaluation(log)
+    plain = evaluate(survey, log)
     found = {"plain": plain.metrics["heldout/success"], "plain/se": plain.metrics["heldout/success_se"]}
     for kind, choice in KINDS.items():
         # The buffer plays no part in a lift.
-        lift = examiner.lift(plain, replace(hindsight, choice=choice, success_buffer=0), log).metrics
+        lift = teacher_lift(survey, plain, replace(hindsight, choice=choice, success_buffer=0), log).metrics
         kept = {"lift": "lift", "lift/se": "lift/se", "lift/plain": "plain", "lift/hindsight": "hindsight"}
         found |= {f"{kind}/{name}": lift[key] for key, name in kept.items() if key in lift}
     return found

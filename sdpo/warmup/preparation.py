@@ -10,12 +10,12 @@ from sdpo.config import WarmupConfig
 from sdpo.envs.base import Environment
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.preflight.checks import (
-    HELDOUT_SEED,
+    first,
     make_environment,
     model_and_renderer,
     refuse_long_prompts,
-    refuse_overlap,
-    tasks_of,
+    refuse_long_verdicts,
+    splits_of,
 )
 from sdpo.types import Task
 from sdpo.warmup.writing import Writer, writer
@@ -38,16 +38,15 @@ class Ready:
 def prepare(config: WarmupConfig, say: Callable[[str], None]) -> Ready:
     """Raises UserError with the field, the value and the mend."""
     environment = make_environment(config.env)
-    train = tasks_of(environment, config.env, config.env.train_split, config.seed)
-    heldout = tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED)
-    refuse_overlap(environment, train, heldout)
+    refuse_long_verdicts(environment, config.env, config.rollout)
+    train, heldout = splits_of(environment, config.env, config.seed)
     model_path, renderer = model_and_renderer(config.model, config.sampling, config.algorithm.hindsight.max_prompt_tokens, say)
     drawn = random.Random(f"{config.seed}/warmup").sample(range(len(train)), min(config.pairs.num_tasks, len(train)))
     ready = Ready(
         model_path=model_path,
         environment=environment,
         tasks_P=tuple(train[index] for index in drawn),
-        heldout=tuple(heldout[index] for index in range(min(config.evaluation.num_tasks, len(heldout)))),
+        heldout=first(heldout, config.evaluation.num_tasks),
         renderer=renderer,
         writer=writer(model_path, renderer.tokenizer, renderer),
     )

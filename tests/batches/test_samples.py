@@ -9,15 +9,17 @@ from sdpo.batches.updates import pack
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
+    Blend,
+    ByGroup,
+    ByHint,
+    BySuccess,
+    ExternalTeacher,
     GRPOConfig,
     HindsightConfig,
     HintChoice,
     PolicyGradientConfig,
     QuestionWeight,
-    Routing,
     SDPOConfig,
-    TeacherConfig,
-    TeacherKind,
 )
 from sdpo.hindsight.hints import choose_hints, hint_of
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Ranks, Role, Sample, SetAside, Task, Verdict
@@ -120,20 +122,20 @@ def test_grpo_gives_every_attempt_the_policy_gradient_alone():
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_blend_gives_every_attempt_both_in_their_shares(share):
-    assert routed(SDPOConfig(policy_gradient_share=share)) == [(1.0 - share, share)] * 4
+    assert routed(SDPOConfig(routing=Blend(policy_gradient_share=share))) == [(1.0 - share, share)] * 4
 
 
 def test_by_success_the_solved_get_the_policy_gradient_and_the_failed_the_distillation():
-    assert routed(SDPOConfig(routing=Routing.by_success)) == [(1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 1.0)]
+    assert routed(SDPOConfig(routing=BySuccess())) == [(1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 1.0)]
 
 
 def test_by_hint_who_has_one_gets_the_distillation_and_who_has_none_the_policy_gradient():
-    assert routed(SDPOConfig(routing=Routing.by_hint)) == [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
+    assert routed(SDPOConfig(routing=ByHint())) == [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
 
 
 def test_by_group_one_whose_rewards_differ_gets_the_policy_gradient_and_one_where_all_are_alike_the_distillation():
     failed, solved = group("a", FAILED, FAILED), group("b", SOLVED, SOLVED)
-    algorithm = SDPOConfig(routing=Routing.by_group)
+    algorithm = SDPOConfig(routing=ByGroup())
     samples = training_samples((failed, FOUR, solved), ((HINT, None), FOUR_HINTS, (HINT, HINT)), WordCounts(), algorithm, 64)
     weights = [(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples]
     assert weights == [(1.0, 0.0)] * 2 + [(0.0, 1.0)] * 4 + [(1.0, 0.0)] * 2
@@ -141,7 +143,7 @@ def test_by_group_one_whose_rewards_differ_gets_the_policy_gradient_and_one_wher
 
 def test_an_almost_solved_attempt_is_a_failed_one():
     nearly = group("a", attempt(0.99, 1), attempt(0.0, 2))
-    samples = training_samples((nearly,), ((HINT, None),), WordCounts(), SDPOConfig(routing=Routing.by_success), 64)
+    samples = training_samples((nearly,), ((HINT, None),), WordCounts(), SDPOConfig(routing=BySuccess()), 64)
     assert [sample.policy_gradient_weight for sample in samples] == [0.0, 0.0]
 
 
@@ -153,7 +155,7 @@ class NoRoom(WordCounts):
 
 
 def test_a_hint_of_which_nothing_is_left_is_none():
-    samples = training_samples((FOUR,), (FOUR_HINTS,), NoRoom(), SDPOConfig(routing=Routing.by_hint), 64)
+    samples = training_samples((FOUR,), (FOUR_HINTS,), NoRoom(), SDPOConfig(routing=ByHint()), 64)
     assert {sample.teacher_prompt_ids for sample in samples} == {None}
     assert {(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples} == {(0.0, 1.0)}
 
@@ -164,15 +166,13 @@ def is_distilled(algorithm: AlgorithmConfig) -> list[bool]:
 
 def test_the_teacher_scores_only_what_is_distilled_and_has_a_hint():
     assert is_distilled(SDPOConfig()) == [True, False, True, False]
-    assert is_distilled(SDPOConfig(routing=Routing.by_success)) == [True, False, False, False]
-    assert is_distilled(SDPOConfig(policy_gradient_share=1.0)) == [False] * 4
+    assert is_distilled(SDPOConfig(routing=BySuccess())) == [True, False, False, False]
+    assert is_distilled(SDPOConfig(routing=Blend(policy_gradient_share=1.0))) == [False] * 4
 
 
 def test_without_hindsight_the_teacher_sees_the_students_prompt_for_every_attempt():
     """Generalised knowledge distillation: there is no hint, and no attempt that teaches nothing."""
-    algorithm = SDPOConfig(
-        hindsight=HindsightConfig(choice=HintChoice.none), teacher=TeacherConfig(kind=TeacherKind.external, path="teacher")
-    )
+    algorithm = SDPOConfig(hindsight=HindsightConfig(choice=HintChoice.none), teacher=ExternalTeacher(path="teacher"))
     hints = tuple(choose_hints(one, algorithm.hindsight, "0/0") for one in GROUPS)
     samples = training_samples(GROUPS, hints, NoRoom(), algorithm, 64)
     assert [sample.teacher_prompt_ids for sample in samples] == [sample.prompt_ids for sample in samples]
@@ -198,7 +198,7 @@ def test_without_overlong_tokens_length_costs_nothing():
 def test_an_overlong_attempt_is_worse_than_its_sibling_but_no_less_solved():
     """The advantage is of the shaped rewards; what counts as solved is the environment's word."""
     both_solved = group("a", attempt(1.0, *range(5)), attempt(1.0, *range(10)))
-    algorithm = SDPOConfig(routing=Routing.by_success, policy_gradient=PolicyGradientConfig(overlong_tokens=4))
+    algorithm = SDPOConfig(routing=BySuccess(), policy_gradient=PolicyGradientConfig(overlong_tokens=4))
     samples = training_samples((both_solved,), ((None, None),), WordCounts(), algorithm, 10)
     assert [sample.advantage for sample in samples] == [0.5, -0.5]
     assert [sample.policy_gradient_weight for sample in samples] == [1.0, 1.0]
@@ -222,7 +222,9 @@ def test_uniform_groups_count_unless_they_are_dropped():
 
 
 def test_a_dropped_group_is_still_distilled():
-    algorithm = SDPOConfig(policy_gradient_share=0.25, policy_gradient=PolicyGradientConfig(drop_uniform_groups=True))
+    algorithm = SDPOConfig(
+        routing=Blend(policy_gradient_share=0.25), policy_gradient=PolicyGradientConfig(drop_uniform_groups=True)
+    )
     samples = training_samples((GROUPS[1],), ((HINT, None),), WordCounts(), algorithm, 64)
     assert [(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples] == [(0.75, 0.0)] * 2
     assert [sample.is_distilled for sample in samples] == [True, False]
@@ -301,7 +303,9 @@ def test_the_mean_weight_of_the_tasks_that_are_distilled_is_one():
     weights = distillation_of(samples)
     assert distilled == {0, 3}
     assert sum(weights[index] for index in distilled) / len(distilled) == pytest.approx(1.0)
-    blended = training_samples(COURSE, COURSE_HINTS, WordCounts(), dataclasses.replace(WEIGHED, policy_gradient_share=0.5), 64)
+    blended = training_samples(
+        COURSE, COURSE_HINTS, WordCounts(), dataclasses.replace(WEIGHED, routing=Blend(policy_gradient_share=0.5)), 64
+    )
     assert distillation_of(blended) == pytest.approx({index: 0.5 * weight for index, weight in weights.items()})
     assert weights_of(blended) == [0.5] * len(blended)
 

@@ -17,15 +17,17 @@ from sdpo.batches.updates import FAIR_ENOUGH, micro_batch, pack
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
+    Blend,
+    ByHint,
+    BySuccess,
     Granularity,
     GRPOConfig,
     LossMean,
     Normalisation,
     PolicyGradientConfig,
     RatioLevel,
-    Routing,
     SDPOConfig,
-    SupportConfig,
+    TopSupport,
 )
 from sdpo.learner.loss import OldLogprobs, micro_batch_loss
 from sdpo.learner.orders import Scale
@@ -38,8 +40,8 @@ from tests.batches.packs import context, seen_from
 
 VOCABULARY = 11
 NUM_TASKS, GROUP_SIZE = 4, 3
-SDPO, GRPO, BLEND = SDPOConfig(), GRPOConfig(), SDPOConfig(policy_gradient_share=0.25)
-BY_SUCCESS, BY_HINT = SDPOConfig(routing=Routing.by_success), SDPOConfig(routing=Routing.by_hint)
+SDPO, GRPO, BLEND = SDPOConfig(), GRPOConfig(), SDPOConfig(routing=Blend(policy_gradient_share=0.25))
+BY_SUCCESS, BY_HINT = SDPOConfig(routing=BySuccess()), SDPOConfig(routing=ByHint())
 ALGORITHMS: dict[str, AlgorithmConfig] = {
     "sdpo": SDPO,
     "grpo": GRPO,
@@ -86,11 +88,12 @@ def routed(algorithm: AlgorithmConfig, is_solved: bool, has_hint: bool) -> tuple
     if algorithm is GRPO:
         return 0.0, 1.0
     assert isinstance(algorithm, SDPOConfig)
-    if algorithm.routing is Routing.by_success:
+    if isinstance(algorithm.routing, BySuccess):
         return (0.0, 1.0) if is_solved else (1.0, 0.0)
-    if algorithm.routing is Routing.by_hint:
+    if isinstance(algorithm.routing, ByHint):
         return (1.0, 0.0) if has_hint else (0.0, 1.0)
-    return 1.0 - algorithm.policy_gradient_share, algorithm.policy_gradient_share
+    assert isinstance(algorithm.routing, Blend)
+    return 1.0 - algorithm.routing.policy_gradient_share, algorithm.routing.policy_gradient_share
 
 
 def assorted(seed: int, algorithm: AlgorithmConfig) -> list[Sample]:
@@ -346,7 +349,7 @@ def test_a_row_without_a_token_of_the_policys_own_is_not_computed(algorithm, mas
 
 def test_policy_gradient_alone_has_no_teacher():
     alone = sample(hindsight=4, advantage=1.0, weights=(0.0, 1.0))
-    (update,) = pack([alone], batch_config(), ranks(1), SDPOConfig(policy_gradient_share=1.0))
+    (update,) = pack([alone], batch_config(), ranks(1), SDPOConfig(routing=Blend(policy_gradient_share=1.0)))
     (only,) = micro_batches(update)
     assert len(only.teacher.ids_T) == update.num_distilled_tokens == 0
 
@@ -693,7 +696,7 @@ def terms(name: str, mean: LossMean, ratio: RatioLevel, granularity: Granularity
         ALGORITHMS[name],
         divergence="jsd" if granularity is Granularity.logits else "reverse_kl",
         granularity=granularity,
-        support=SupportConfig(num_ids=4),
+        support=TopSupport(num_ids=4),
         policy_gradient=policy_gradient,
         entropy_bonus=ENTROPY,
         reference_kl=KL,
@@ -801,9 +804,7 @@ def test_the_references_normalisation_shrinks_the_loss_by_the_share_of_rows_with
     all_tokens = sum(sum(s.loss_mask) for s in samples)
     with_hint = sum(sum(s.loss_mask) for s in samples if s.teacher_prompt_ids is not None)
     assert 0 < with_hint < all_tokens
-    ours, theirs = (
-        losses_of(samples, SDPOConfig(normalisation=kind, support=SupportConfig(num_ids=4))) for kind in Normalisation
-    )
+    ours, theirs = (losses_of(samples, SDPOConfig(normalisation=kind, support=TopSupport(num_ids=4))) for kind in Normalisation)
     assert theirs[0].item() == pytest.approx(ours[0].item() * with_hint / all_tokens)
 
 

@@ -91,6 +91,11 @@ def test_an_environment_without_answers_cannot_show_them(refusal: Refusal) -> No
     assert "set choice=demonstration_first" in error
 
 
+def test_an_environment_of_one_turn_cannot_have_several(refusal: Refusal) -> None:
+    error = refusal("sampling.max_turns=2")
+    assert "'letters' has no methods reply and judge, and max_turns is 2. Set it to 1 or add the methods" in error
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_the_run(refusal: Refusal, tmp_path: Path) -> None:
     """It came as a traceback, after everything else had been checked."""
     (tmp_path / "taken").write_text("")

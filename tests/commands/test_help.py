@@ -63,13 +63,13 @@ def test_a_command_that_does_not_exist_has_no_help(words: list[str], capsys: pyt
 @pytest.mark.parametrize("command", WITH_KEYS)
 def test_the_keys_shown_exist_and_each_has_its_default_and_some_words(command: str) -> None:
     about = COMMANDS[command]
-    known = defaults(about.config, about.words)
+    known, lines = defaults(about.config, about.words), page(command).splitlines()
     assert len(about.keys) == 10 or set(about.keys) == set(known)
     for key in about.keys:
         text = known[key].text
         words = words_about(known[key].home, key.split(".")[-1])
         assert words, f"{key} has no words below it in {known[key].home.__name__}"
-        line = next(line for line in page(command).splitlines() if line.startswith((f"  {key}=", f"  {key} ")))
+        line = next(line for line in lines if line.startswith((f"  {key}=", f"  {key} ")))
         assert line.startswith(f"  {key}={text} " if text else f"  {key}=… (required)")
         assert words.split()[0] in line
 

@@ -9,13 +9,20 @@ from omegaconf import OmegaConf
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
+    Blend,
+    ByGroup,
+    ByHint,
+    BySuccess,
     CheckpointConfig,
     Config,
     Dtype,
+    EmaTeacher,
     EnvConfig,
     EvaluateConfig,
     EvaluationConfig,
     ExportConfig,
+    FrozenTeacher,
+    FullSupport,
     Granularity,
     GRPOConfig,
     GuardsConfig,
@@ -23,10 +30,12 @@ from sdpo.config import (
     HintChoice,
     LearnerConfig,
     LiftSchedule,
+    LiveTeacher,
     LoraConfig,
     LossMean,
     ModelConfig,
     Offload,
+    OnGainTeacher,
     OnLowLift,
     PolicyGradientConfig,
     QuestionWeight,
@@ -34,14 +43,12 @@ from sdpo.config import (
     ReplayConfig,
     Response,
     RolloutConfig,
-    Routing,
     SamplingConfig,
     SDPOConfig,
-    SupportConfig,
-    SupportKind,
     TeacherConfig,
-    TeacherKind,
+    TopSupport,
     TrackingConfig,
+    TrustRegionTeacher,
 )
 
 
@@ -52,9 +59,9 @@ def refusal(build: Callable[[], object]) -> str:
 
 
 RANGES = [
-    ("algorithm.support.num_ids", lambda x: SupportConfig(num_ids=x), 0, 1),
-    ("algorithm.teacher.ema_rate", lambda x: TeacherConfig(ema_rate=x), 1.5, 1.0),
-    ("algorithm.teacher.ema_rate", lambda x: TeacherConfig(ema_rate=x), -0.1, 0.0),
+    ("algorithm.support.num_ids", lambda x: TopSupport(num_ids=x), 0, 1),
+    ("algorithm.teacher.ema_rate", lambda x: EmaTeacher(ema_rate=x), 1.5, 1.0),
+    ("algorithm.teacher.ema_rate", lambda x: EmaTeacher(ema_rate=x), -0.1, 0.0),
     ("algorithm.hindsight.max_prompt_tokens", lambda x: HindsightConfig(max_prompt_tokens=x), 0, 1),
     ("algorithm.hindsight.success_buffer", lambda x: HindsightConfig(success_buffer=x), -1, 0),
     ("algorithm.entropy_weight", lambda x: SDPOConfig(entropy_weight=x), -0.1, 0.0),
@@ -65,15 +72,15 @@ RANGES = [
     ("algorithm.policy_gradient.clip_high", lambda x: PolicyGradientConfig(clip_high=x), -0.1, 0.0),
     ("algorithm.policy_gradient.rollout_clip", lambda x: PolicyGradientConfig(rollout_clip=x), 0.5, 1.0),
     ("algorithm.policy_gradient.overlong_tokens", lambda x: PolicyGradientConfig(overlong_tokens=x), -1, 0),
-    ("algorithm.teacher.live_weight", lambda x: TeacherConfig(live_weight=x), 1.5, 1.0),
-    ("algorithm.teacher.live_weight", lambda x: TeacherConfig(live_weight=x), -0.1, 0.0),
+    ("algorithm.teacher.live_weight", lambda x: TrustRegionTeacher(live_weight=x), 1.5, 1.0),
+    ("algorithm.teacher.live_weight", lambda x: TrustRegionTeacher(live_weight=x), -0.1, 0.0),
     ("algorithm.entropy_bonus", lambda x: SDPOConfig(entropy_bonus=x), -0.1, 0.0),
     ("algorithm.entropy_bonus", lambda x: GRPOConfig(entropy_bonus=x), -0.1, 0.0),
     ("algorithm.reference_kl", lambda x: SDPOConfig(reference_kl=x), -0.1, 0.0),
     ("algorithm.reference_kl", lambda x: GRPOConfig(reference_kl=x), -0.1, 0.0),
     ("algorithm.importance_clip", lambda x: SDPOConfig(importance_clip=x), 0.9, 1.0),
     ("algorithm.rollout_clip", lambda x: SDPOConfig(rollout_clip=x), 0.9, 1.0),
-    ("algorithm.policy_gradient_share", lambda x: SDPOConfig(policy_gradient_share=x), 1.5, 1.0),
+    ("algorithm.routing.policy_gradient_share", lambda x: SDPOConfig(routing=Blend(policy_gradient_share=x)), 1.5, 1.0),
     ("algorithm.jsd_beta", lambda x: SDPOConfig(jsd_beta=x), 0.0, 0.01),
     ("algorithm.jsd_beta", lambda x: SDPOConfig(jsd_beta=x), 1.0, 0.99),
     ("batch.num_tasks", lambda x: BatchConfig(num_tasks=x), 0, 1),
@@ -116,9 +123,9 @@ RANGES = [
     ("rollout.num_verifiers", lambda x: RolloutConfig(num_verifiers=x), 0, 1),
     ("rollout.max_num_seqs", lambda x: RolloutConfig(max_num_seqs=x), 0, 1),
     ("rollout.max_set_aside_share", lambda x: RolloutConfig(max_set_aside_share=x), 1.1, 1.0),
-    ("algorithm.teacher.min_gain", lambda x: TeacherConfig(min_gain=x), -0.1, 0.0),
-    ("algorithm.teacher.max_length_growth", lambda x: TeacherConfig(max_length_growth=x), -0.1, 0.0),
-    ("algorithm.teacher.gain_window", lambda x: TeacherConfig(gain_window=x), 0, 1),
+    ("algorithm.teacher.min_gain", lambda x: OnGainTeacher(min_gain=x), -0.1, 0.0),
+    ("algorithm.teacher.max_length_growth", lambda x: OnGainTeacher(max_length_growth=x), -0.1, 0.0),
+    ("algorithm.teacher.gain_window", lambda x: OnGainTeacher(gain_window=x), 0, 1),
     ("guards.repeat_after", lambda x: GuardsConfig(repeat_after=x), 0, 1),
     ("guards.early", lambda x: GuardsConfig(early=x), 0, 1),
     ("guards.recent", lambda x: GuardsConfig(recent=x), 0, 1),
@@ -160,15 +167,15 @@ def test_a_value_out_of_range_is_refused_by_name_and_the_edge_of_the_range_is_no
     [
         lambda: SDPOConfig(importance_clip=math.nan),
         lambda: SDPOConfig(jsd_beta=math.nan),
-        lambda: SDPOConfig(policy_gradient_share=math.nan),
-        lambda: TeacherConfig(ema_rate=math.nan),
+        lambda: SDPOConfig(routing=Blend(policy_gradient_share=math.nan)),
+        lambda: EmaTeacher(ema_rate=math.nan),
         lambda: EvaluationConfig(top_p=math.nan),
         lambda: SamplingConfig(temperature=math.nan),
         lambda: LearnerConfig(lr=math.nan),
         lambda: LearnerConfig(grad_clip=math.nan),
         lambda: LearnerConfig(logits_chunk_mib=math.nan),
         lambda: LearnerConfig(beta1=math.nan),
-        lambda: TeacherConfig(live_weight=math.nan),
+        lambda: TrustRegionTeacher(live_weight=math.nan),
         lambda: GRPOConfig(entropy_bonus=math.nan),
         lambda: SDPOConfig(reference_kl=math.nan),
         lambda: SDPOConfig(entropy_weight=math.nan),
@@ -210,7 +217,7 @@ def test_sampled_tokens_alone_go_with_the_reverse_kl_only(granularity, divergenc
 
 
 def test_a_clamp_of_each_bucket_needs_buckets_that_leave_something_out():
-    sentence = refusal(lambda: SDPOConfig(pointwise_clip=0.1, support=SupportConfig(kind=SupportKind.full)))
+    sentence = refusal(lambda: SDPOConfig(pointwise_clip=0.1, support=FullSupport()))
     assert sentence.startswith("algorithm.pointwise_clip needs algorithm.support.kind=student or teacher")
     assert "got 0.1 with kind=full. Set algorithm.support.kind=" in sentence
     for granularity in (Granularity.token, Granularity.sequence):
@@ -264,9 +271,9 @@ DEMONSTRATIONS_ONLY = SDPOConfig(hindsight=HindsightConfig(choice=HintChoice.dem
         (GRPOConfig(), "algorithm=grpo"),
         (DEMONSTRATIONS_ONLY, "algorithm.hindsight.choice=demonstration_only"),
         (SDPOConfig(question_weight=QuestionWeight.uncertainty), "algorithm.question_weight=uncertainty"),
-        (SDPOConfig(policy_gradient_share=0.1), "with a policy gradient"),
-        (SDPOConfig(routing=Routing.by_success), "with a policy gradient"),
-        (SDPOConfig(routing=Routing.by_hint), "with a policy gradient"),
+        (SDPOConfig(routing=Blend(policy_gradient_share=0.1)), "with a policy gradient"),
+        (SDPOConfig(routing=BySuccess()), "with a policy gradient"),
+        (SDPOConfig(routing=ByHint()), "with a policy gradient"),
     ],
     ids=["grpo", "demonstrations only", "uncertainty", "blend", "by success", "by hint"],
 )
@@ -298,31 +305,28 @@ def test_the_hindsight_prompt_has_room_for_the_question():
 # Rules between two knobs: each sentence names both, what they were, and a way out that is one.
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TeacherKind if kind is not TeacherKind.external], ids=lambda kind: kind.value)
-def test_an_external_teacher_has_a_path_and_no_other_one_has(kind):
-    sentence = refusal(lambda: TeacherConfig(kind=kind, path="some/model"))
-    assert sentence.startswith("algorithm.teacher.path ")
-    assert "algorithm.teacher.kind=external" in sentence
-    assert f"got path=some/model and kind={kind.value}" in sentence
-    sentence = refusal(lambda: TeacherConfig(kind=TeacherKind.external))
-    assert "got path=None and kind=external" in sentence
-    TeacherConfig(kind=TeacherKind.external, path="some/model")
-    TeacherConfig(kind=kind)
+SELVES = (LiveTeacher(), FrozenTeacher(), EmaTeacher(), OnGainTeacher(), TrustRegionTeacher())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TeacherKind if kind is not TeacherKind.external], ids=lambda kind: kind.value)
-def test_hints_can_be_switched_off(kind):
+def kind_of(teacher: TeacherConfig) -> str:
+    return teacher.kind
+
+
+@pytest.mark.parametrize("name", ["teacher", "routing"])
+def test_a_kind_is_its_class(name: str) -> None:
+    """A kind's fields exist where that kind is chosen; its name on another one's fields is no choice."""
+    teacher, routing = LiveTeacher(), Blend()
+    (teacher if name == "teacher" else routing).kind = "ema" if name == "teacher" else "by_hint"
+    sentence = refusal(lambda: SDPOConfig(teacher=teacher, routing=routing))
+    assert sentence.startswith(f"algorithm.{name}.kind decides which fields there are")
+    assert f"override /algorithm/{name}: " in sentence
+    SDPOConfig(teacher=EmaTeacher(), routing=ByHint())
+
+
+@pytest.mark.parametrize("teacher", SELVES, ids=kind_of)
+def test_hints_can_be_switched_off(teacher):
     """It was refused, as there is nothing to learn then; so nobody could show that it is the hints that teach."""
-    SDPOConfig(hindsight=HindsightConfig(choice=HintChoice.none), teacher=TeacherConfig(kind=kind))
-
-
-@pytest.mark.parametrize("routing", [Routing.by_success, Routing.by_hint, Routing.by_group], ids=lambda routing: routing.value)
-def test_a_share_belongs_to_the_blend(routing):
-    sentence = refusal(lambda: SDPOConfig(routing=routing, policy_gradient_share=0.25))
-    assert sentence.startswith("algorithm.policy_gradient_share ")
-    assert "algorithm.routing=blend" in sentence
-    assert f"got 0.25 with routing={routing.value}" in sentence
-    SDPOConfig(routing=routing)
+    SDPOConfig(hindsight=HindsightConfig(choice=HintChoice.none), teacher=teacher)
 
 
 @pytest.mark.parametrize(("divides", "does_not"), [((4, 2), (4, 3)), ((6, 3), (2, 4))], ids=["3 of 4", "4 of 2"])
@@ -344,8 +348,8 @@ GSPO = PolicyGradientConfig(ratio=RatioLevel.sequence)
         GRPOConfig(policy_gradient=GSPO),
         SDPOConfig(granularity=Granularity.sequence),
         SDPOConfig(future_credit=0.5),
-        SDPOConfig(policy_gradient=GSPO, policy_gradient_share=0.5),
-        SDPOConfig(policy_gradient=GSPO, routing=Routing.by_hint),
+        SDPOConfig(policy_gradient=GSPO, routing=Blend(policy_gradient_share=0.5)),
+        SDPOConfig(policy_gradient=GSPO, routing=ByHint()),
     ],
     ids=["gspo", "sequence granularity", "future credit", "blended gspo", "routed gspo"],
 )
@@ -403,12 +407,11 @@ def test_adapters_go_somewhere():
 
 
 def test_one_renormalised_id_teaches_nothing():
-    sentence = refusal(lambda: SupportConfig(num_ids=1, tail=False))
+    sentence = refusal(lambda: TopSupport(num_ids=1, tail=False))
     assert sentence.startswith("algorithm.support.num_ids must be at least 2 without a tail")
     assert "got 1. Raise it, or set algorithm.support.tail=true" in sentence
-    SupportConfig(num_ids=1, tail=True)
-    SupportConfig(num_ids=2, tail=False)
-    SupportConfig(kind=SupportKind.full, num_ids=1, tail=False)
+    TopSupport(num_ids=1, tail=True)
+    TopSupport(num_ids=2, tail=False)
 
 
 def test_the_last_tokens_before_the_limit_are_not_more_than_there_are():
@@ -449,7 +452,7 @@ def test_no_lift_is_measured_where_the_teacher_is_shown_the_answer():
 
 
 def test_groups_that_are_all_alike_are_not_distilled_by_their_uncertainty():
-    sentence = refusal(lambda: SDPOConfig(routing=Routing.by_group, question_weight=QuestionWeight.uncertainty))
+    sentence = refusal(lambda: SDPOConfig(routing=ByGroup(), question_weight=QuestionWeight.uncertainty))
     assert "together nothing is distilled" in sentence
 
 
@@ -489,10 +492,10 @@ def test_an_evaluation_measures_lift_where_hints_can_be_made_and_compared():
     ("algorithm", "has_policy_gradient"),
     [
         (SDPOConfig(), False),
-        (SDPOConfig(policy_gradient_share=0.1), True),
-        (SDPOConfig(policy_gradient_share=1.0), True),
-        (SDPOConfig(routing=Routing.by_success), True),
-        (SDPOConfig(routing=Routing.by_hint), True),
+        (SDPOConfig(routing=Blend(policy_gradient_share=0.1)), True),
+        (SDPOConfig(routing=Blend(policy_gradient_share=1.0)), True),
+        (SDPOConfig(routing=BySuccess()), True),
+        (SDPOConfig(routing=ByHint()), True),
     ],
 )
 def test_some_attempts_are_learned_from_through_their_advantage(algorithm, has_policy_gradient):
@@ -545,7 +548,7 @@ def test_hydra_can_make_a_schema_of_it(schema):
 
 
 def test_an_algorithm_composed_by_omegaconf_is_built_and_checked():
-    composed = OmegaConf.merge(OmegaConf.structured(SDPOConfig), {"divergence": "jsd", "support": {"num_ids": 20}})
+    composed = OmegaConf.merge(OmegaConf.structured(SDPOConfig()), {"divergence": "jsd", "support": {"num_ids": 20}})
     algorithm = OmegaConf.to_object(composed)
     assert isinstance(algorithm, SDPOConfig)
     assert (algorithm.divergence, algorithm.support.num_ids) == ("jsd", 20)
@@ -553,33 +556,29 @@ def test_an_algorithm_composed_by_omegaconf_is_built_and_checked():
     assert "algorithm.granularity=token" in refusal(lambda: OmegaConf.to_object(wrong))
 
 
-TEACHERS = [kind for kind in TeacherKind if kind is not TeacherKind.external]
-
-
 @pytest.mark.parametrize("response", [Response.refresh_teacher, Response.freeze_teacher], ids=lambda response: response.value)
-@pytest.mark.parametrize("kind", TEACHERS, ids=lambda kind: kind.value)
-def test_only_a_teacher_with_weights_of_its_own_is_refreshed_or_frozen(response, kind):
+@pytest.mark.parametrize("teacher", SELVES, ids=kind_of)
+def test_only_a_teacher_with_weights_of_its_own_is_refreshed_or_frozen(response, teacher):
     def build(algorithm):
         return Config(algorithm=algorithm, guards=GuardsConfig(response=response))
 
-    teacher = TeacherConfig(kind=kind)
     if teacher.keeps_average:
         build(SDPOConfig(teacher=teacher))
     else:
         sentence = refusal(lambda: build(SDPOConfig(teacher=teacher)))
         assert f"guards.response={response.value} needs algorithm.teacher.kind=ema or on_gain" in sentence
-        assert f"got {kind.value}" in sentence
+        assert f"got {teacher.kind}" in sentence
     assert "got no teacher" in refusal(lambda: build(GRPOConfig()))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"algorithm": SDPOConfig(routing=Routing.by_success)}, "needs algorithm.routing=blend"),
-        ({"algorithm": SDPOConfig(routing=Routing.by_hint)}, "got algorithm.routing=by_hint"),
+        ({"algorithm": SDPOConfig(routing=BySuccess())}, "needs algorithm.routing.kind=blend"),
+        ({"algorithm": SDPOConfig(routing=ByHint())}, "got algorithm.routing.kind=by_hint"),
         ({"algorithm": GRPOConfig()}, "got a pure policy gradient"),
         ({"batch": BatchConfig(group_size=1)}, "batch.group_size must be at least 2"),
-        ({"algorithm": SDPOConfig(policy_gradient_share=0.75)}, "got 0.75 and 0.75"),
+        ({"algorithm": SDPOConfig(routing=Blend(policy_gradient_share=0.75))}, "got 0.75 and 0.75"),
         (
             {
                 "algorithm": SDPOConfig(policy_gradient=PolicyGradientConfig(ratio=RatioLevel.sequence)),
@@ -616,8 +615,8 @@ def test_a_run_stops_at_its_best_only_if_that_is_known_and_kept(keep_best, every
 def test_a_run_that_only_warns_is_never_refused_for_its_guards():
     for algorithm in (
         GRPOConfig(),
-        SDPOConfig(routing=Routing.by_hint),
-        SDPOConfig(teacher=TeacherConfig(kind=TeacherKind.live)),
+        SDPOConfig(routing=ByHint()),
+        SDPOConfig(teacher=LiveTeacher()),
     ):
         assert Config(algorithm=algorithm).guards.response is Response.warn
 

@@ -24,9 +24,10 @@ if find_spec("reasoning_gym") is None:
 from sdpo.envs.adapters.reasoning_gym import ReasoningGym
 from sdpo.envs.adapters.reasoning_gym.known import EASILY_FOOLED, NEEDING, REFUSED, VERSION, WITHOUT_REFERENCE
 from sdpo.envs.adapters.reasoning_gym.plain import EXECUTING, MAX_PLAIN_CHARS, refusal
-from sdpo.envs.adapters.reasoning_gym.scoring import Limits, Puzzle, Score, Unscored, Worker, score, worker
+from sdpo.envs.adapters.reasoning_gym.scoring import PACKAGE, WORKER, Puzzle, Score, Unscored, dataset_names, score, worker
+from sdpo.envs.sandbox.helpers import Helper, Limits
 
-DATASETS = [name for name in worker().dataset_names if name not in REFUSED]
+DATASETS = [name for name in dataset_names() if name not in REFUSED]
 SLOW = {"knight_swap", "futoshiki", "quantum_lock", "sudoku", "arc_agi", "polynomial_equations"}
 """Their puzzles take a second and more to make."""
 TIERED = [
@@ -83,9 +84,9 @@ CHEATS = {
 
 
 @pytest.fixture(scope="module")
-def another_worker() -> Iterator[Worker]:
+def another_worker() -> Iterator[Helper]:
     """Another process, as another verifier would have."""
-    other = Worker()
+    other = Helper(WORKER, PACKAGE)
     yield other
     other.close()
 
@@ -128,7 +129,7 @@ def test_the_version_is_the_one_that_was_looked_through() -> None:
 
 @pytest.mark.parametrize("dataset", TIERED)
 def test_every_dataset_makes_the_same_tasks_in_every_process_and_marks_its_own_answer_right(
-    dataset: str, another_worker: Worker
+    dataset: str, another_worker: Helper
 ) -> None:
     if dataset in NEEDING and find_spec(NEEDING[dataset]) is None:
         with pytest.raises(ValueError, match=f"needs the package {NEEDING[dataset]}"):
@@ -375,7 +376,7 @@ class TestWalls:
 
     def test_its_environment_is_empty_of_the_trainers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SECRET_TOKEN", "hush")
-        fresh = Worker()
+        fresh = Helper(WORKER, PACKAGE)
         try:
             entry = puzzle_of(first_task(self.dataset)).entry
             program = "oracle_answer.split() if 'SECRET_TOKEN' in __import__('os').environ else []"

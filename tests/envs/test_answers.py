@@ -12,6 +12,7 @@ from sdpo.envs.answers import NoAnswer, plain_answer, tagged_answer, undecorated
     [
         ("so <answer> 3 </answer>", "3"),
         ("<answer>1</answer> no: <answer>2</answer>", "2"),
+        ("<answer>1</answer> as said <answer>", "1"),
         ("<ANSWER>3</Answer>", "3"),
         ("<think>is it <answer>1</answer>?</think><answer>2</answer>", "2"),
         ("is it <answer>1</answer>?</think><answer>2</answer>", "2"),
@@ -45,12 +46,28 @@ def test_a_thought_that_never_ends_is_no_plain_answer() -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["3", "**3**", "3.", "**3**.", r"\boxed{3}", r"$\boxed{3}$", "`3`", '"3"', r"\(3\)", "***3***", r"**$\boxed{\text{3}}$**."],
+    [
+        "3",
+        "**3**",
+        "3.",
+        "**3**.",
+        r"\boxed{3}",
+        r"$\boxed{3}$",
+        "`3`",
+        '"3"',
+        r"\(3\)",
+        "***3***",
+        r"**$\boxed{\text{3}}$**.",
+        "```\n3\n```",
+    ],
 )
 def test_decoration_means_nothing(written: str) -> None:
     assert undecorated(written) == "3"
 
 
-@pytest.mark.parametrize("written", ["C=C", "*C", "[NH4+]", "1.5", "a*b", "(3)", "\\frac{1}{2}", "", ".", "**"])
+@pytest.mark.parametrize(
+    "written",
+    ["C=C", "*C", "[NH4+]", "1.5", "a*b", "(3)", "\\frac{1}{2}", "", ".", "**", r"\text{C}_{2}", "**a** b **c**", "$a$ b $c$"],
+)
 def test_what_is_no_decoration_stays(written: str) -> None:
     assert undecorated(written) == written

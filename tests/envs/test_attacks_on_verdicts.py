@@ -14,7 +14,7 @@ import pytest
 from sdpo.envs import sandbox
 from sdpo.envs.base import Message, Role, Task, Verdict
 from sdpo.envs.code import Code
-from sdpo.envs.code.trials import FunctionTests, ProgramTests, ProgramTrial, Trial
+from sdpo.envs.code.trials import Check, Equality, FunctionTests, ProgramTests, ProgramTrial, Trial
 from sdpo.envs.sandbox import Isolation, Settings
 from tests.envs.test_attacks import KINDS, ON_ONE_KIND, files_left, processes_left, sockets_left
 
@@ -68,10 +68,10 @@ def knows_visible(statement: str, before: str = "") -> str:
     return f"import os, sys\n{before}\ndef f(n):\n    if n in (3, 4): return {{3: 10, 4: 17}}[n]\n    {statement}\n"
 
 
-def verdict(source: str, task: Task = FUNCTION) -> Verdict:
+def verdict(source: str, task: Task = FUNCTION, most_s: float = 2 * LIMIT_S + 3) -> Verdict:
     started = time.monotonic()
     judged = ENVIRONMENT.verify(task, f"```python\n{source}\n```")
-    assert time.monotonic() - started < 2 * LIMIT_S + 3
+    assert time.monotonic() - started < most_s
     assert all(number not in (judged.feedback or "") for number in HIDDEN)
     return judged
 
@@ -387,3 +387,115 @@ def test_a_program_that_cheats_earns_nothing(cheat: str) -> None:
     judged = verdict(source, PROGRAM)
     assert judged.reward == 0.0
     assert said in (judged.feedback or "")
+
+
+SECRET = "rabbit-8831"
+"""What the question's own test expects, and what no process of an answer may hold."""
+CHECKED = Task(
+    id="code/attacked-check",
+    env="code",
+    messages=QUESTION,
+    payload=FunctionTests(
+        function="f",
+        visible=(Trial(arguments=(3,), expected=10),),
+        hidden=(),
+        check=Check(
+            source=f"for n in range(20, 40):\n    assert candidate(n) == n * n + 1\nassert str(candidate(-1)) != '{SECRET}'\n"
+            "assert candidate(candidate(2)) == 26\n",
+            names=("candidate", "f"),
+        ),
+    ),
+)
+
+
+def knows_one(statement: str, before: str = "") -> str:
+    """An answer that passes the visible call, and does something else on those of the question's own test."""
+    return f"import os, sys\n{before}\ndef f(n):\n    if n == 3: return 10\n    {statement}\n"
+
+
+ON_CHECKS = {
+    "the right values but one": knows_one("return n * n + 1 if n != 37 else 0"),
+    "equal to everything": knows_one("return type('Any', (), {'__eq__': lambda *a: True, '__str__': lambda s: ''})()"),
+    "an int that lies": knows_one("return type('Any', (int,), {'__eq__': lambda *a: True})(5)"),
+    "nothing": knows_one("return None"),
+    "an exception that a test may catch": knows_one("raise AssertionError"),
+    "an exception of its own": knows_one("raise type('__failed__', (Exception,), {})"),
+    "leave": knows_one("os._exit(0)"),
+    "exit": knows_one("sys.exit(0)"),
+    "a text of the driver": knows_one("return 'passed None'"),
+    "a forged end": knows_one("os.write(3, b'0 passed None\\n')"),
+    "asserts switched off": knows_one("import builtins; builtins.AssertionError = KeyError; return 0"),
+    "results forged": FORGE
+    + PASS_VISIBLE
+    + "if is_hidden:\n    forge(-1, 'loaded')\n    for i in range(99): forge(i, 'value', 26)\n"
+    "    forge(-1, 'passed')\ndef f(n): return 10",
+    "results without end": knows_one("return 'x' * 10**7"),
+    "results that take long to compare": knows_one("return [[[[0] * 9] * 9] * 9] * 9"),
+    "a huge number": knows_one("return 10 ** 3000"),
+}
+
+
+@ON_ONE_KIND
+@pytest.mark.parametrize("cheat", ON_CHECKS)
+def test_a_questions_own_test_cannot_be_passed_but_by_the_right_values(cheat: str) -> None:
+    """It never shares a process with an answer, so there is nothing for an answer to patch, to forge or to leave."""
+    assert verdict("def f(n):\n    return n * n + 1", CHECKED).is_solved
+    judged = verdict(ON_CHECKS[cheat], CHECKED, most_s=6 * LIMIT_S + 3)
+    assert judged.reward == 0.0
+    assert judged.feedback is not None
+    assert judged.feedback.startswith("All visible tests pass, but a hidden test ")
+    assert SECRET not in judged.feedback
+
+
+@ON_ONE_KIND
+@pytest.mark.parametrize("spy", SPIES)
+def test_a_spy_sees_nothing_of_what_a_questions_own_test_expects(spy: str) -> None:
+    """The test is the visible one here, so all that the answer saw may be told."""
+    check = CHECKED.payload.check if isinstance(CHECKED.payload, FunctionTests) else None
+    task = Task(
+        id="code/spied-check",
+        env="code",
+        messages=QUESTION,
+        payload=FunctionTests(function="f", visible=(), hidden=(), check=check),
+    )
+    assert verdict("def f(n):\n    return n * n + 1", task).is_solved
+    source = f"""
+import os, sys
+def frames():
+    frame = sys._getframe()
+    while frame: yield frame; frame = frame.f_back
+def caught():
+    try: raise ValueError
+    except ValueError as error: frame = error.__traceback__.tb_frame
+    while frame: yield frame; frame = frame.f_back
+def f(n):
+    seen = ascii({SPIES[spy]})
+    secret = "".join({list(SECRET)!r})
+    raise ValueError(f"{{len(seen) > 1}} {{secret in seen}} {{'assert' + ' ' + 'candidate' in seen}}")
+"""
+    judged = verdict(source, task)
+    assert judged.reward == 0.0
+    assert "ValueError: True False False" in (judged.feedback or "")
+
+
+@ON_ONE_KIND
+@pytest.mark.parametrize("lie", [name for name in LIES if name.startswith("subclass of") or "lie" in name or "class of" in name])
+def test_what_lies_of_itself_is_what_it_holds_where_files_are_compared_as_python_does(lie: str) -> None:
+    """A subclass may stand for its base there, by what it holds and never by what it says."""
+    assert isinstance(FUNCTION.payload, FunctionTests)
+    trials = tuple(
+        Trial(arguments=trial.arguments, expected=trial.expected, equality=Equality.python) for trial in FUNCTION.payload.visible
+    )
+    tests = FunctionTests(function="f", visible=trials, hidden=FUNCTION.payload.hidden)
+    assert verdict(LIES[lie][0], Task(id="code/lied-to", env="code", messages=QUESTION, payload=tests)).reward == 0.0
+
+
+@ON_ONE_KIND
+@pytest.mark.parametrize("view", ["bool", "set", "len", "sorted", "list", "tuple"])
+def test_a_patched_view_is_worth_no_more_than_the_value_that_it_returns(view: str) -> None:
+    trial = Trial(arguments=(7919,), expected=[31, 7] if view in ("list", "sorted") else 31, views=(view,))
+    visible = Trial(arguments=(3,), expected=10)
+    task = Task(
+        id="code/viewed", env="code", messages=QUESTION, payload=FunctionTests(function="f", visible=(visible,), hidden=(trial,))
+    )
+    assert verdict(knows_one("return [1]", f"import builtins\nbuiltins.{view} = lambda *a: 10"), task).reward == 0.0

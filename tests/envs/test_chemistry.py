@@ -63,7 +63,7 @@ def feedback_of(question: Question, answer: str) -> str:
 
 def names(feedback: str, reference: str) -> bool:
     """The reference stands in the feedback as a word of its own."""
-    return re.search(rf"(?<![\w()=#]){re.escape(reference)}(?![\w(=#])", feedback) is not None
+    return re.search(rf"(?<![\w()=#])(?<![0-9]\.){re.escape(reference)}(?![\w(=#]|\.[0-9])", feedback) is not None
 
 
 def of_family(tasks: Sequence[Task], family: str) -> list[Task]:
@@ -325,7 +325,7 @@ LIGHT_AND_RINGLESS = BoundsQuestion(
         ("<answer>0", "opened but never closed"),
         ("0</answer>", "closed but never opened"),
         ("<answer> </answer>", "is empty"),
-        ("<answer>" + "0" * 201 + "</answer>", "too long"),
+        ("<answer>" + "0" * 1001 + "</answer>", "too long"),
     ],
 )
 def test_an_answer_outside_its_tags_is_worth_nothing_and_the_feedback_says_so(completion: str, says: str) -> None:
@@ -425,7 +425,9 @@ def test_functional_groups_are_counted_as_their_wording_says(subject: str, smile
         ("CC.O", "one connected molecule"),
         ("[CH3][CH]O", "must not be a radical"),
         ("CC[O-]", "must be neutral; its charge is -1"),
-        ("[CH2-]C[OH2+]", "No carbon"),
+        ("[CH2-]C[OH2+]", "Write the form without charges"),
+        ("[CH2+]CC[CH2-]", "An atom C bears a charge"),
+        ("C" * 201, "too long for a SMILES"),
         ("[13CH3]CO", "isotopes"),
         ("[Fe]", "it holds Fe"),
         ("C" * 41, "far too large: it has 41 atoms"),

@@ -18,7 +18,7 @@ from sdpo.envs.chemistry.groups import groups_in
 from sdpo.envs.chemistry.isomers import IsomerQuestion, constitution
 from sdpo.envs.chemistry.oxidation import CarbonStateQuestion, FormulaStateQuestion
 from sdpo.envs.chemistry.question import Difficulty, Question
-from sdpo.envs.chemistry.reactions import Reaction, outcomes, reactions
+from sdpo.envs.chemistry.reactions import Reaction, needed, outcomes, reactions
 from sdpo.envs.chemistry.repair import RepairQuestion, Slip
 from sdpo.envs.chemistry.stereo import CentresQuestion, LabelsQuestion
 from sdpo.envs.chemistry.stoichiometry import AmountQuestion
@@ -55,7 +55,7 @@ def test_a_weight_is_right_within_half_a_unit_and_told_whether_hydrogens_are_the
     assert [is_right(ethanol, answer) for answer in ("46.07", "46", "46.5", "46.6", "45.5")] == [True, True, True, False, False]
     assert "too low, by so little that hydrogens were miscounted" in feedback_of(ethanol, "44.05")
     assert "too high, by more than a few hydrogens" in feedback_of(ethanol, "58.12")
-    assert "not a decimal number" in feedback_of(ethanol, "46.07 g/mol")
+    assert "not a decimal number" in feedback_of(ethanol, "heavy")
 
 
 # unsaturation
@@ -287,7 +287,7 @@ def test_coefficients_are_positive_and_as_many_as_there_are_substances() -> None
     question = BalanceQuestion(equation=read_equation("H2 + O2 -> H2O"))
     assert feedback_of(question, "2, 1") == "3 integers are needed, separated by commas; the answer has 2."
     assert "positive integers" in feedback_of(question, "0, 0, 0")
-    assert "positive integers" in feedback_of(question, "2 H2, O2, 2 H2O")
+    assert "cannot be read" in feedback_of(question, "2 H2, O2, 2 NH3")
     assert "O: 2 on the left, 1 on the right" in feedback_of(question, "1, 1, 1")
 
 
@@ -408,9 +408,11 @@ def test_every_template_is_asked_about_on_both_sides_and_every_reactant_has_what
     for split in ("train", "heldout"):
         assert {reaction.template for reaction in reactions(split)} == set(TEMPLATES)
         for reaction in reactions(split):
+            mols = [Chem.MolFromSmiles(smiles) for smiles in reaction.reactants]
             needs = TEMPLATES[reaction.template].needs
-            for need, smiles in zip(needs, reaction.reactants, strict=True):
-                assert need == "carbon-magnesium bond" or need in groups_in(Chem.MolFromSmiles(smiles)), reaction
+            assert [needed(reaction.template, [mol]) for mol in mols] == [needs[:0] + needs[1:], needs[:1]][: len(needs)], (
+                reaction
+            )
             assert reaction.product not in reaction.reactants
 
 
@@ -450,7 +452,8 @@ def test_any_two_precursors_that_give_the_target_are_right() -> None:
         ("CCOC(C)=O.O", "One of the two is the target itself"),
         ("CC(=O)O", "2 molecules are needed, separated by a dot; the answer has 1"),
         ("CC(=O)O.C1CC", "Molecule 2 of 2: The SMILES is not valid"),
-        ("CC(=O)O.", "Molecule 2 of 2: It is empty"),
+        ("CC(=O)O.", "2 molecules are needed, separated by a dot; the answer has 1"),
+        (".CC(=O)O", "Molecule 1 of 2: It is empty"),
     ],
 )
 def test_wrong_precursors_are_told_what_they_lack_or_what_they_give(answer: str, says: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sdpo.envs.base import Task, Verdict
 from sdpo.envs.code import Code
 from sdpo.envs.code.extraction import extract_code
-from sdpo.envs.code.literals import is_same, parse_literal
+from sdpo.envs.code.literals import is_equal, is_same, parse_literal, shown
 from sdpo.envs.code.problem import load_problems
 
 ENVIRONMENT = Code(timeout_s=10.0)
@@ -192,7 +192,7 @@ def test_a_process_that_talks_to_the_student_never_sees_a_hidden_call():
     spy = (
         "import marshal, sys\n"
         "def clamp(x):\n"
-        "    name, _, calls = sys._getframe(2).f_locals['work']\n"
+        "    name, _, calls, _ = sys._getframe(2).f_locals['work']\n"
         "    return [name, [marshal.loads(call) for call in calls]]"
     )
     visible = [trial.arguments for trial in CLAMP.payload.visible]
@@ -217,31 +217,6 @@ def test_long_feedback_is_cut_in_its_middle():
 
 
 @pytest.mark.parametrize(
-    ("completion", "source"),
-    [
-        ("```python\nx = 1\n```", "x = 1\n"),
-        ("Sure!\n```\nx = 1\n```\n```python\ny = 1\n```", "x = 1\n"),
-        ("```Python\r\nx = 1\r\ny = 2\r\n```", "x = 1\ny = 2\n"),
-        ("```text\nnothing\n```\n```py\nx = 1\n```", "x = 1\n"),
-        ("```python\nx = 1", "x = 1\n"),
-        ("Here it is:\nimport math\ndef f(): pass", "import math\ndef f(): pass\n"),
-        ("from math import pi\nx = 1", "from math import pi\nx = 1\n"),
-        ("def f(): pass\n```\n", "def f(): pass\n"),
-        ("The default is 3", None),
-        ("```python\n   \n```", None),
-        ("```\n\n```python\nx = 1\n```", "x = 1\n"),
-        ("```\n\n```\nThat was nothing.\n```python\nx = 1\n```", "x = 1\n"),
-        ("Use ```f``` like this:\n```python\nx = 1\n```", "x = 1\n"),
-        ("```f```\n```python\nx = 1\n```", "x = 1\n"),
-        ("", None),
-    ],
-)
-def test_the_code_is_found_where_a_model_puts_it(completion, source):
-    code = extract_code(completion)
-    assert (code.source if code else None) == source
-
-
-@pytest.mark.parametrize(
     ("expected", "actual", "same"),
     [
         (1, 1, True), (1, True, False), (True, 1, False), (2, 2.0, False), (2.0, 2, True), (2.0, True, False),
@@ -252,6 +227,49 @@ def test_the_code_is_found_where_a_model_puts_it(completion, source):
 )  # fmt: skip
 def test_values_are_compared_with_their_types(expected, actual, same):
     assert is_same(expected, actual) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "same"),
+    [
+        ({(1, 2): 5}, {(True, 2.0): 5}, False), ({(1, 2): 5}, {(1, 2): 5}, True), ({(1, 2)}, {(1, 2.0)}, False),
+        ({(1, (True,))}, {(1, (1,))}, False), ({(1, (2,)), (3, ())}, {(3, ()), (1, (2,))}, True), ({2.0: "a"}, {2: "a"}, True),
+        ({2: "a"}, {2.0: "a"}, False), ({(2.0,)}, {(2,)}, True), ({(2.0,)}, {(True,)}, False), ({1, 2}, {1}, False),
+        ({(None, "x"): 1}, {(None, "x"): 1}, True), ({"a": {(1,): 2}}, {"a": {(True,): 2}}, False), (2j, 2j, True),
+        (b"x", b"x", True), (b"x", "x", False), (2 + 0j, 2, False),
+    ],
+)  # fmt: skip
+def test_types_inside_keys_and_members_count_where_they_count_elsewhere(expected, actual, same):
+    """{(True, 2.0): 5} once passed for {(1, 2): 5}, and sets of tuples likewise."""
+    assert is_same(expected, actual) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "same"),
+    [
+        (2, 2.0, True), (False, 0, True), (True, 1, True), (2.0, True, False), (1.0, True, True), ([1], (1,), False),
+        ((1, 2.0), (1.0, 2), True), ({"a": [1]}, {"a": [True]}, True), ({1: 2}, {1.0: 2.0}, True), (2, 2.0000001, False),
+        (0.3, 0.1 + 0.2, True), ([0.3], [0.1 + 0.2], True), (10**400, 0.5, False), (0.5, 10**400, False), (2 + 0j, 2, True),
+        ({1, 2}, {1.0, 2.0}, True), ("1", 1, False), (None, 0, False), (None, False, False), ("", None, False), ([], (), False),
+    ],
+)  # fmt: skip
+def test_values_are_compared_as_python_does_where_that_is_asked_for(expected, actual, same):
+    assert is_equal(expected, actual) is same
+
+
+def test_a_tuple_is_a_list_only_where_the_file_has_no_tuples():
+    assert is_equal([1, [2, 3]], (1, (2, 3)), tuples_are_lists=True)
+    assert not is_equal([1, [2, 3]], (1, (2, 4)), tuples_are_lists=True)
+    assert not is_equal([1, [2, 3]], [1, (2, 3)])
+
+
+def test_a_long_integer_is_shown_in_full_wherever_it_stands():
+    """``repr`` raises ValueError for more than 4300 digits, which no verdict may."""
+    digits = "1" + "0" * 4999 + "7"
+    long = 10**5000 + 7
+    assert shown(long) == digits
+    assert shown([(long,), {"a": long}, {1: {long}}, None]) == f"[({digits},), {{'a': {digits}}}, {{1: {{{digits}}}}}, None]"
+    assert shown([1, "x", 0.5]) == "[1, 'x', 0.5]"
 
 
 @pytest.mark.parametrize("text", ["print(1)", "(((", "[" * 9999, "-" * 20000 + "1", "{[]: 1}", "\0", "nan", "9" * 9999])
@@ -324,10 +342,11 @@ def test_hostile_text_is_a_verdict(completion):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet=st.one_of(st.sampled_from("`\n\r pythondef:(){}\0"), st.characters()), max_size=200))
+@given(st.text(alphabet=st.one_of(st.sampled_from("`~\n\r pythondef:(){}\0\ufeff"), st.characters()), max_size=200))
 def test_extraction_takes_any_text(text):
-    code = extract_code(text)
-    assert code is None or (code.source.strip() and code.source.endswith("\n"))
+    for function in (None, "f"):
+        code = extract_code(text, function)
+        assert code is None or (code.source.strip() and code.source.endswith("\n"))
 
 
 def test_random_edits_of_a_right_answer_never_break_the_verdict():

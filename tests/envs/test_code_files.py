@@ -16,7 +16,7 @@ from sdpo.envs.base import Environment, Task
 from sdpo.envs.code.files import CodeFile
 from sdpo.envs.code.formats.asserts import read_asserts
 from sdpo.envs.code.formats.pickled_text import packed_text, pickled_text
-from sdpo.envs.code.trials import FunctionTests, ProgramTests, ProgramTrial, Trial
+from sdpo.envs.code.trials import Equality, FunctionTests, ProgramTests, ProgramTrial, Trial
 
 
 def packed(tests, protocol=4):
@@ -119,6 +119,10 @@ def first(folder, row, **options) -> Task:
     return next(task for task in tasks if "(0)" in task.messages[-1].content)
 
 
+def json_trial(*arguments, expected):
+    return Trial(arguments=arguments, expected=expected, equality=Equality.python, is_json=True)
+
+
 def solved(folder, row, source):
     task = first(folder, row)
     return CodeFile(path="unread").verify(task, f"```python\n{source}\n```").is_solved
@@ -133,7 +137,7 @@ def test_every_format_is_recognised_and_makes_tasks_of_both_splits(tmp_path, nam
         assert (len(train), len(heldout)) == (7, 3)
         assert not {task.id for task in train} & {task.id for task in heldout}
         assert all(task.payload.visible and task.payload.hidden for task in train)
-        assert made.left_out == {"tests": 0}
+        assert made.left_out == {}
         assert pickle.loads(pickle.dumps(train)) == train
 
 
@@ -163,8 +167,8 @@ def test_published_private_tests_are_read_and_stay_hidden(tmp_path):
 def test_functional_tests_have_one_json_value_a_line_for_each_argument(tmp_path):
     task = first(tmp_path, functional(0))
     assert task.payload.function == "join"
-    assert task.payload.visible == (Trial(arguments=("ab", [1, 2]), expected="ab3"),)
-    assert task.payload.hidden == (Trial(arguments=("x", []), expected="x0"),)
+    assert task.payload.visible == (json_trial("ab", [1, 2], expected="ab3"),)
+    assert task.payload.hidden == (json_trial("x", [], expected="x0"),)
     assert "class Solution:" in task.messages[-1].content
     right = "class Solution:\n    def join(self, word: str, times: List[int]) -> str:\n        return word + str(sum(times))"
     assert solved(tmp_path, functional(0), right)
@@ -226,30 +230,89 @@ def test_a_zip_bomb_is_not_inflated():
         packed_text(base64.b64encode(zlib.compress(bytes(10**8))).decode(), max_bytes=10**5)
 
 
+TRUE, FALSE = {"expected": True, "views": ("bool",)}, {"expected": False, "views": ("bool",)}
+
+
 @pytest.mark.parametrize(
-    ("source", "trials", "num_left_out"),
+    ("source", "trials"),
     [
-        ("assert f(1, 'a') == [1]", [Trial(arguments=(1, "a"), expected=[1])], 0),
-        ("assert (2, -3) == f([])", [Trial(arguments=([],), expected=(2, -3))], 0),
-        ("assert f(1)", [Trial(arguments=(1,), expected=True)], 0),
-        ("assert not f()", [Trial(arguments=(), expected=False)], 0),
-        ("assert f(None) is None", [Trial(arguments=(None,), expected=None)], 0),
-        ("assert f(0) is True, 'why'", [Trial(arguments=(0,), expected=True)], 0),
-        ("assert abs(f(3) - 1.5) < 1e-3", [Trial(arguments=(3,), expected=1.5, tolerance=1e-3)], 0),
-        ("assert abs(2 - f(3)) <= 0.1", [Trial(arguments=(3,), expected=2.0, tolerance=0.1)], 0),
-        ("assert math.fabs(f(1) - 3.0 / 2.0) < 0.1", [Trial(arguments=(1,), expected=1.5, tolerance=0.1)], 0),
-        ("def check(c):\n  assert f(1) == 2\n  for x in []:\n    assert f(1) == 3", [Trial(arguments=(1,), expected=2)], 1),
-        ("assert f(x) == 1\nassert g(1) == 2\nassert f(1) != 3\nassert f(1) < 3\nassert f(a=1) == 2\nassert f(*[1]) == 1", [], 6),
-        ("assert set(f(1)) == {1}\nassert f(f(1)) == 2\nassert f(1) == 2 == 2\nassert f(1) == open('x')", [], 4),
-        ("assert f(1) == b'x'\nassert f(1j) == 1\nassert f(1) == 1 / 0\nassert f(1) == 2 ** 9 ** 9", [], 4),
-        (f"assert f(1) == {'9' * 4000} * {'9' * 4000}\nassert f(1) == 2 * 3", [Trial(arguments=(1,), expected=6)], 1),
-        ("assert True", [], 0),
+        ("assert f(1, 'a') == [1]", [Trial(arguments=(1, "a"), expected=[1])]),
+        ("assert (2, -3) == f([])", [Trial(arguments=([],), expected=(2, -3))]),
+        ("assert f(1)", [Trial(arguments=(1,), **TRUE)]),
+        ("assert not f()", [Trial(arguments=(), **FALSE)]),
+        ("assert f(None) is None", [Trial(arguments=(None,), expected=None)]),
+        ("assert f(0) is True, 'why'", [Trial(arguments=(0,), expected=True)]),
+        ("assert f(0) == True, 'why'", [Trial(arguments=(0,), expected=True)]),
+        ("assert abs(f(3) - 1.5) < 1e-3", [Trial(arguments=(3,), expected=1.5, tolerance=1e-3)]),
+        ("assert abs(2 - f(3)) <= 0.1", [Trial(arguments=(3,), expected=2.0, tolerance=0.1)]),
+        ("assert math.fabs(f(1) - 3.0 / 2.0) < 0.1", [Trial(arguments=(1,), expected=1.5, tolerance=0.1)]),
+        ("assert math.isclose(f(1), 2.5, rel_tol=0.001)", [Trial(arguments=(1,), expected=2.5, relative=0.001)]),
+        ("assert isclose(2.5, f(0, 1j), abs_tol=1e-3)", [Trial(arguments=(0, 1j), expected=2.5, tolerance=1e-3)]),
+        ("assert set(f('x')) == set(['a', 'b'])", [Trial(arguments=("x",), expected={"a", "b"}, views=("set",))]),
+        ("assert tuple(f([1])) == tuple([1, 2])", [Trial(arguments=([1],), expected=(1, 2), views=("tuple",))]),
+        ("assert len(set(f(1))) == 3", [Trial(arguments=(1,), expected=3, views=("set", "len"))]),
+        ("assert [1, 2] == sorted(f({2, 1}))", [Trial(arguments=({1, 2},), expected=[1, 2], views=("sorted",))]),
+        ("assert f(b'x') == 1+2j", [Trial(arguments=(b"x",), expected=1 + 2j)]),
+        ("assert f(1) == 2 * 3", [Trial(arguments=(1,), expected=6)]),
+        (f"assert f(1) == 1{'0' * 5000}", [Trial(arguments=(1,), expected=10**5000)]),
+        ("\ufeffassert f(1) == 2", [Trial(arguments=(1,), expected=2)]),
+        ("def check(c):\n  assert f(1) == 2", [Trial(arguments=(1,), expected=2)]),
+        ("assert True", []),
     ],
 )  # fmt: skip
-def test_asserts_are_parsed_where_they_are_literal_and_counted_where_not(source, trials, num_left_out):
+def test_an_assert_with_literals_is_a_trial(source, trials):
+    """``assert f(x)`` was once read as ``f(x) == True``, and the forms with set, tuple and isclose were left out."""
     asserted = read_asserts(source, "f")
     assert list(asserted.trials) == trials
+    assert asserted.check is None
+    assert asserted.num_left_out == 0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def check(c):\n  assert f(1) == 2\n  for x in [2]:\n    assert f(x) == 3",
+        "x = 3\nassert f(x) == 1",
+        "assert f(1) != 3\nassert f(1) < 3",
+        "assert f(f(1)) == 2\nassert f(1) == 2 == 2",
+        "import random\nfor _ in range(9):\n    n = random.randint(0, 9)\n    assert f(n) == n",
+        "def other(x):\n    return x\nassert f(3) == other(3)",
+        "assert f(1) == 1 / 0\nassert f(*[1]) == 1\nassert f(1)[0] == 2",
+        "assert f(1) == float('nan')",
+    ],
+)
+def test_what_is_no_trial_and_can_be_run_apart_from_an_answer_is_a_check(source):
+    asserted = read_asserts(source, "f")
+    assert asserted.check is not None
+    assert asserted.num_left_out == 0
+    assert "assert f(1) == 2\n" not in asserted.check.source, "what was read is not run again"
+
+
+@pytest.mark.parametrize(
+    ("source", "num_left_out"),
+    [
+        ("assert f(root) == 1", 1),
+        ("assert g(1) == 2", 1),
+        ("assert f(a=1) == 2\nassert f(lambda: 1) == 2", 2),
+        ("assert f(1) == open('x')", 1),
+        ("assert eval(f(1)) == 2", 1),
+        ("assert f(1).__class__ == 2", 1),
+        ("import numpy\nassert f(1) == numpy.pi", 1),
+        ("xs = [2, 1]\nf(xs)\nassert xs == [1, 2]", 1),
+        ("root = Node(1)\nassert f(root) == 1", 1),
+    ],
+)
+def test_what_cannot_be_run_apart_from_an_answer_is_left_out_and_counted(source, num_left_out):
+    asserted = read_asserts(f"assert f(1) == 1\n{source}", "f")
+    assert asserted.trials == (Trial(arguments=(1,), expected=1),)
+    assert asserted.check is None
     assert asserted.num_left_out == num_left_out
+
+
+def test_only_the_assert_that_cannot_be_run_is_left_out():
+    asserted = read_asserts("x = 1\nassert f(x) == 1\nassert f(root) == 1", "f")
+    assert asserted.check.source == "x = 1\nassert f(x) == 1\npass\n"
+    assert asserted.num_left_out == 1
 
 
 def test_a_tolerance_is_granted_and_no_more(tmp_path):
@@ -260,10 +323,15 @@ def test_a_tolerance_is_granted_and_no_more(tmp_path):
 
 
 def test_rows_without_a_usable_test_are_left_out_counted_and_explained(tmp_path):
-    unusable = humaneval(7, "def check(candidate):\n    for n in range(9):\n        assert candidate(n) == n + 1\n")
-    made = environment(tmp_path, [humaneval(1), humaneval(2), unusable, apps(3, input_output="")])
+    unusable = humaneval(7, "def check(candidate):\n    for n in range(9):\n        assert candidate(n) == unheard_of(n)\n")
+    partly = humaneval(8, "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(n=1) == 2\n")
+    made = environment(tmp_path, [humaneval(1), partly, unusable, apps(3, input_output="")])
     assert len(made.tasks("train", 0)) + len(made.tasks("heldout", 0)) == 2
-    assert made.left_out == {"tests": 1, "it has no usable assert": 1, "it has no tests": 1}
+    assert made.left_out == {
+        "it has no usable assert": 1,
+        "it has no tests": 1,
+        "a single test, as it cannot be run apart from an answer": 1,
+    }
     with pytest.raises(ValueError, match=r"at least one usable problem; got none \(1 because it has no usable assert\)"):
         environment(tmp_path, [unusable]).tasks("train", 0)
     with pytest.raises(ValueError, match="got none"):
@@ -286,7 +354,7 @@ def test_prepared_rows_come_in_the_nested_form_and_with_functions(tmp_path):
     tasks = [task for split in ("train", "heldout") for task in environment(tmp_path, rows).tasks(split, 0)]
     task = next(task for task in tasks if task.messages[-1].content.startswith("Add"))
     assert [message.content for message in task.messages] == ["Be brief.", "Add all numbers. (0)"]
-    assert task.payload.visible == (Trial(arguments=([1, 2], 3), expected=6),)
+    assert task.payload.visible == (json_trial([1, 2], 3, expected=6),)
     assert task.payload.time_limit_s == 1.0
     judged = CodeFile(path="unread").verify(task, "```python\ndef total(xs, n):\n    return sum(xs) + n\n```")
     assert judged.is_solved
@@ -345,7 +413,7 @@ def test_rows_as_the_authors_write_them_are_read_and_other_questions_left_out(tm
     made = CodeFile(path=str(file))
     tasks = {task.id: task for split in ("train", "heldout") for task in made.tasks(split, 0)}
     assert tasks.keys() == {"code_file/3", "code_file/4"}
-    assert made.left_out == {"tests": 0, "it is no programming problem": 1}
+    assert made.left_out == {"it is no programming problem": 1}
     assert [message.content for message in tasks["code_file/3"].messages] == ["Think.", "Double it."]
     assert [message.content for message in tasks["code_file/4"].messages] == ["Add one."]
     assert made.verify(tasks["code_file/3"], "```python\ndef twice(n): return 2 * n\n```").is_solved
@@ -357,8 +425,8 @@ def test_functions_of_apps_take_lists_of_arguments_and_values_out_of_lists_of_on
     payload = first(tmp_path, apps(0, input_output=json.dumps(tests))).payload
     assert isinstance(payload, FunctionTests)
     assert payload.visible + payload.hidden == (
-        Trial(arguments=("a", 1), expected="a1"),
-        Trial(arguments=("b", 2), expected="b2"),
+        json_trial("a", 1, expected="a1"),
+        json_trial("b", 2, expected="b2"),
     )
 
 

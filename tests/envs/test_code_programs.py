@@ -122,6 +122,12 @@ def test_a_program_that_hits_a_limit_is_not_run_on_and_on():
         "import threading\nthreading.stack_size(1 << 26)\n"
         "threading.Thread(target=lambda: print(sum(map(int, input().split())))).start()",
         "import atexit\natexit.register(lambda: print(sum(map(int, input().split()))))",
+        "print(sum(map(int, open('/dev/stdin').read().split())))",
+        "import sys\nsys.stdin = open('/dev/stdin')\nprint(sum(map(int, input().split())))",
+        "import io\nprint(sum(map(int, io.open('/dev/stdin', 'rb').read().split())))",
+        "from pathlib import Path\nprint(sum(map(int, Path('/dev/stdin').read_text().split())))",
+        "with open('/proc/self/fd/0') as file:\n    print(sum(map(int, file.readline().split())))",
+        "import sys\nprint(sum(map(int, input().split())))\nsys.exit(False)",
         "import sys\nsys.setrecursionlimit(10**6)\nprint(sum(map(int, input().split())))\nprint('noise', file=sys.stderr)",
     ],
 )
@@ -190,6 +196,22 @@ def test_output_comparison_takes_any_text_and_agrees_with_itself(expected, print
     assert is_same_output(expected, expected)
     assert is_same_output(expected, expected + "\n \n")
     assert is_same_output(expected, printed) in (True, False)
+
+
+def test_integers_of_any_length_are_read_and_printed():
+    """Python reads and writes no more than 4300 digits unless it is told to, and contest sites tell it."""
+    long = "7" * 9000
+    tests = ProgramTests(visible=(ProgramTrial(stdin=f"{long}\n", expected=f"{long}0\n"),), hidden=())
+    task = Task(id="code/long", env="code", messages=SUM.messages, payload=tests)
+    assert verdict("print(int(input()) * 10)", task).is_solved
+    assert verdict("print(int(input()) * 100)", task).reward == 0.0
+
+
+def test_the_library_is_pythons_own_and_an_answer_hears_so():
+    """Contest sites have numpy and sortedcontainers; docs/code.md says that the sandbox has not."""
+    for module in ("numpy", "sortedcontainers"):
+        feedback = verdict(f"import {module}\nprint(6)").feedback
+        assert feedback.startswith(f"ModuleNotFoundError: No module named '{module}' (line 1: import {module})")
 
 
 def test_a_decimal_answer_may_be_a_little_off_and_no_more():

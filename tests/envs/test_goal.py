@@ -34,6 +34,13 @@ def test_a_goal_is_a_task_that_its_environment_judges(tmp_path: Path) -> None:
     assert (verdict.reward, "above 60" in str(verdict.feedback)) == (0.0, True)
 
 
+def test_a_goal_counts_the_rings_of_a_bridged_molecule_as_a_chemist_does(tmp_path: Path) -> None:
+    """RDKit's set of rings holds three of this one."""
+    (task,) = Chemistry().from_file(goal(tmp_path, {"bounds": {"rings": [2, 2]}}))
+    assert Chemistry().verify(task, "<answer>**C1CC2CC1C2**</answer>").is_solved
+    assert not Chemistry().verify(task, "<think><answer>C1CC2CC1C2</answer></think>").is_solved
+
+
 @pytest.mark.parametrize(
     "record",
     [

@@ -127,10 +127,90 @@ def test_the_last_answer_counts_and_nothing_outside_the_tags(file: str) -> None:
     (task, *_) = [task for task in environment.tasks("train", 0) if answer_of(task) == "B"]
     assert environment.verify(task, "<answer>A</answer> no: <answer>B</answer>").is_solved
     assert not environment.verify(task, "<answer>B</answer> no: <answer>A</answer>").is_solved
-    for completion in ("B", "The answer is B.", "<answer>B", "B</answer>", "<answer>A, B</answer>", "<answer>B: 2</answer>"):
+    for completion in ("B", "The answer is B.", "<answer>B", "B</answer>", "<answer>A, B</answer>", "\\boxed{B}"):
         verdict = environment.verify(task, completion)
         assert verdict.reward == 0.0
         assert verdict.metrics == {"format_ok": 0.0}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("**B**", r"\boxed{B}", "[B]", '"B"', "Option B", "B: 2", "$B$", "`B`", "“B”", "B.", "{B}", "__B__", "option (b)."),
+        *(r"$\boxed{\text{(B)}}$", r"\(\mathrm{B}\)", "**Option B**", "The correct answer is: **B**", "Choice [B]", "Answer: B"),
+        *(
+            "**B**: 2",
+            "**B: 2**",
+            r"\boxed{B: 2}",
+            "B) 2",
+            "(B) 2",
+            "B. two grams",
+            "B - 2",
+            "B\nsince a mole is that much",
+            "B:2",
+        ),
+        *("B: A solution of it", "B: I am sure", "The answer is option B: 2"),
+    ],
+)
+@pytest.mark.parametrize("tags", ["<answer>{}</answer>", "<ANSWER>\n{}\n</Answer>"])
+def test_a_letter_is_read_however_it_is_set(file: str, written: str, tags: str) -> None:
+    """Only a bare letter in lower-case tags was read: bold, boxed, quoted and labelled ones scored 0, right as they were."""
+    environment = MultipleChoice(path=file)
+    (task, *_) = [task for task in environment.tasks("train", 0) if answer_of(task) == "B"]
+    assert environment.verify(task, tags.format(written)).is_solved
+    other = written.replace("B", "C").replace("(b)", "(c)")
+    assert environment.verify(task, tags.format(other)).metrics == {"format_ok": 1.0}
+    assert not environment.verify(task, tags.format(other)).is_solved
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("B or C", "B, C", "BC", "B/C", "B and C", "A B", "not B", "**B** **C**", "[B, C]", "Option B or C", "Beta", "B2"),
+        *("B. or C", "B) or (C)", "b) or c)", "A: 1\nB: 2\nC: 3\nD: 4", "B: 2, C: 3", "B\nC", "B: C", "(B) (C)", "C: no. B: yes"),
+    ],
+)
+def test_two_letters_are_no_answer(file: str, written: str) -> None:
+    environment = MultipleChoice(path=file)
+    (task, *_) = [task for task in environment.tasks("train", 0) if answer_of(task) == "B"]
+    verdict = environment.verify(task, f"<answer>{written}</answer>")
+    assert verdict.reward == 0.0
+    assert verdict.metrics == {"format_ok": 0.0}
+
+
+def test_an_option_whose_own_text_names_a_letter_may_be_copied(tmp_path: Path) -> None:
+    prompt = "Which {} has it?\n\nA: **A gas** of C and D\nB: the vitamin C of an orange\nC: both A and B\nD: plan B\n"
+    rows = [row(number, prompt=prompt.format(number), answer="C") for number in range(50)]
+    environment = MultipleChoice(path=write(tmp_path / "train.json", rows))
+    (task, *_) = environment.tasks("train", 0)
+    assert environment.verify(task, "<answer>C: both A and B</answer>").is_solved
+    assert environment.verify(task, "<answer>**(C) Both A and B.**</answer>").is_solved
+    assert environment.verify(task, "<answer>B: the vitamin C</answer>").metrics == {"format_ok": 1.0}
+    assert environment.verify(task, "<answer>B: vitamin D or C</answer>").metrics == {"format_ok": 0.0}
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "<think>so <answer>B</answer>",
+        "<think>so <answer>B</answer></think>",
+        "so <answer>B</answer></think>",
+        "<think>so <answer>B</answer></think><answer>A</answer>",
+    ],
+)
+def test_thinking_never_counts(file: str, completion: str) -> None:
+    """A right letter in a thought that never ended was rewarded."""
+    environment = MultipleChoice(path=file)
+    (task, *_) = [task for task in environment.tasks("train", 0) if answer_of(task) == "B"]
+    assert environment.verify(task, completion).reward == 0.0
+    assert environment.verify(task, "<think>is it <answer>A</answer>?</think><answer>B</answer>").is_solved
+
+
+def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path: Path) -> None:
+    """It was read by one loader and refused by another, as a line that is no JSON."""
+    path = write(tmp_path / "train.json", [row(number) for number in range(50)])
+    Path(path).write_bytes(b"\xef\xbb\xbf" + Path(path).read_bytes())
+    assert sum(len(MultipleChoice(path=path).tasks(split, 0)) for split in ("train", "heldout")) == 50
 
 
 def test_feedback_never_names_the_right_letter(file: str) -> None:
@@ -139,7 +219,15 @@ def test_feedback_never_names_the_right_letter(file: str) -> None:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     for task in environment.tasks("train", 0):
         right = answer_of(task)
-        for written in [*letters, f"{right}{right}", f"{right}, {right}", f"not {right}", ""]:
+        for written in [
+            *letters,
+            f"{right}{right}",
+            f"{right}, {right}",
+            f"not {right}",
+            f"{right}: x, or Z.",
+            f"Q. or {right}",
+            "",
+        ]:
             for completion in (f"<answer>{written}</answer>", written, f"<answer>{written}"):
                 verdict = environment.verify(task, completion)
                 if verdict.feedback is not None:
@@ -159,12 +247,21 @@ def test_hostile_answers_get_a_verdict_quickly(file: str) -> None:
         "Ａ",
         "А",
         "🧪",
+        "B: " + "x " * 400_000,
+        "option " * 150_000,
+        "**" * 400_000 + "B",
+        "\\boxed{" * 100_000,
+        "B\n" + "C\n" * 9_000,
+        "(" * 19_000 + "B",
+        "B" + " " * 19_000 + "-",
+        "the " * 4_900,
+        "A " * 9_900,
     ]
     for text in texts:
         for completion in (text, f"<answer>{text}</answer>"):
             start = time.process_time()
             verdict = environment.verify(task, completion)
-            assert time.process_time() - start < 0.5
+            assert time.process_time() - start < 1.0
             assert verdict.reward == 0.0
             (verdict.feedback or "").encode()
 

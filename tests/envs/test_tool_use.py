@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import random
@@ -13,7 +14,8 @@ import pytest
 from sdpo.envs.base import Environment, Task, Verdict
 from sdpo.envs.tool_use import Calls, ToolUse
 from sdpo.envs.tool_use.calls import Call, Unreadable, read_calls
-from sdpo.envs.tool_use.judging import is_same
+from sdpo.envs.tool_use.judging import equals, is_same
+from sdpo.envs.tool_use.literals import python_object
 from sdpo.envs.tool_use.tools import Parameter, Tool, documented_tools, listed_tools
 
 PROMPT = """Answer the question with the tools below.
@@ -105,6 +107,127 @@ def test_a_call_is_read_however_it_is_set(env: ToolUse, completion: str) -> None
     assert env.verify(task_of(env, SEE), completion).is_solved
 
 
+ELM = '{"kind": "elm", "height": 150, "tags": ["a7", "b8"]}'
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        f"**Action:** plantTree\n**Action Input:** {ELM}",
+        f"**Action**: plantTree\n**Action Input**: {ELM}",
+        f"**Action: plantTree**\n**Action Input:**\n{ELM}",
+        f"- **Action:** `plantTree`\n- **Action Input:** `{ELM}`",
+        f"### Action: **plantTree**\n### Action Input: {ELM}",
+        f"1. Action: plantTree.\n2. Action Input: {ELM}",
+        f"action: plantTree\naction input: {ELM}",
+        f"ACTION: [plantTree]\nACTION_INPUT: {ELM}",
+        f"Action: plantTree\nAction Input:\n```json\n{ELM}\n```\nDone.",
+        f"Action: plantTree\nAction Input: ```\n{ELM}\n```",
+        f"Action: plantTree\nAction Input:\n~~~json\n{ELM}\n~~~",
+        f"```\nAction: plantTree\nAction Input: {ELM}\n```",
+        "Action: plantTree\nAction Input: {'kind': 'elm', 'height': 150, 'tags': ['a7', 'b8']}",
+        "Action: plantTree\nAction Input: {'kind': \"elm\", 'height': 150, 'tags': ('a7', 'b8',),}\nObservation: {'ok': 1}",
+        f"<think>Action: plantTree\nAction Input: {{}}</think>Action: plantTree\nAction Input: {ELM}",
+    ],
+)
+def test_a_call_is_read_as_models_write_it(env: ToolUse, completion: str) -> None:
+    """Bold, lower case, a fence and single quotes made a right call unreadable."""
+    assert env.verify(task_of(env, PLANT), completion).is_solved
+    assert not env.verify(task_of(env, PLANT), completion.replace("elm", "oak")).is_solved
+    assert not env.verify(task_of(env, PLANT), completion.replace("150", "151")).is_solved
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("{'a': True, 'b': None, 'c': false, 'd': null}", {"a": True, "b": None, "c": False, "d": None}),
+        ("{'a': -1.5e3, 'b': (1, [2])} and more }", {"a": -1500.0, "b": [1, [2]]}),
+        (r"""{'it\'s': 'a } in "it"', "b": 'é\n'}""", {"it's": 'a } in "it"', "b": "é\n"}),
+        ("{}", {}),
+        ("{1: 2}", None),
+        ("{'a'}", None),
+        ("{'a': {1, 2}}", None),
+        ("{'a': b'x'}", None),
+        ("{'a': 1j}", None),
+        ("{'a': open('x')}", None),
+        ("{'a': __import__('os')}", None),
+        ("{'a': 10**9}", None),
+        ("{'a': 'never closed}", None),
+        ("{'a': [1}", None),
+        ("{**{'a': 1}}", None),
+        ("['a']", None),
+        ("{'a': " + "[" * 5000, None),
+        ("{'a': " + "[" * 100 + "]" * 100 + "}", None),
+        ("{'a': " + "-" * 5000 + "1}", None),
+        ("{'a': " + "9" * 5000 + "}", None),
+        ("{" + "'a' " * 4000 + ": 1}", {"a" * 4000: 1}),
+    ],
+)
+def test_a_literal_of_python_is_read_and_never_evaluated(source: str, value: object) -> None:
+    assert python_object(source) == value
+
+
+@pytest.mark.parametrize(
+    "name", ["[Optional]updateUserProfile", "[x]", "*x*", "`x`", "x.", "_x_", "__x__", "[a] [b]", "(x)", "x: y"]
+)
+def test_a_tool_of_any_name_can_be_called(folder: Path, name: str) -> None:
+    """Brackets went from both ends of a name: the right call of a tool ``[Optional]updateUserProfile`` was impossible."""
+    prompt = f"{name}: Do it.\nParameters: {{}}\nOutput: Done.\nQuestion: Do it."
+    asked = {"prompt": prompt, "answer": [{"Action": name, "Action_Input": {}}]}
+    (folder / "train.json").write_text(json.dumps([asked]))
+    env = ToolUse(path=str(folder / "train.json"), heldout_path=str(folder / "test.json"))
+    (task,) = env.tasks("train", 0)
+    assert env.verify(task, env.reference(task)).is_solved
+    assert env.verify(task, f"**Action:** **{name}**\nAction Input: {{}}").is_solved
+    assert env.verify(task, f"Action: [{name}]\nAction Input: {{}}").is_solved
+    assert not env.verify(task, "Action: Optional\nAction Input: {}").is_solved
+
+
+def test_a_documented_name_may_have_brackets() -> None:
+    (tool,) = documented_tools('[Optional]update: Do it.\nParameters: {"name": "Required. string."}\n')
+    assert tool == Tool(name="[Optional]update", parameters=(Parameter(name="name", kind="string", is_required=True),))
+
+
+def test_a_duplicate_call_is_not_the_same_as_one(folder: Path) -> None:
+    see, plant = ("lookAround", {}), ("plantTree", {"kind": "oak"})
+    twice = row("See twice.", see, see, plant)
+    (folder / "train.json").write_text(json.dumps([twice]))
+    env = ToolUse(path=str(folder / "train.json"), heldout_path=str(folder / "test.json"))
+    task = task_of(env, twice)
+    assert env.verify(task, written(see, plant, see)).is_solved
+    for wrong in ((see, plant), (see, see, see, plant), (see, plant, plant), (see, see), (see, see, plant, plant)):
+        feedback_of(env.verify(task, written(*wrong)))
+    assert not env.verify(task_of(env, BOTH), written(see, see, plant)).is_solved
+
+
+def test_calls_that_python_holds_equal_are_told_apart() -> None:
+    """``1 == True`` in Python: a matched call took another one's place, and the right calls were wrong."""
+    one, true = Call(name="f", arguments={"x": 1}), Call(name="f", arguments={"x": True})
+    assert equals((true, one), (one, true), is_loose=False)
+    assert not equals((one, one), (one, true), is_loose=False)
+    assert not equals((true, true), (one, true), is_loose=False)
+
+
+def test_loosely_equal_calls_are_matched_whichever_comes_first() -> None:
+    """``"1"`` equals 1 loosely and so does ``"1.0"``, but not each other: the first match made the second impossible."""
+
+    def calls(*values: object) -> tuple[Call, ...]:
+        return tuple(Call(name="f", arguments={"x": value}) for value in values)
+
+    for given in itertools.permutations(["1", "1.0"]):
+        for golden in itertools.permutations([1, "1"]):
+            assert equals(calls(*given), calls(*golden), is_loose=True)
+            assert not equals(calls(*given), calls("1.0", "1.0"), is_loose=True)
+
+
+@pytest.mark.parametrize("shape", ["<think>so {}", "<think>so {}</think>", "so {}</think>", "<think>so {}</think>No, nothing."])
+def test_a_call_in_the_thoughts_never_counts(env: ToolUse, shape: str) -> None:
+    """A right call in a thought that never ended was rewarded."""
+    call = written(("lookAround", {}))
+    assert "No tool call was found" in feedback_of(env.verify(task_of(env, SEE), shape.format(f"\n{call}\n")))
+    assert env.verify(task_of(env, SEE), f"{shape.format('hm')}</think>\n{call}").is_solved
+
+
 def test_nested_arguments_over_several_lines_are_read(env: ToolUse) -> None:
     arguments = json.dumps({"where": {"y": [1.0, {"z": None}], "x": 7319}, "deep": True, "litres": 2.5}, indent=2)
     assert env.verify(task_of(env, WATER), f"Action: waterPlants\nAction Input: {arguments}\n").is_solved
@@ -129,7 +252,7 @@ def test_several_calls_may_come_in_any_order_but_each_as_often_as_asked(env: Too
         ("Action:\nAction Input: {}", "no tool's name"),
         ("Action: plantTree\nAction Input:", "is empty"),
         ('Action: plantTree\nAction Input: {"kind": "elm" "height": 1}', "at character 15"),
-        ("Action: plantTree\nAction Input: {'kind': 'elm'}", "at character 1"),
+        ("Action: plantTree\nAction Input: {kind: elm}", "at character 1"),
         ("Action: plantTree\nAction Input: [1]", "it is an array"),
         ("Action: plantTree\nAction Input: null", "it is null"),
         ('Action: plantTree\nAction Input: {"height": NaN}', "no usable JSON"),
@@ -233,6 +356,14 @@ def test_loose_types_are_an_option(folder: Path) -> None:
         "Action: " + "x" * 1_000_000 + "\nAction Input: {}",
         'Action: plantTree\nAction Input: {"kind": 1e999, "height": -0.0}',
         "<think>" * 100_000 + "</think>" * 60_000,
+        "Action: plantTree\nAction Input: {'kind': '" + "x'" * 500_000,
+        "Action: plantTree\nAction Input: " + "{'a':" * 100_000,
+        "Action: plantTree\nAction Input: {'a': " + "-" * 100_000,
+        "Action: plantTree\nAction Input: " + "`" * 1_000_000,
+        "- " * 500_000,
+        "-" * 1_000_000,
+        "Action" + " " * 1_000_000,
+        "Action: " + "[" * 500_000 + "]" * 500_000 + "\nAction Input: {}",
     ],
 )
 def test_no_completion_makes_verify_raise_or_wait(env: ToolUse, completion: str) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
+from sdpo.attempts.survey import Survey
 from sdpo.evaluation.heldout import evaluate, heldout_metrics
+from sdpo.protocols import Sampler, Watcher
 from sdpo.types import (
     Attempt,
     Completion,
@@ -13,7 +15,6 @@ from sdpo.types import (
     Group,
     Hint,
     Message,
-    Metrics,
     Prompt,
     Role,
     Sampling,
@@ -100,8 +101,8 @@ class SecondTaskIsEasy:
                 yield prompt, Attempt(completion=sampled, verdict=Verdict(reward=float(solved)))
 
 
-class Silent:
-    """A step's log that counts what passes."""
+class Silent(Watcher):
+    """A watcher that counts what passes."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -114,23 +115,17 @@ class Silent:
         self.total = total
         yield from completions
 
-    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None: ...
-
-    def update(self, metrics: Metrics) -> None: ...
-
 
 def evaluated(engine: Echo, log: Silent, seed: int = 0):
-    return evaluate(
-        engine,
-        SecondTaskIsEasy(),
-        Rendered(),
-        TASKS,
+    survey = Survey(
+        sampler=Sampler(engine=engine, verifier=SecondTaskIsEasy(), renderer=Rendered()),
+        tasks_P=TASKS,
         num_attempts=4,
         sampling=SAMPLING,
         seed=seed,
         max_set_aside_share=0.5,
-        log=log,
     )
+    return evaluate(survey, log)
 
 
 def test_evaluation_puts_the_groups_together_and_counts_them():

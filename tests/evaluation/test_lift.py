@@ -9,12 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from sdpo.commands.evaluate import examiner_of
+from sdpo.attempts.survey import Survey
+from sdpo.commands.evaluate import survey_of
 from sdpo.config import EvaluateConfig, HindsightConfig, HintChoice
 from sdpo.errors import UserError
+from sdpo.evaluation.heldout import evaluate
 from sdpo.evaluation.lift import cross_fitted_hints, lift_metrics, low_lift, teacher_lift
 from sdpo.hindsight.hints import choose_hints, hint_of
 from sdpo.metrics import METRICS, lift_in_words
+from sdpo.protocols import Sampler, Watcher
 from sdpo.types import (
     Attempt,
     Completion,
@@ -24,7 +27,6 @@ from sdpo.types import (
     Hint,
     Lift,
     Message,
-    Metrics,
     Prompt,
     Reply,
     Role,
@@ -231,8 +233,8 @@ class Knows:
                 yield prompt, Attempt(completion=completion, verdict=Verdict(reward=float(completion.text == "1")))
 
 
-class Quiet:
-    """A step's log that remembers its phases."""
+class Quiet(Watcher):
+    """A watcher that remembers its phases."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -243,10 +245,6 @@ class Quiet:
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
         yield from completions
 
-    def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None: ...
-
-    def update(self, metrics: Metrics) -> None: ...
-
 
 SAMPLING = Sampling(temperature=0.6, top_p=0.95, max_response_tokens=8)
 GROUPS = (group([True, False, False, False], "one"), group([True] * 7, "two"), group([False, False], "three"))
@@ -254,17 +252,15 @@ GROUPS = (group([True, False, False, False], "one"), group([True] * 7, "two"), g
 
 def asked(engine: Model, verifier: Knows, log: Quiet, groups: tuple[Group, ...] = GROUPS, *, k: int = 4, seed: int = 0) -> Lift:
     evaluation = Evaluation(num_attempts=k, groups=groups, metrics={})
-    return teacher_lift(
-        evaluation,
-        engine,
-        verifier,
-        Rendered(),
-        FAILURES_ONLY,
-        SAMPLING,
+    survey = Survey(
+        sampler=Sampler(engine=engine, verifier=verifier, renderer=Rendered()),  # type: ignore[arg-type]
+        tasks_P=tuple(group.task for group in groups),
+        num_attempts=k,
+        sampling=SAMPLING,
         seed=seed,
         max_set_aside_share=0.45,
-        log=log,
     )
+    return teacher_lift(survey, evaluation, FAILURES_ONLY, log)
 
 
 def test_one_answer_is_sampled_for_each_hint_with_seeds_that_do_not_change() -> None:
@@ -380,9 +376,10 @@ def test_sdpo_evaluate_measures_lift_where_it_is_asked_for() -> None:
     for is_asked in (False, True):
         config = EvaluateConfig(k=2, lift=is_asked)
         engine = Model()
-        examiner = examiner_of(config, engine, OneSolves(), Plain(), tuple(tasks))
-        evaluation = examiner.evaluation(Quiet())
-        lift = examiner.lift(evaluation, config.hindsight, Quiet()).metrics if config.lift else {}
+        sampler = Sampler(engine=engine, verifier=OneSolves(), renderer=Plain())  # type: ignore[arg-type]
+        survey = survey_of(config, sampler, tuple(tasks))
+        evaluation = evaluate(survey, Quiet())
+        lift = teacher_lift(survey, evaluation, config.hindsight, Quiet()).metrics if config.lift else {}
         assert evaluation.metrics["heldout/success"] == 0.5
         assert len(engine.asked) == (3 * 2 + 3 if is_asked else 3 * 2)
         assert lift == ({"lift": 0.0, "lift/plain": 1.0, "lift/hindsight": 1.0, "lift/feedback": 0.0,

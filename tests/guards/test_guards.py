@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.config import (
+    Blend,
     CheckpointConfig,
     Config,
     EnvConfig,
@@ -22,10 +23,9 @@ from sdpo.config import (
     Guard,
     GuardsConfig,
     ModelConfig,
+    OnGainTeacher,
     Response,
     SDPOConfig,
-    TeacherConfig,
-    TeacherKind,
 )
 from sdpo.guards.alarms import Alarm, evaluation_rules, step_rules
 from sdpo.guards.fold import Guards, folded
@@ -247,9 +247,8 @@ def test_the_policy_gradients_share_rises_with_each_alarm_up_to_its_end() -> Non
     guards = folded(of, LATER, [])
     assert len(guards.alarms) > 4
     assert isinstance(guards.algorithm, SDPOConfig)
-    assert guards.algorithm.policy_gradient_share == 0.75
     assert guards.numbers["policy_gradient_share"] == 0.75
-    assert guards.algorithm == replace(of.algorithm, policy_gradient_share=0.75)  # type: ignore[call-arg]
+    assert guards.algorithm == replace(of.algorithm, routing=Blend(policy_gradient_share=0.75))  # type: ignore[call-arg]
 
 
 def test_an_alarm_that_is_not_responded_to_is_told_all_the_same() -> None:
@@ -263,7 +262,7 @@ def test_an_alarm_that_is_not_responded_to_is_told_all_the_same() -> None:
 
 
 def on_gain(**changes: object) -> Config:
-    teacher = TeacherConfig(kind=TeacherKind.on_gain, min_gain=0.05, max_length_growth=0.2, gain_window=4)
+    teacher = OnGainTeacher(min_gain=0.05, max_length_growth=0.2, gain_window=4)
     return config(algorithm=SDPOConfig(teacher=teacher), evaluation=EvaluationConfig(every=2), **changes)
 
 
@@ -342,7 +341,7 @@ def test_a_continued_run_stands_where_the_uninterrupted_one_does(
 ) -> None:
     """Fold of the prefix, and then live: the same alarms, λ, teacher and rules as the fold of everything, through JSON."""
     guards = GuardsConfig(response=response, responds_to=list(Guard), early=2, recent=2, window=2, patience=2, repeat_after=3)
-    teacher = TeacherConfig(kind=TeacherKind.on_gain, gain_window=3)
+    teacher = OnGainTeacher(gain_window=3)
     of = config(
         guards=guards, algorithm=SDPOConfig(teacher=teacher), evaluation=EvaluationConfig(every=data.draw(st.integers(0, 1)))
     )

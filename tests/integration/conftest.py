@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from sdpo.cluster.connection import connected
 from sdpo.config import ClusterConfig
+from sdpo.envs.children import Lifeline, own_module
 from sdpo.forkserver.owner import FOLDER
 from tests.forked import Forked
 from tests.session import RAY
@@ -53,9 +53,10 @@ class Trainer:
     def start_from_nothing(self, words: Sequence[str], command: str = "train", **variables: str) -> subprocess.Popen[str]:
         """As a user starts it: a process that imports everything itself and brings up its own Ray."""
         environment = {key: value for key, value in os.environ.items() if key != FOLDER}
-        return subprocess.Popen(
+        line = Lifeline()  # open as long as the tests run
+        process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "sdpo.cli", command),
+                *own_module("sdpo.cli", command),
                 *(word for word in words if not word.startswith("cluster.address=")),
                 "cluster.object_store_gib=0.5",
             ],
@@ -64,7 +65,10 @@ class Trainer:
             text=True,
             env={**environment, "COLUMNS": "200", **variables},
             start_new_session=True,
+            pass_fds=line.pass_fds,
         )
+        line.tie(process)
+        return process
 
     def run(self, words: Sequence[str], command: str = "train", expected: int = 0) -> str:
         process = self.start(words, command)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.integration.conftest import Trainer
 
@@ -56,6 +57,21 @@ class Files:
         with open(place, "rb") as file:
             return pickle.load(file)
 ''',
+    "halfway": '''
+from dataclasses import dataclass
+
+from sdpo.config import TeacherConfig
+
+
+@dataclass
+class Halfway(TeacherConfig):
+    """The policy at the start and now, mixed."""
+
+    share: float = 0.5
+
+    def models(self, parts):
+        return [parts.start(weight=1.0 - self.share), parts.now(weight=self.share)]
+''',
     "patient": '''
 from dataclasses import dataclass
 
@@ -92,6 +108,8 @@ rules = mine.rules:Rules
 vowels = mine.vowels:Vowels
 [sdpo.divergences]
 squares = mine.squares:Squares
+[sdpo.teachers]
+halfway = mine.halfway:Halfway
 [sdpo.weight_syncs]
 files = mine.notes:Files
 [sdpo.strategies]
@@ -103,8 +121,15 @@ greet = mine.greet:COMMAND
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As pip would have put it: modules, and beside them what the package registers."""
+    """Where processes find an environment's package, made and installed as its author does, and the one of the seams.
+
+    The latter lies as pip would have put it: modules, and beside them what the package registers.
+    """
     place = tmp_path_factory.mktemp("site")
+    made = tmp_path_factory.mktemp("author")
+    subprocess.run([sys.executable, "-m", "sdpo.cli", "envs", "new", "word_mirror", "plugin"], cwd=made, check=True, timeout=120)
+    pip = ("pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--no-index")
+    subprocess.run([sys.executable, "-m", *pip, "--target", str(place), str(made / "plugin")], check=True, timeout=120)
     (place / "mine").mkdir()
     (place / "mine" / "__init__.py").write_text("")
     for name, text in FILES.items():
@@ -116,21 +141,27 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_run_uses_a_hint_source_a_token_filter_a_divergence_and_a_weight_sync(
+def test_a_run_uses_an_environment_a_hint_source_a_token_filter_a_divergence_a_teacher_and_a_weight_sync(
     trainer: Trainer, package: Path, tmp_path: Path
 ) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
     words = trainer.words(
         "num_steps=2", "evaluation.num_attempts=4", "algorithm.divergence=squares", "algorithm.hindsight.sources=[rules]",
-        "algorithm.filter.name=vowels", "rollout.weight_sync=files", "tracking.credit_share=1",
+        "algorithm.filter.name=vowels", "algorithm.teacher.kind=halfway", "algorithm.teacher.share=0.25",
+        "rollout.weight_sync=files", "tracking.credit_share=1",
+        "env.options.ignore_case=true", env="word_mirror",
     )  # fmt: skip
     process = trainer.start_from_nothing(words, PYTHONPATH=str(package), NOTES=str(notes))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output + trainer.logs()
+    stored = yaml.safe_load((trainer.runs / "run" / "config.yaml").read_text())
+    assert stored["algorithm"]["teacher"] == {"kind": "halfway", "share": 0.25}
     rows = trainer.rows()
     assert [row["hindsight/rules"] for row in rows] == [1.0, 1.0], "every attempt was shown the rules"
     assert all(0.0 < row["divergence"] < 0.5 for row in rows)
+    said = [str(attempt["feedback"]) for attempt in trainer.rollouts(1)]
+    assert any("of the answer is" in feedback or "letters, but" in feedback for feedback in said), "word_mirror's own feedback"
     assert rows[0]["mismatch"] < 0.05, "the engine serves what was written into the folder"
     assert "lift/rules" in trainer.evaluations()[0] or "lift/demonstration" in trainer.evaluations()[0]
     assert list(notes.iterdir())
@@ -172,6 +203,7 @@ def test_a_search_uses_a_strategy_and_a_command_is_called(trainer: Trainer, pack
         ("algorithm.divergence=squarez", "algorithm.divergence must be one of reverse_kl, forward_kl, jsd"),
         ("algorithm.hindsight.sources=[rulez]", "algorithm.hindsight.sources must name a hint source"),
         ("algorithm.filter.name=vowelz", "algorithm.filter.name must name a token filter"),
+        ("algorithm.teacher.kind=halfwax", "algorithm.teacher.kind must be one of ema, live, frozen"),
         ("rollout.weight_sync=filez", "rollout.weight_sync must be one of object_store"),
     ],
 )

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from sdpo.config import AlgorithmConfig, LearnerConfig, LossMean, SDPOConfig, TeacherKind
+from sdpo.config import AlgorithmConfig, EmaTeacher, LearnerConfig, LossMean, SDPOConfig
 from sdpo.objectives import plain
 from sdpo.types import Sample
 
@@ -261,7 +261,7 @@ def course(
             norms.append(optimizer.step(trained, dict(zip(trained, found, strict=True))))
             losses.append(total.item())
         if isinstance(algorithm, SDPOConfig):
-            rate = 0.0 if algorithm.teacher.kind is TeacherKind.on_gain else algorithm.teacher.ema_rate
+            rate = algorithm.teacher.ema_rate if isinstance(algorithm.teacher, EmaTeacher) else 0.0
             average = {name: (1.0 - rate) * average[name] + rate * trained[name].detach() for name in trained}
     return Course(
         losses=losses,
@@ -276,17 +276,28 @@ def course(
 def _teacher(algorithm: AlgorithmConfig, live: Weights, first: Weights, average: Weights, other: Path | None) -> Teacher | None:
     if not isinstance(algorithm, SDPOConfig):
         return None
-    share = algorithm.teacher.live_weight
-    match algorithm.teacher.kind:
-        case TeacherKind.live:
-            return Teacher(models=((live, 1.0),))
-        case TeacherKind.frozen:
-            return Teacher(models=((first, 1.0),))
-        case TeacherKind.ema | TeacherKind.on_gain:
-            return Teacher(models=((average, 1.0),))
-        case TeacherKind.trust_region:
-            return Teacher(models=((first, 1.0 - share), (live, share)))
-        case TeacherKind.external:
-            assert other is not None
-            model, weights = read(other)
-            return Teacher(models=((weights, 1.0),), model=model)
+    parts = algorithm.teacher.models(_Parts(live, first, average, None if other is None else read(other)))
+    return Teacher(models=tuple(weights for _, *weights in parts), model=parts[0][0])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """[model of its own, weights, weight] of what a kind is made of."""
+
+    live: Weights
+    first: Weights
+    kept: Weights
+    elsewhere: tuple[Llama, Weights] | None
+
+    def now(self, *, weight: float = 1.0) -> tuple[Llama | None, Weights, float]:
+        return None, self.live, weight
+
+    def start(self, *, weight: float = 1.0) -> tuple[Llama | None, Weights, float]:
+        return None, self.first, weight
+
+    def average(self, *, rate: float, on_host: bool) -> tuple[Llama | None, Weights, float]:
+        return None, self.kept, 1.0
+
+    def other(self) -> tuple[Llama | None, Weights, float]:
+        assert self.elsewhere is not None
+        return *self.elsewhere, 1.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.config import Dtype, LoraConfig, Offload, SDPOConfig, TeacherConfig, TeacherKind
+from sdpo.config import Dtype, EmaTeacher, LoraConfig, Offload, SDPOConfig
 from tests.learner.launch import launch
 from tests.learner.ranks import Setup, follow_small_steps
 from tests.tiny import write_tiny_model
@@ -32,7 +32,7 @@ NUM_STEPS, SIZE, RATE = 400, 1e-6, 0.01
 def test_the_average_follows_steps_of_a_millionth(
     num_ranks: int, stage: int, changes: dict[str, object], tmp_path: Path, tiny: Path
 ) -> None:
-    teacher = TeacherConfig(kind=TeacherKind.ema, ema_rate=RATE, offload=num_ranks == 2 and stage == 2)
+    teacher = EmaTeacher(ema_rate=RATE, offload=num_ranks == 2 and stage == 2)
     setup = Setup(model=tiny, algorithm=SDPOConfig(teacher=teacher)).with_(dtype=Dtype.bfloat16, zero_stage=stage, **changes)
     middle, end = launch(num_ranks, follow_small_steps, setup, NUM_STEPS, SIZE, tmp_path / "middle")[0]
     print(

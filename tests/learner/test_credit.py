@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpo.config import SDPOConfig, SupportConfig, TeacherConfig, TeacherKind
+from sdpo.config import FrozenTeacher, SDPOConfig, TopSupport
 from sdpo.learner.orders import Recording
 from sdpo.learner.recording import joined_credit
 from sdpo.types import Sample, TokenCredit
@@ -19,7 +19,7 @@ from tests.learner.ranks import Setup, credits
 from tests.learner.samples import TEMPERATURE, rows, update_of
 
 pytestmark = pytest.mark.integration
-SDPO = SDPOConfig(support=SupportConfig(num_ids=10), teacher=TeacherConfig(kind=TeacherKind.frozen))
+SDPO = SDPOConfig(support=TopSupport(num_ids=10), teacher=FrozenTeacher())
 ALL = Recording(share=1.0, num_top=4)
 
 

@@ -14,15 +14,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sdpo.commands.export import run_export
 from sdpo.config import (
+    Blend,
     Dtype,
+    EmaTeacher,
     ExportConfig,
     ExportedWeights,
     LearnerConfig,
     LoraConfig,
     SDPOConfig,
-    SupportConfig,
-    TeacherConfig,
-    TeacherKind,
+    TopSupport,
 )
 from sdpo.errors import UserError
 from tests.learner.launch import launch
@@ -31,9 +31,7 @@ from tests.learner.samples import rows, updates_of
 from tests.learner.tiers import MadeOnce, tiered
 
 pytestmark = pytest.mark.integration
-ALGORITHM = SDPOConfig(
-    support=SupportConfig(num_ids=10), policy_gradient_share=0.4, teacher=TeacherConfig(kind=TeacherKind.ema, ema_rate=0.2)
-)
+ALGORITHM = SDPOConfig(support=TopSupport(num_ids=10), routing=Blend(policy_gradient_share=0.4), teacher=EmaTeacher(ema_rate=0.2))
 CONFIG = LearnerConfig(dtype=Dtype.float32, lr=2e-3)
 IDS = tuple(range(20, 60))
 VARIANTS: Mapping[str, tuple[str, int, dict[str, object]]] = {

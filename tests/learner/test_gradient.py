@@ -17,7 +17,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpo.config import Dtype, LoraConfig, Offload, SDPOConfig, SupportConfig, TeacherConfig, TeacherKind
+from sdpo.config import (
+    Blend,
+    Dtype,
+    FrozenTeacher,
+    LoraConfig,
+    Offload,
+    SDPOConfig,
+    TopSupport,
+)
 from sdpo.types import Sample, Update
 from tests.learner import reference
 from tests.learner.launch import launch
@@ -26,7 +34,7 @@ from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE, rows, taught
 from tests.learner.tiers import tiered
 
 pytestmark = pytest.mark.integration
-BLEND = SDPOConfig(support=SupportConfig(num_ids=10), policy_gradient_share=0.4, teacher=TeacherConfig(kind=TeacherKind.frozen))
+BLEND = SDPOConfig(support=TopSupport(num_ids=10), routing=Blend(policy_gradient_share=0.4), teacher=FrozenTeacher())
 NUM_REPEATS = 20
 BUDGETS = (100_000, 450, 150, 1)
 """Tokens of a micro-batch: all rows in one, then in ever more."""

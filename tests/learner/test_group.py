@@ -18,10 +18,12 @@ from sdpo.cluster.connection import connected
 from sdpo.commands.export import run_export
 from sdpo.config import (
     BatchConfig,
+    Blend,
     CheckpointConfig,
     ClusterConfig,
     Config,
     Dtype,
+    EmaTeacher,
     EnvConfig,
     ExportConfig,
     LearnerConfig,
@@ -29,9 +31,7 @@ from sdpo.config import (
     ReplayConfig,
     SamplingConfig,
     SDPOConfig,
-    SupportConfig,
-    TeacherConfig,
-    TeacherKind,
+    TopSupport,
 )
 from sdpo.errors import MachineError
 from sdpo.learner import update_file
@@ -45,9 +45,7 @@ from tests.learner.ranks import replay
 from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE, rows, update_of
 
 pytestmark = pytest.mark.integration
-ALGORITHM = SDPOConfig(
-    support=SupportConfig(num_ids=10), policy_gradient_share=0.4, teacher=TeacherConfig(kind=TeacherKind.ema, ema_rate=0.2)
-)
+ALGORITHM = SDPOConfig(support=TopSupport(num_ids=10), routing=Blend(policy_gradient_share=0.4), teacher=EmaTeacher(ema_rate=0.2))
 
 
 @pytest.fixture

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.config import Dtype, LearnerConfig, LoraConfig, Offload, SDPOConfig, SupportConfig, TeacherConfig, TeacherKind
+from sdpo.config import (
+    Blend,
+    Dtype,
+    FrozenTeacher,
+    LearnerConfig,
+    LoraConfig,
+    Offload,
+    SDPOConfig,
+    TopSupport,
+)
 from sdpo.types import Sample, Update
 from tests.learner.launch import launch
 from tests.learner.ranks import Moment, Setup, moments_after
@@ -18,9 +27,7 @@ from tests.learner.test_resume import differing
 from tests.learner.tiers import ranks_and, tiered
 
 pytestmark = pytest.mark.integration
-ALGORITHM = SDPOConfig(
-    support=SupportConfig(num_ids=10), policy_gradient_share=0.4, teacher=TeacherConfig(kind=TeacherKind.frozen)
-)
+ALGORITHM = SDPOConfig(support=TopSupport(num_ids=10), routing=Blend(policy_gradient_share=0.4), teacher=FrozenTeacher())
 CONFIG = LearnerConfig(dtype=Dtype.float32, lr=1e-3, warmup_updates=3)
 VARIANTS: Mapping[str, dict[str, object]] = {
     **{f"fp32, ZeRO {stage}": {"zero_stage": stage} for stage in (0, 1, 2, 3)},

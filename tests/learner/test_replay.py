@@ -14,8 +14,10 @@ import yaml
 
 from sdpo.config import (
     BatchConfig,
+    Blend,
     Config,
     Dtype,
+    EmaTeacher,
     EnvConfig,
     LearnerConfig,
     LoraConfig,
@@ -24,9 +26,7 @@ from sdpo.config import (
     ReplayConfig,
     SamplingConfig,
     SDPOConfig,
-    SupportConfig,
-    TeacherConfig,
-    TeacherKind,
+    TopSupport,
 )
 from sdpo.learner import update_file
 from sdpo.run.folder import RunFolder, plain
@@ -37,9 +37,7 @@ from tests.learner.samples import MAX_RESPONSE_TOKENS, TEMPERATURE, rows, update
 from tests.learner.tiers import tiered
 
 pytestmark = pytest.mark.integration
-ALGORITHM = SDPOConfig(
-    support=SupportConfig(num_ids=10), policy_gradient_share=0.4, teacher=TeacherConfig(kind=TeacherKind.ema, ema_rate=0.2)
-)
+ALGORITHM = SDPOConfig(support=TopSupport(num_ids=10), routing=Blend(policy_gradient_share=0.4), teacher=EmaTeacher(ema_rate=0.2))
 CONFIG = LearnerConfig(dtype=Dtype.float32, lr=1e-3)
 VARIANTS: Mapping[str, tuple[int, dict[str, object], float]] = {
     "fp32, 1 rank, ZeRO 1": (1, {}, 0.0),

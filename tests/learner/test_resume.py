@@ -10,16 +10,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sdpo.config import Dtype, LearnerConfig, LoraConfig, Offload, SDPOConfig, SupportConfig, TeacherConfig, TeacherKind
+from sdpo.config import (
+    Blend,
+    Dtype,
+    EmaTeacher,
+    LearnerConfig,
+    LoraConfig,
+    Offload,
+    SDPOConfig,
+    TopSupport,
+)
 from tests.learner.launch import launch
 from tests.learner.ranks import Course, Leg, Setup, State, Steps, courses
 from tests.learner.samples import NUM_TASKS, rows, update_of, updates_of
 from tests.learner.tiers import MadeOnce, tiered
 
 pytestmark = pytest.mark.integration
-ALGORITHM = SDPOConfig(
-    support=SupportConfig(num_ids=10), policy_gradient_share=0.4, teacher=TeacherConfig(kind=TeacherKind.ema, ema_rate=0.2)
-)
+ALGORITHM = SDPOConfig(support=TopSupport(num_ids=10), routing=Blend(policy_gradient_share=0.4), teacher=EmaTeacher(ema_rate=0.2))
 CONFIG = LearnerConfig(dtype=Dtype.float32, lr=1e-3, warmup_updates=3, weight_decay=0.1)
 
 

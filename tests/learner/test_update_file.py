@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sdpo.batches.updates import pack
-from sdpo.config import BatchConfig, SDPOConfig
+from sdpo.config import BatchConfig, Blend, SDPOConfig
 from sdpo.errors import UserError
 from sdpo.learner import update_file
 from sdpo.types import MicroBatch, Pack, Ranks, Sample, Update
@@ -32,7 +32,7 @@ def update(num_ranks: int = 2) -> Update:
         )
         for row in range(4)
     ]
-    algorithm = SDPOConfig(policy_gradient_share=0.7)
+    algorithm = SDPOConfig(routing=Blend(policy_gradient_share=0.7))
     (made,) = pack(samples, BatchConfig(num_tasks=1), Ranks(num=num_ranks, pairs_per_token=100.0), algorithm)
     return dataclasses.replace(made, index=3)
 

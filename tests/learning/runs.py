@@ -24,7 +24,7 @@ from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
 from sdpo.machines.local import LocalEngine, LocalLearner, LocalVerifier
 from sdpo.preflight.checks import check_training
-from sdpo.protocols import Renderer, Rollouts, Verifier
+from sdpo.protocols import Rollouts, Sampler
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run.folder import RunFolder
 from sdpo.terminal.foreground import StopRequest
@@ -112,14 +112,12 @@ class Gym:
         )
         terminal = Terminal(Console(file=io.StringIO()), config.name, config.num_steps, quiet=True)
         tracker, guards = Tracker(folder, config.tracking), Guards(config)
-        tasks, verifier = TaskStream(tasks=ready.train, seed=config.seed), LocalVerifier(ready.environment)
+        sampler = Sampler(engine=self._engine, verifier=LocalVerifier(ready.environment), renderer=ready.renderer)
         train(
             config,
-            self._rollouts(config, tasks, verifier, ready.renderer),
+            self._rollouts(config, TaskStream(tasks=ready.train, seed=config.seed), sampler),
             ready.heldout,
-            self._engine,
-            verifier,
-            ready.renderer,
+            sampler,
             LocalLearner(learner, ready.model_path, config.algorithm, max_skipped_updates=config.learner.max_skipped_updates),
             UntilSolved(terminal, tracker, StopRequest(), guards),
             folder.checkpoints,
@@ -129,10 +127,10 @@ class Gym:
         )
         return _curve(case, folder)
 
-    def _rollouts(self, config: Config, tasks: TaskStream, verifier: Verifier, renderer: Renderer) -> Rollouts:
+    def _rollouts(self, config: Config, tasks: TaskStream, sampler: Sampler) -> Rollouts:
         if config.rollout.staleness == 0:
-            return rollouts_of(config, tasks, self._engine, verifier, renderer)
-        questions, answers = Questions(config, tasks, renderer), Answers(config, self._engine, verifier, renderer, None)
+            return rollouts_of(config, tasks, sampler)
+        questions, answers = Questions(config, tasks, sampler.renderer), Answers(config, sampler, None)
         return Late(questions, answers, staleness=config.rollout.staleness, num_steps=config.num_steps)
 
     def _config(self, case: Case) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdpo.config import AlgorithmConfig
+from sdpo.protocols import StepLog
 from sdpo.types import (
     Attempt,
     Completion,
@@ -21,7 +22,6 @@ from sdpo.types import (
     Prompt,
     Ranks,
     Role,
-    Sample,
     Sampling,
     SetAside,
     Task,
@@ -147,7 +147,7 @@ class FakeLearner:
 
 
 @dataclass
-class FakeReport:
+class FakeReport(StepLog):
     """Keeps what it is told; asks for a stop after ``stop_after`` steps."""
 
     events: list[str]
@@ -191,9 +191,6 @@ class FakeReport:
     def warn(self, sentence: str) -> None:
         self.warnings.append(sentence)
 
-    def phase(self, name: str) -> None:
-        """Not looked at."""
-
     def watch(self, completions: Iterable[tuple[Prompt, Completion]], total: int) -> Iterator[tuple[Prompt, Completion]]:
         num = 0
         for num, answer in enumerate(completions, start=1):  # noqa: B007 - counted to the last
@@ -206,15 +203,6 @@ class FakeReport:
     def judging(self, seconds: float) -> None:
         self.judgings.append(seconds)
 
-    def ahead(self, seconds: float) -> None:
-        """Not looked at."""
-
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         self.groups_seen.append(tuple(groups_P))
         self.hints_seen.append(hints_P_G)
-
-    def update(self, metrics: Metrics) -> None:
-        """Not looked at."""
-
-    def credit(self, samples: Sequence[Sample], credits: Sequence[TokenCredit]) -> None:
-        """Not looked at."""

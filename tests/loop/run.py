@@ -12,6 +12,7 @@ from sdpo.config import BatchConfig, Config, EnvConfig, EvaluationConfig, ModelC
 from sdpo.guards.fold import Guards
 from sdpo.hindsight.hints import no_reference
 from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
+from sdpo.protocols import Sampler
 from sdpo.run.journal import Journal
 from sdpo.train import train
 from sdpo.types import Prompt, Ranks, Task
@@ -59,18 +60,16 @@ class Run:
             evaluation=EvaluationConfig(num_tasks=2, num_attempts=2),
         )
         self.config = replace(config, **changes)  # type: ignore[arg-type]
-        tasks, judge, renderer = TaskStream(tasks=TASKS, seed=0), verifier(broken), FakeRenderer()
+        sampler = Sampler(engine=self.engine, verifier=verifier(broken), renderer=FakeRenderer())  # type: ignore[arg-type]
         kept = None if journal is None else Journal(journal, step=first_step)
-        self.rollouts = rollouts_of(self.config, tasks, self.engine, judge, renderer, kept)
+        self.rollouts = rollouts_of(self.config, TaskStream(tasks=TASKS, seed=0), sampler, kept)
         try:
             started(self)
             train(
                 self.config,
                 self.rollouts,
                 heldout,
-                self.engine,
-                judge,
-                renderer,
+                sampler,
                 self.learner,
                 self.report,
                 Path("checkpoints"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from sdpo.attempts.conversation import attempts
+from sdpo.protocols import Sampler
 from sdpo.types import (
     Attempt,
     Completion,
@@ -21,7 +22,7 @@ from sdpo.types import (
     Task,
     Verdict,
 )
-from tests.loop.fakes import FakeRenderer, task
+from tests.loop.fakes import FakeRenderer, FakeReport, task
 
 END = 9
 REPLY = (70, 71)
@@ -92,7 +93,8 @@ def talk(
 ) -> dict[int, Attempt | SetAside]:
     prompts = [Prompt(token_ids=(1, 2, 3), seed=5 + i, task_index=0, attempt_index=i) for i in range(num_attempts)]
     sampling = Sampling(temperature=1.0, top_p=1.0, max_response_tokens=room, max_turns=max_turns)
-    found = attempts([task("t")], prompts, speaker, teller, Renderer(), sampling, lambda completions, total: iter(completions))
+    sampler = Sampler(engine=speaker, verifier=teller, renderer=Renderer())  # type: ignore[arg-type]
+    found = attempts([task("t")], prompts, sampler, sampling, FakeReport([]))
     return {prompt.attempt_index: outcome for prompt, outcome in found}
 
 

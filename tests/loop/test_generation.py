@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.attempts import asking, generation
+from sdpo.attempts import asking, conversation, generation
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import AlgorithmConfig, EvaluationConfig, LiftSchedule, RolloutConfig
 from sdpo.errors import MachineError, UserError
+from sdpo.protocols import Sampler
 from sdpo.types import Attempt, Completion, Finish, Group, Metrics, Prompt, Sampling, SetAside, Task, Update, Verdict
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier
 from tests.loop.run import TASKS, Run, is_heldout
@@ -147,7 +148,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
             clock.now += 0.5 if prompt.attempt_index > 0 else 0.0
             yield prompt, Attempt(completion=completion, verdict=Verdict(reward=0.0, feedback="no"))
 
-    for module in (asking, generation):
+    for module in (conversation, generation):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(FakeVerifier, "verify", verify)
     return clock
@@ -166,7 +167,8 @@ def test_of_a_batch_that_was_generated_ahead_that_time_counts_which_the_step_wai
     run = Run(Counting, heldout=(), num_steps=1)
     clock.now = 100.0
     questions = asking.Questions(run.config, TaskStream(tasks=TASKS, seed=0), FakeRenderer())
-    answers = asking.Answers(run.config, run.engine, FakeVerifier(), FakeRenderer(), journal=None)
+    sampler = Sampler(engine=run.engine, verifier=FakeVerifier(), renderer=FakeRenderer())  # type: ignore[arg-type]
+    answers = asking.Answers(run.config, sampler, journal=None)
     batch = generation._Batch(questions.of(0))
     batch.fill(answers)
     run.report.judgings.clear()
@@ -175,8 +177,8 @@ def test_of_a_batch_that_was_generated_ahead_that_time_counts_which_the_step_wai
 
 
 def test_a_step_that_takes_everything_over_waited_for_no_verdict(tmp_path: Path) -> None:
-    Run(Counting, journal=tmp_path, num_steps=1)
-    assert Run(Counting, journal=tmp_path, num_steps=1).report.judgings == []
+    Run(Counting, journal=tmp_path, num_steps=1, heldout=())
+    assert Run(Counting, journal=tmp_path, num_steps=1, heldout=()).report.judgings == []
 
 
 def test_a_stop_gives_up_what_is_under_way() -> None:

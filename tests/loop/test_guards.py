@@ -18,6 +18,7 @@ from sdpo.config import (
     BatchConfig,
     CheckpointConfig,
     Config,
+    EmaTeacher,
     EnvConfig,
     EvaluationConfig,
     Guard,
@@ -25,13 +26,12 @@ from sdpo.config import (
     ModelConfig,
     Response,
     SDPOConfig,
-    TeacherConfig,
-    TeacherKind,
     TrackingConfig,
 )
 from sdpo.guards.fold import folded
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
+from sdpo.protocols import Sampler
 from sdpo.run.folder import RunFolder, records
 from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
@@ -81,7 +81,7 @@ class Run:
         self.config = Config(
             num_steps=8,
             name="run",
-            algorithm=SDPOConfig(teacher=TeacherConfig(kind=TeacherKind.ema)),
+            algorithm=SDPOConfig(teacher=EmaTeacher()),
             model=ModelConfig(name="fake", path="fake"),
             env=EnvConfig(name="fake"),
             batch=BatchConfig(num_tasks=2, group_size=4),
@@ -109,11 +109,9 @@ class Run:
                 stop.is_set = version >= stop_after
 
         report = RunReport(terminal, Tracker(self.folder, self.config.tracking), stop, guards)
-        engine, verifier, renderer = Engine(self.events), FakeVerifier(), FakeRenderer()
-        rollouts = rollouts_of(self.config, TaskStream(tasks=TASKS, seed=0), engine, verifier, renderer)
-        train(
-            self.config, rollouts, HELDOUT, engine, verifier, renderer, learner, report, self.folder.checkpoints, guards,
-        )  # fmt: skip
+        sampler = Sampler(engine=Engine(self.events), verifier=FakeVerifier(), renderer=FakeRenderer())  # type: ignore[arg-type]
+        rollouts = rollouts_of(self.config, TaskStream(tasks=TASKS, seed=0), sampler)
+        train(self.config, rollouts, HELDOUT, sampler, learner, report, self.folder.checkpoints, guards)
         return learner
 
     @property

@@ -13,9 +13,10 @@ import pytest
 from sdpo.config import BatchConfig, BudgetConfig, EnvConfig, ModelConfig, SDPOConfig, SolveConfig
 from sdpo.errors import UserError
 from sdpo.plugins.seams import STRATEGIES
+from sdpo.protocols import Sampler
 from sdpo.solving.folder import SearchFolder
 from sdpo.solving.jobs import Job, Jobs
-from sdpo.solving.parts import Parts
+from sdpo.solving.parts import Parts, SearchLog
 from sdpo.solving.search import Ending, Search
 from sdpo.solving.solve import solve
 from sdpo.solving.strategy import strategy as named
@@ -104,14 +105,11 @@ class Renderer(FakeRenderer):
 
 
 @dataclass
-class Log:
+class Log(SearchLog):
     """Keeps the warnings."""
 
     warnings: list[str] = field(default_factory=list)
     stop_after: int = 10**9
-
-    def phase(self, name: str) -> None:
-        """Not looked at."""
 
     def begins(self, title: str) -> None:
         """Not looked at."""
@@ -162,7 +160,11 @@ class Run:
 
     @property
     def parts(self) -> Parts:
-        return Parts(engine=self.engine, verifier=self.verifier, renderer=Renderer(), learner=self.learner)  # type: ignore[arg-type]
+        return parts_of(self.engine, self.verifier, self.learner)
+
+
+def parts_of(engine: Engine, verifier: Verifier, learner: Learner) -> Parts:
+    return Parts(sampler=Sampler(engine=engine, verifier=verifier, renderer=Renderer()), learner=learner)  # type: ignore[arg-type]
 
 
 def config(strategy: str = "sdpo", attempts: int = 12) -> SolveConfig:
@@ -303,7 +305,7 @@ def test_what_a_killed_process_kept_is_removed_by_the_next(tmp_path: Path) -> No
 def _jobs(folder: Path, tasks: Sequence[Task]) -> list[list[str]]:
     """The texts that each task was answered with."""
     learner = Learner([], ranks=Ranks(num=1, pairs_per_token=100.0))
-    parts = Parts(engine=Engine(), verifier=Verifier(failing), renderer=Renderer(), learner=learner)  # type: ignore[arg-type]
+    parts = parts_of(Engine(), Verifier(failing), learner)
     jobs = [Job(task=one, strategy="sdpo", seed=0, folder=SearchFolder(folder / one.id), title=one.id) for one in tasks]
     searches = Jobs(config(), jobs, stop_at_once=True)
     searches.work(parts, Log(), folder, lambda job, search, ending: None)  # type: ignore[arg-type]

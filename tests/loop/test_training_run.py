@@ -28,6 +28,7 @@ from sdpo.hindsight.hints import no_reference
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
 from sdpo.preflight.checks import Ready
+from sdpo.protocols import Sampler
 from sdpo.run.folder import RunFolder, records
 from sdpo.run.watchdog import Progress
 from sdpo.terminal.foreground import StopRequest
@@ -112,8 +113,11 @@ class Run:
                 make_renderer=FakeRenderer,  # type: ignore[arg-type]
                 references=no_reference,
             ),
-            engine=FakeEngine(self.events),
-            verifier=FakeVerifier(),  # type: ignore[arg-type]  # one turn: it is not asked to reply
+            sampler=Sampler(
+                engine=FakeEngine(self.events),
+                verifier=FakeVerifier(),  # type: ignore[arg-type]  # one turn: it is not asked to reply
+                renderer=FakeRenderer(),  # type: ignore[arg-type]
+            ),
             learner=self.learner,
             terminal=terminal,
             stop=self.stop,

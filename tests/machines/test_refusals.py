@@ -8,7 +8,7 @@ from typing import Any, cast, get_type_hints
 import pytest
 
 import sdpo
-from sdpo.config import Config, GuardsConfig, Response, RolloutConfig, SolveConfig, TeacherConfig, TeacherKind
+from sdpo.config import Config, ExternalTeacher, GuardsConfig, Response, RolloutConfig, SolveConfig
 from sdpo.errors import UserError
 from sdpo.machines.local import LocalEngine
 from sdpo.machines.notebook import LocalModel, TrainSettings
@@ -49,7 +49,7 @@ def model(max_tokens: int = 2048) -> LocalModel:
         ),
         ({"learner": sdpo.LearnerConfig(num_ranks=2)}, "there is one rank; got learner.num_ranks=2"),
         ({"guards": GuardsConfig(response=Response.stop_at_best), "evaluation": sdpo.EvaluationConfig(every=1)}, "has none"),
-        ({"algorithm": sdpo.SDPOConfig(teacher=TeacherConfig(kind=TeacherKind.external, path="x"))}, "the model itself"),
+        ({"algorithm": sdpo.SDPOConfig(teacher=ExternalTeacher(path="x"))}, "the model itself"),
         ({"sampling": sdpo.SamplingConfig(max_response_tokens=2000)}, r"max_tokens must hold .* 3024 tokens .*; got 2048"),
     ],
 )

@@ -21,7 +21,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from sdpo.config import Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
+from sdpo.config import (
+    FullSupport,
+    Granularity,
+    PolicyGradientConfig,
+    RatioLevel,
+    SDPOConfig,
+    SupportConfig,
+    SupportKind,
+    TopSupport,
+)
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.divergence import divergence_of
@@ -40,17 +49,19 @@ GRADIENT_TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16:
 VALUE_TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16: 5e-6}
 """bf16 states lose nothing on their way to loss and scores: their logits are fp32."""
 SUPPORTS = [
-    SupportConfig(kind=kind, num_ids=num_ids, tail=tail)
+    TopSupport(kind=kind, num_ids=num_ids, tail=tail)
     for kind in (SupportKind.student, SupportKind.teacher)
     for num_ids, tail in ((1, True), (7, True), (7, False), (VOCABULARY - 1, True), (VOCABULARY, True), (VOCABULARY, False))
-] + [SupportConfig(kind=SupportKind.full)]
+] + [FullSupport()]
 
 every_divergence = pytest.mark.parametrize("kind", KINDS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
 def name_of(support: SupportConfig) -> str:
-    return f"{support.kind.value}-{support.num_ids}{'-tail' if support.tail else ''}"
+    return (
+        f"{support.kind.value}-{support.num_ids}{'-tail' if support.tail else ''}" if isinstance(support, TopSupport) else "full"
+    )
 
 
 every_support = pytest.mark.parametrize("support", SUPPORTS, ids=name_of)
@@ -152,7 +163,7 @@ def problem(
         teacher=teacher,
         temperature=temperature,
         objective=Objective(
-            sdpo=sdpo or SDPOConfig(support=SupportConfig(num_ids=7)),
+            sdpo=sdpo or SDPOConfig(support=TopSupport(num_ids=7)),
             share=share,
             entropy=entropy,
             old=old.to(exact),
@@ -238,7 +249,7 @@ def plain_log_softmax(logits_NV: Tensor) -> Tensor:
 
 def brute_buckets(student_NV: Tensor, teacher_NV: Tensor, support: SupportConfig) -> tuple[Tensor, Tensor]:
     """Log-probabilities over the K ids, and over the tail or renormalised; the tail is what the others sum to."""
-    if support.kind is SupportKind.full:
+    if not isinstance(support, TopSupport):
         return student_NV, teacher_NV
     chooser_NV = student_NV if support.kind is SupportKind.student else teacher_NV
     best_first = chooser_NV.detach().argsort(dim=-1, descending=True)
@@ -398,7 +409,7 @@ def test_an_unsure_teacher_teaches_less_and_a_sure_one_as_much_as_ever():
     student = torch.tensor([[1.0, *[0.0] * 7]] * 2, dtype=torch.float64)
     teacher = torch.tensor([[50.0, *[0.0] * 7], [0.0] * 8], dtype=torch.float64)
     plain, suppressed = (
-        fused(told(student, teacher, SDPOConfig(support=SupportConfig(num_ids=3), entropy_weight=beta))) for beta in (0.0, 1.0)
+        fused(told(student, teacher, SDPOConfig(support=TopSupport(num_ids=3), entropy_weight=beta))) for beta in (0.0, 1.0)
     )
     torch.testing.assert_close(suppressed.of_hidden[0], plain.of_hidden[0])
     buckets = torch.tensor([1 / 8, 1 / 8, 1 / 8, 5 / 8], dtype=torch.float64)
@@ -415,7 +426,7 @@ BLENDS = {
     for ratio in RatioLevel
     for share in (0.0, 0.4, 1.0)
     for entropy in (0.0, 0.05)
-    for support in (SupportConfig(num_ids=7), SupportConfig(num_ids=7, tail=False), SupportConfig(kind=SupportKind.full))
+    for support in (TopSupport(num_ids=7), TopSupport(num_ids=7, tail=False), FullSupport())
 }
 
 
@@ -428,17 +439,19 @@ def test_every_granularity_ratio_and_entropy_term_is_the_formula_and_its_gradien
 
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
-    vocabulary, kind = draw(st.integers(3, 40)), draw(st.sampled_from(list(SupportKind)))
+    vocabulary, kind = draw(st.integers(3, 40)), draw(st.sampled_from([*SupportKind, None]))
     granularity = draw(st.sampled_from(list(Granularity)))
     divergences = KINDS if granularity is Granularity.logits else ["reverse_kl"]
     num_ids = draw(st.integers(1, vocabulary + 2))
     is_sequence = granularity is Granularity.sequence
-    can_clip = granularity is Granularity.logits and kind is not SupportKind.full and num_ids < vocabulary
+    can_clip = granularity is Granularity.logits and kind is not None and num_ids < vocabulary
     sdpo = SDPOConfig(
         divergence=draw(st.sampled_from(divergences)),
         jsd_beta=draw(st.floats(0.05, 0.95)),
         granularity=granularity,
-        support=SupportConfig(kind=kind, num_ids=num_ids, tail=num_ids == 1 or draw(st.booleans())),
+        support=FullSupport()
+        if kind is None
+        else TopSupport(kind=kind, num_ids=num_ids, tail=num_ids == 1 or draw(st.booleans())),
         importance_clip=draw(st.floats(1.0, 3.0)),
         rollout_clip=draw(st.floats(1.0, 3.0)),
         entropy_weight=0.0 if is_sequence else draw(st.sampled_from([0.0, 0.5, 2.0])),
@@ -472,7 +485,7 @@ def test_vocabulary_of_more_than_one_block_of_the_head_is_no_different(dtype, vo
 @every_divergence
 def test_near_agreement_costs_no_more_digits_than_a_plain_log_softmax_in_fp32(kind):
     """Where student and teacher say nearly the same, every way of computing in fp32 loses digits to the same subtraction."""
-    case = problem(torch.float32, lengths=(40,), sdpo=SDPOConfig(divergence=kind, support=SupportConfig(num_ids=7)))
+    case = problem(torch.float32, lengths=(40,), sdpo=SDPOConfig(divergence=kind, support=TopSupport(num_ids=7)))
     nudged = case.hidden + 0.01 * normal(40, WIDTH, seed=99).float()
     case = dataclasses.replace(case, teacher=(Logits(hidden_NH=nudged, head_VH=case.head),))
     exact = brute(case)
@@ -568,7 +581,7 @@ def test_tokens_of_weight_nothing_get_no_gradient_whatever_they_hold():
 
 @pytest.mark.parametrize("granularity", list(Granularity), ids=lambda granularity: granularity.value)
 def test_masked_row_can_as_well_be_left_out(granularity):
-    case = problem(sdpo=SDPOConfig(granularity=granularity, support=SupportConfig(num_ids=7)))
+    case = problem(sdpo=SDPOConfig(granularity=granularity, support=TopSupport(num_ids=7)))
     whole = fused(case)
     first = slice(0, 15)
     objective = dataclasses.replace(
@@ -592,7 +605,7 @@ def test_update_that_is_wholly_masked_has_no_gradient():
 @every_dtype
 @pytest.mark.parametrize("granularity", list(Granularity), ids=lambda granularity: granularity.value)
 def test_response_of_one_token_alone_is_no_exception(granularity, dtype):
-    sdpo = SDPOConfig(granularity=granularity, support=SupportConfig(num_ids=7))
+    sdpo = SDPOConfig(granularity=granularity, support=TopSupport(num_ids=7))
     assert_exact(problem(dtype, lengths=(1,), sdpo=sdpo, share=0.5), chunks=(1, 5))
 
 
@@ -637,7 +650,7 @@ def confined(num: int, seed: int) -> Tensor:
 @every_divergence
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("side", ["student", "teacher", "both"])
-@pytest.mark.parametrize("support", [SupportConfig(num_ids=9), SupportConfig(kind=SupportKind.teacher, num_ids=9)], ids=name_of)
+@pytest.mark.parametrize("support", [TopSupport(num_ids=9), TopSupport(kind=SupportKind.teacher, num_ids=9)], ids=name_of)
 def test_tail_that_underflows_is_still_right(support, side, dtype, kind):
     """log(1 - Σp) would be log 0, and its derivative 0/0."""
     spread = 2 * normal(6, 30, seed=7)
@@ -664,9 +677,10 @@ EXTREMES = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_loss_scores_and_gradients_are_finite_at_extreme_logits(extreme, dtype):
     student, teacher = (torch.tensor([logits], dtype=dtype) for logits in EXTREMES[extreme])
-    kinds, sizes = list(SupportKind), ((1, True), (2, True), (2, False), (4, True))
-    for divergence, kind, (num_ids, tail) in itertools.product(KINDS, kinds, sizes):
-        sdpo = SDPOConfig(divergence=divergence, support=SupportConfig(kind=kind, num_ids=num_ids, tail=tail))
+    sizes = ((1, True), (2, True), (2, False), (4, True))
+    tops = [TopSupport(kind=kind, num_ids=num_ids, tail=tail) for kind in SupportKind for num_ids, tail in sizes]
+    for divergence, support in itertools.product(KINDS, [*tops, FullSupport()]):
+        sdpo = SDPOConfig(divergence=divergence, support=support)
         ours = fused(told(student, teacher, sdpo, entropy=0.1))
         values = [
             ours.loss,
@@ -714,7 +728,7 @@ def test_head_learns_also_when_the_hidden_states_do_not():
 
 @pytest.mark.parametrize("granularity", list(Granularity), ids=lambda granularity: granularity.value)
 def test_without_gradients_loss_and_scores_are_the_same(granularity):
-    case = problem(torch.float32, sdpo=SDPOConfig(granularity=granularity, support=SupportConfig(num_ids=7)))
+    case = problem(torch.float32, sdpo=SDPOConfig(granularity=granularity, support=TopSupport(num_ids=7)))
     with_gradients = fused(case)
     detached = run(case, case.hidden, case.head)
     with torch.no_grad():
@@ -829,7 +843,7 @@ def test_layout_of_the_inputs_does_not_matter(dtype):
 
 @pytest.mark.parametrize("granularity", [Granularity.logits, Granularity.sequence], ids=lambda granularity: granularity.value)
 def test_gradient_is_the_same_inside_a_checkpoint(granularity):
-    case = problem(sdpo=SDPOConfig(granularity=granularity, support=SupportConfig(num_ids=7)))
+    case = problem(sdpo=SDPOConfig(granularity=granularity, support=TopSupport(num_ids=7)))
 
     def gradients(is_checkpointed: bool) -> list[Tensor]:
         states, linear, head = leaf(case.hidden), leaf(normal(WIDTH, WIDTH, seed=8)), leaf(case.head)

@@ -8,23 +8,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpo.config import Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind
+from sdpo.config import (
+    FullSupport,
+    Granularity,
+    PolicyGradientConfig,
+    RatioLevel,
+    SDPOConfig,
+    SupportKind,
+    TopSupport,
+)
 from sdpo.objectives import plain
 from tests.objectives.kinds import KINDS
 from tests.objectives.test_fused import VOCABULARY, Problem, apart, fused, leaf, problem
 
 SUPPORTS = (
-    SupportConfig(num_ids=7),
-    SupportConfig(kind=SupportKind.teacher, num_ids=7, tail=False),
-    SupportConfig(num_ids=VOCABULARY),
-    SupportConfig(kind=SupportKind.full),
+    TopSupport(num_ids=7),
+    TopSupport(kind=SupportKind.teacher, num_ids=7, tail=False),
+    TopSupport(num_ids=VOCABULARY),
+    FullSupport(),
 )
 VARIANTS = {
     "everything at once": SDPOConfig(entropy_weight=0.7, future_credit=0.8, support=SUPPORTS[0], rollout_clip=None),
     "clamped terms": SDPOConfig(pointwise_clip=0.05, support=SUPPORTS[0]),
     **{granularity.value: SDPOConfig(granularity=granularity) for granularity in Granularity},
     **{
-        f"{kind} {support.kind.value} {support.num_ids}": SDPOConfig(divergence=kind, jsd_beta=0.3, support=support)
+        f"{kind} {support}": SDPOConfig(divergence=kind, jsd_beta=0.3, support=support)
         for kind, support in itertools.product(KINDS, SUPPORTS)
     },
 }
@@ -75,7 +83,7 @@ def test_an_example_by_hand() -> None:
     """One token of a vocabulary of two: KL((1/2, 1/2) ‖ (1/4, 3/4)) = ln 2 - ln 3 / 2, halved by the ratio of old to engine."""
     student_RV, teacher_RV = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
     old_R = torch.tensor([0.5]).log()
-    algorithm = SDPOConfig(support=SupportConfig(kind=SupportKind.full))
+    algorithm = SDPOConfig(support=FullSupport())
     loss_R = plain.distillation(student_RV, teacher_RV, torch.tensor([0]), old_R, torch.tensor([1.0]).log(), algorithm)
     expected = (torch.tensor(2.0).log() - torch.tensor(3.0).log() / 2.0) / 2.0
     torch.testing.assert_close(loss_R, expected[None])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdpo.config import SupportConfig, SupportKind
+from sdpo.config import SupportConfig, SupportKind, TopSupport
 from sdpo.objectives import triton_rows
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.divergence import JensenShannon
@@ -32,10 +32,10 @@ launches = pytest.mark.skipif(
     not IS_INTERPRETED and not torch.cuda.is_available(),
     reason="no GPU: launched in the interpreter, by a test of this file",
 )
-STUDENT_1 = SupportConfig(kind=SupportKind.student, num_ids=1, tail=True)
-STUDENT_150 = SupportConfig(kind=SupportKind.student, num_ids=150, tail=True)
-TEACHER_7 = SupportConfig(kind=SupportKind.teacher, num_ids=7, tail=True)
-WITHOUT_TAIL = SupportConfig(kind=SupportKind.student, num_ids=7, tail=False)
+STUDENT_1 = TopSupport(kind=SupportKind.student, num_ids=1, tail=True)
+STUDENT_150 = TopSupport(kind=SupportKind.student, num_ids=150, tail=True)
+TEACHER_7 = TopSupport(kind=SupportKind.teacher, num_ids=7, tail=True)
+WITHOUT_TAIL = TopSupport(kind=SupportKind.student, num_ids=7, tail=False)
 
 
 class Loss:

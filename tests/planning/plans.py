@@ -28,7 +28,7 @@ PAPER = (
 @cache
 def config_of(*words: str) -> Config:
     """Groups and the paper's lengths are composed by hydra, once each; other values are set in their order, which is quicker."""
-    by_hydra = [word for word in words if "." not in word.partition("=")[0] or word in PAPER]
+    by_hydra = [word for word in words if "." not in (key := word.partition("=")[0]) or key.endswith(".kind") or word in PAPER]
     config = _composed(*by_hydra)
     for word in words:
         key, _, value = word.partition("=")

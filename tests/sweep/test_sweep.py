@@ -117,7 +117,7 @@ def test_a_dry_run_shows_every_point_and_starts_none(tmp_path: Path, capsys: pyt
     assert main(["train", *words, "hydra/launcher=slurm", "cluster=slurm"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("srun ") == 2
-    assert f"{sys.executable} -m sdpo.cli train seed=1" in shown
+    assert f"{sys.executable} -P -m sdpo.cli train seed=1" in shown
     assert not list(tmp_path.iterdir())
 
 

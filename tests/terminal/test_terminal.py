@@ -39,7 +39,7 @@ HOSTILE = "[red]x[/nope]\x1b[2J\x07\r\n\u202e\ud800" + "long " * 2000
 def test_no_line_of_the_live_view_is_longer_than_the_terminal_is_wide(width: int) -> None:
     """Nor does any wrap: the view has as many lines at 20 columns as at 200, but for its frame."""
     plain = console(is_terminal=False, width=width)
-    with Terminal(console(is_terminal=True, width=width), "sdpo · [test]", 3) as terminal:
+    with Terminal(console(is_terminal=True, width=width), f"sdpo · {HOSTILE}", 3) as terminal:
         heights = [drawn_on(plain, terminal)]
         terminal.phase("generate")
         terminal.step_begins(1)
@@ -47,15 +47,13 @@ def test_no_line_of_the_live_view_is_longer_than_the_terminal_is_wide(width: int
         heights.append(drawn_on(plain, terminal))
         terminal.step_ends(1, {**ROW, "entropy": float("nan"), "divergence": float("inf")})
         terminal.evaluation(1, {**EVALUATED, **LIFT})
-        terminal.note("best so far", HOSTILE)
-        terminal.note(HOSTILE, "1")
         terminal.stop_was_asked()
         heights.append(drawn_on(plain, terminal))
     text = shown(plain)
     assert max(map(cell_len, text.splitlines())) <= width
     assert not any(character in text for character in "\x1b\x07\r\u202e\ud800")
     frame = 2 if width >= 36 else 1
-    assert heights == [frame + 3 + 1, frame + 3 + 1, frame + 3 + 1 + 7 + 2 + 2]
+    assert heights == [frame + 3 + 1, frame + 3 + 1, frame + 3 + 1 + 7 + 2]
 
 
 def drawn_on(plain: Console, terminal: Terminal) -> int:
@@ -95,20 +93,6 @@ def test_a_command_without_steps_shows_none_and_its_end_from_its_own_progress() 
     assert "ETA  after the first answers" in text
     assert "50/200 · 200 tokens/s" in text
     assert "ETA  1 min 30 s" in text
-
-
-def test_what_a_command_notes_is_a_line_of_the_view_or_said_when_it_changes() -> None:
-    plain, screen = console(is_terminal=False), console(is_terminal=False)
-    with Terminal(console(is_terminal=True), "sdpo solve", 3) as seen:
-        for best in ("0.25", "0.75"):
-            seen.note("best so far", best)
-        plain.print(seen._view())
-    assert "best so far  0.75" in shown(plain)
-    assert "0.25" not in shown(plain)
-    with Terminal(screen, "sdpo solve", 3) as terminal:
-        for best in ("0.25", "0.25", "0.75"):
-            terminal.note("best so far", best)
-    assert shown(screen) == "best so far: 0.25\nbest so far: 0.75\n"
 
 
 def test_of_many_evaluations_the_first_and_the_last_are_shown() -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from sdpo.config import PairsConfig, WarmupConfig
+from sdpo.attempts.survey import Survey
+from sdpo.config import WarmupConfig
 from sdpo.config.compose import warmup_config
 from sdpo.envs.base import Environment
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hint_of
 from sdpo.hindsight.rendering import ChatRenderer
+from sdpo.protocols import Sampler
 from sdpo.types import (
     Attempt,
     Completion,
@@ -108,19 +110,15 @@ def explored(
     seed: int = 0,
     cut: bool = False,
 ) -> tuple[Explored, ...]:
-    return explore(
-        tasks,
-        environment,
-        Says(pen, texts or {}, cut),
-        Judges(environment),
-        renderer,
-        pen,
-        PairsConfig(num_attempts=2, num_edits=num_edits),
-        SAMPLING,
+    survey = Survey(
+        sampler=Sampler(engine=Says(pen, texts or {}, cut), verifier=Judges(environment), renderer=renderer),
+        tasks_P=tuple(tasks),
+        num_attempts=2,
+        sampling=SAMPLING,
         seed=seed,
         max_set_aside_share=0.2,
-        log=FakeReport([]),
     )
+    return explore(survey, environment, pen, num_edits, FakeReport([]))
 
 
 def all_of(pairs: Pairs) -> list[Pair]:
@@ -335,9 +333,9 @@ def test_a_source_without_pairs_leaves_its_share_to_the_others() -> None:
         (["lr=1e-5", "learner.lr=2e-5"], "learner.lr follows it"),
         (["algorithm.teacher.kind=ema"], "needs algorithm.teacher.kind=frozen"),
         (["algorithm=grpo"], "algorithm"),
-        (["algorithm.policy_gradient_share=0.5"], "Leave those to the run that follows"),
+        (["algorithm.routing.policy_gradient_share=0.5"], "Leave those to the run that follows"),
         (["algorithm=opsd"], "counts every token of the plain rows alike"),
-        (["algorithm=distil"], "counts every token of the plain rows alike"),
+        (["algorithm=distil"], "needs algorithm.teacher.kind=frozen"),
         (["algorithm.rollout_clip=2"], "rollout_clip and .* must be null"),
         (["kl_weight=0"], "go together"),
         (["plain_per_update=0"], "go together"),

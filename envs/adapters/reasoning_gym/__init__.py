@@ -20,9 +20,10 @@ from importlib.util import find_spec
 
 from sdpo.envs.adapters.reasoning_gym.known import EASILY_FOOLED, NEEDING, NOT_REPEATABLE, REFUSED
 from sdpo.envs.adapters.reasoning_gym.plain import refusal
-from sdpo.envs.adapters.reasoning_gym.scoring import Limits, Puzzle, Unscored, puzzles, score, worker
+from sdpo.envs.adapters.reasoning_gym.scoring import Puzzle, Unscored, dataset_names, puzzles, score
 from sdpo.envs.answers import CLOSE, OPEN, NoAnswer, plain_answer, tagged_answer
 from sdpo.envs.base import Message, Role, Task, Verdict
+from sdpo.envs.sandbox.helpers import Limits
 
 __all__ = ["ReasoningGym"]
 
@@ -172,7 +173,7 @@ def _check_dataset(dataset: str) -> None:
         raise ValueError(
             f"reasoning-gym's dataset {dataset!r} needs the package {NEEDING[dataset]}: install it (it needs a C compiler)"
         )
-    names = [name for name in worker().dataset_names if name not in REFUSED]
+    names = [name for name in dataset_names() if name not in REFUSED]
     if dataset not in names:
         near = get_close_matches(str(dataset), names, n=1)
         raise ValueError(

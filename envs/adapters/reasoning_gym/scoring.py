@@ -1,27 +1,18 @@
 """How does the trainer ask reasoning-gym for puzzles and scores without running any of it in its own process?
 
-One worker (``worker.py``) a process, started at the first question and kept: importing reasoning-gym takes seconds. One question
-at a time; a worker that died is replaced at the next one.
+By a helper (``sandbox/helpers.py``) that runs ``worker.py``.
 """
 
 from __future__ import annotations
 
-import atexit
-import marshal
-import os
-import platform
-import struct
-import subprocess
-import sys
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpo.envs.sandbox.seccomp import filter_program
+from sdpo.envs.sandbox.helpers import Helper, Limits, helper
 
-_WORKER = str(Path(__file__).with_name("worker.py"))
+WORKER = Path(__file__).with_name("worker.py")
+PACKAGE = "reasoning_gym"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,86 +40,16 @@ class Unscored:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What scoring one answer may use."""
-
-    wall_s: float
-    memory_bytes: int
-    """Address space beyond what the worker has."""
+def worker() -> Helper:
+    """This process's helper."""
+    return helper(WORKER, PACKAGE)
 
 
-class Worker:
-    """A running ``worker.py``. Raises RuntimeError where it does not start or dies."""
-
-    def __init__(self) -> None:
-        refusals = filter_program(platform.machine()).hex()
-        # Hash seed 0: datasets that walk over a set of strings are then the same in every process. -P, not -I, which would
-        # drop it.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", _WORKER, refusals],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
-        )
-        self._lock = threading.Lock()
-        self.is_alive = True
-        match self._receive():
-            case ("ready", list(names)):
-                self.dataset_names = tuple(names)
-            case ("broken", reason):
-                raise RuntimeError(f"reasoning_gym must be importable by {sys.executable}; importing it raised {reason}")
-
-    def ask(self, request: tuple[object, ...]) -> tuple[object, ...]:
-        """The reply. Raises ValueError, with the worker's reason, for what the dataset or its options cannot do."""
-        message = marshal.dumps(request)  # type: ignore[arg-type]  # texts, numbers, and options of them
-        with self._lock:
-            assert self._process.stdin is not None
-            try:
-                self._process.stdin.write(struct.pack("=Q", len(message)) + message)
-                self._process.stdin.flush()
-            except BrokenPipeError as error:
-                self.is_alive = False
-                raise RuntimeError("the process that runs reasoning-gym has died") from error
-            reply = self._receive()
-        if reply[0] == "broken":
-            raise ValueError(str(reply[1]))
-        return reply
-
-    def close(self) -> None:
-        """The end of its input ends it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):  # it has died, with a question unread
-            self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(timeout=10)
-
-    def _receive(self) -> tuple[object, ...]:
-        assert self._process.stdout is not None
-        header = self._process.stdout.read(8)
-        if len(header) < 8:
-            self.is_alive = False
-            raise RuntimeError(f"the process that runs reasoning-gym ended with exit code {self._process.wait()}")
-        reply = marshal.loads(self._process.stdout.read(*struct.unpack("=Q", header)))
-        assert isinstance(reply, tuple)
-        return reply
-
-
-_workers: dict[int, Worker] = {}
-"""By process id, so that a forked process starts its own instead of talking over its parent's."""
-_starting = threading.Lock()
-
-
-def worker() -> Worker:
-    """This process's worker."""
-    with _starting:
-        own = _workers.get(os.getpid())
-        if own is None or not own.is_alive:
-            own = _workers[os.getpid()] = Worker()
-            atexit.register(own.close)
-        return own
+def dataset_names() -> tuple[str, ...]:
+    """Every dataset that the package has."""
+    names = worker().about
+    assert isinstance(names, list)
+    return tuple(names)
 
 
 def puzzles(dataset: str, options: Mapping[str, object], split: str, heldout_share: float) -> list[tuple[str, Puzzle]]:

@@ -13,6 +13,8 @@ from sdpo.envs.code.formats import apps, humaneval, livecodebench, mbpp, prepare
 from sdpo.envs.code.formats.question import Examples, LeftOut, Question
 from sdpo.envs.code.formats.rows import Row, read_rows
 
+UNUSED_TESTS = "a single test, as it cannot be run apart from an answer"
+
 __all__ = ["FORMATS", "Examples", "Questions", "read_questions"]
 
 
@@ -37,27 +39,28 @@ class Questions:
     """All of a file."""
 
     questions: tuple[Question, ...]
-    num_left_out_tests: int
     left_out: Mapping[str, int]
-    """Rows that make no task, by reason."""
+    """Rows that make no task, and single tests that cannot be used, by reason."""
 
 
 def read_questions(path: str, format_name: str, split: str, examples: Examples) -> Questions:
     """Raises ValueError for a file that cannot be read, for a malformed row, and where no question is left."""
     questions: list[Question] = []
     left_out: Counter[str] = Counter()
-    num_left_out_tests = 0
+    num_unused_tests = 0
     for row in read_rows(path, split):
         read = _read(row, format_name, examples)
-        num_left_out_tests += read.num_left_out
         if isinstance(read, LeftOut):
             left_out[read.reason] += 1
         else:
             questions.append(read)
+            num_unused_tests += read.num_left_out
+    if num_unused_tests:
+        left_out[UNUSED_TESTS] = num_unused_tests
     if not questions:
         reasons = ", ".join(f"{number} because {reason}" for reason, number in left_out.items()) or "there are no rows"
         raise ValueError(f"{path} must hold at least one usable problem; got none ({reasons}): give another file")
-    return Questions(questions=tuple(questions), num_left_out_tests=num_left_out_tests, left_out=dict(left_out))
+    return Questions(questions=tuple(questions), left_out=dict(left_out))
 
 
 def _read(row: Row, format_name: str, examples: Examples) -> Question | LeftOut:

@@ -42,7 +42,7 @@ def read(row: Row, examples: Examples) -> Question | LeftOut:
         identity=identity,
         system=PROGRAM_SYSTEM if function is None else FUNCTION_SYSTEM,
         text=starting_from(row.text("question"), row.text_or_none("starter_code")),
-        tests=contest_tests(row, visible, hidden, function=function),
+        tests=contest_tests(row, visible, hidden, function=function, equality=examples.equality),
     )
 
 

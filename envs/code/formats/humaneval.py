@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import ast
 
-from sdpo.envs.code.formats.asserts import parsed, read_asserts
-from sdpo.envs.code.formats.question import FUNCTION_SYSTEM, Examples, LeftOut, Question, split_tests, starting_from
+from sdpo.envs.code.formats.asserts import parsed, read_asserts, unparsed
+from sdpo.envs.code.formats.question import (
+    FUNCTION_SYSTEM,
+    NO_ASSERT,
+    Examples,
+    LeftOut,
+    Question,
+    asserted_tests,
+    starting_from,
+)
 from sdpo.envs.code.formats.rows import Row
-from sdpo.envs.code.trials import FunctionTests
 
 KEYS = frozenset({"prompt", "entry_point", "test"})
 
@@ -20,18 +27,17 @@ def read(row: Row, examples: Examples) -> Question | LeftOut:
     identity = row.identity("task_id")
     function, prompt = row.text("entry_point"), row.text("prompt")
     try:
-        asserted = read_asserts(row.text("test"), "candidate")
         preamble = _before(prompt, function)
+        asserted = read_asserts(row.text("test"), "candidate", also=(function,), given=preamble, equality=examples.equality)
     except ValueError as error:
         raise row.refused(f"'prompt' and 'test' of a row {error}: correct or remove it") from error
-    if not asserted.trials:
-        return LeftOut(identity=identity, reason="it has no usable assert", num_left_out=asserted.num_left_out)
-    visible, hidden = split_tests(asserted.trials, examples)
+    if not asserted.is_usable:
+        return LeftOut(identity=identity, reason=NO_ASSERT, num_left_out=asserted.num_left_out)
     return Question(
         identity=identity,
         system=FUNCTION_SYSTEM,
         text=starting_from("", prompt),
-        tests=FunctionTests(function=function, visible=tuple(visible), hidden=tuple(hidden), preamble=preamble),
+        tests=asserted_tests(asserted, examples, function=function, preamble=preamble),
         num_left_out=asserted.num_left_out,
     )
 
@@ -40,4 +46,4 @@ def _before(prompt: str, function: str) -> str:
     """Everything in the prompt but the function that is asked for."""
     tree = parsed(f"{prompt.rstrip()}\n    pass\n")
     others = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == function)]
-    return "".join(f"{ast.unparse(node)}\n" for node in others)
+    return "".join(f"{unparsed(node)}\n" for node in others)

@@ -43,7 +43,7 @@ def read(row: Row, examples: Examples) -> Question | LeftOut:
         identity=identity,
         system=FUNCTION_SYSTEM if is_function else PROGRAM_SYSTEM,
         text=starting_from(row.text("question_content"), row.text_or_none("starter_code")),
-        tests=contest_tests(row, visible, hidden, function=_function(row) if is_function else None),
+        tests=contest_tests(row, visible, hidden, function=_function(row) if is_function else None, equality=examples.equality),
     )
 
 

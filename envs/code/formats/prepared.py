@@ -11,9 +11,19 @@ import math
 from collections.abc import Mapping
 
 from sdpo.envs.code.formats.asserts import Asserted, asserted_function, read_asserts
-from sdpo.envs.code.formats.question import CONTEST_PREAMBLE, Examples, LeftOut, Pair, Question, contest_tests, split_tests
+from sdpo.envs.code.formats.question import (
+    CONTEST_PREAMBLE,
+    NO_ASSERT,
+    Examples,
+    LeftOut,
+    Pair,
+    Question,
+    asserted_tests,
+    contest_tests,
+    split_tests,
+)
 from sdpo.envs.code.formats.rows import Row
-from sdpo.envs.code.trials import FunctionTests, Tests
+from sdpo.envs.code.trials import Equality, Tests
 
 KEYS = (frozenset({"prompt", "tests"}), frozenset({"prompt", "reward_model"}))
 
@@ -32,15 +42,26 @@ def read(row: Row, examples: Examples) -> Question | LeftOut:
     num_left_out = 0
     judged_by: Tests | None
     if tests.get("testtype") == "code":
-        function, asserted = _asserted(row, tests.get("fn_name"), inputs)
+        function, asserted = _asserted(row, tests.get("fn_name"), inputs, examples.equality)
         num_left_out = asserted.num_left_out
-        judged_by = _assert_tests(function, asserted, examples, _time_limit(row, tests)) if function is not None else None
+        judged_by = None
+        if function is not None and asserted.is_usable:
+            judged_by = asserted_tests(
+                asserted, examples, function=function, preamble=CONTEST_PREAMBLE, time_limit_s=_time_limit(row, tests)
+            )
     else:
         pairs: list[Pair] = list(zip(inputs, outputs, strict=True))
         visible, hidden = split_tests(pairs, examples)
-        judged_by = contest_tests(row, visible, hidden, function=_function(row, tests), time_limit_s=_time_limit(row, tests))
+        judged_by = contest_tests(
+            row,
+            visible,
+            hidden,
+            function=_function(row, tests),
+            equality=examples.equality,
+            time_limit_s=_time_limit(row, tests),
+        )
     if judged_by is None:
-        return LeftOut(identity=identity, reason="it has no usable assert", num_left_out=num_left_out)
+        return LeftOut(identity=identity, reason=NO_ASSERT, num_left_out=num_left_out)
     system, text = _prompt(row)
     return Question(identity=identity, system=system, text=text, tests=judged_by, num_left_out=num_left_out)
 
@@ -65,26 +86,13 @@ def _tests(row: Row) -> Mapping[str, object] | None:
     return row.mapping(key, row.parsed(key, reward_model.get("ground_truth")))
 
 
-def _asserted(row: Row, name: object, inputs: list[object]) -> tuple[str | None, Asserted]:
+def _asserted(row: Row, name: object, inputs: list[object], equality: Equality) -> tuple[str | None, Asserted]:
     source = "\n".join(map(str, inputs))
     try:
         function = name if isinstance(name, str) and name.isidentifier() else asserted_function(source, "")
-        return function, read_asserts(source, function or "")
+        return function, read_asserts(source, function or "", given=CONTEST_PREAMBLE, equality=equality)
     except ValueError as error:
         raise row.refused(f"'inputs' of testtype code {error}: correct or remove the row") from error
-
-
-def _assert_tests(function: str, asserted: Asserted, examples: Examples, time_limit_s: float | None) -> Tests | None:
-    if not asserted.trials:
-        return None
-    visible, hidden = split_tests(asserted.trials, examples)
-    return FunctionTests(
-        function=function,
-        visible=tuple(visible),
-        hidden=tuple(hidden),
-        preamble=CONTEST_PREAMBLE,
-        time_limit_s=time_limit_s,
-    )
 
 
 def _function(row: Row, tests: Mapping[str, object]) -> str | None:

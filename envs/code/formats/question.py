@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sdpo.envs.code.formats.asserts import Asserted
 from sdpo.envs.code.formats.rows import Row
-from sdpo.envs.code.trials import FunctionTests, ProgramTests, ProgramTrial, Tests, Trial
+from sdpo.envs.code.trials import Equality, FunctionTests, ProgramTests, ProgramTrial, Tests, Trial
 
 CONTEST_PREAMBLE = """\
 from typing import *
@@ -44,7 +45,7 @@ class Question:
     text: str
     tests: Tests
     num_left_out: int = 0
-    """Tests of the row that could not be used."""
+    """Tests of the row that cannot be used: ``formats/asserts.py`` says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +65,11 @@ class Examples:
 
     max_tests: int
     num_visible: int
+    equality: Equality = Equality.python
 
 
+NO_ASSERT = "it has no usable assert"
+"""The reason to leave out a row whose tests are asserts."""
 FUNCTION_SYSTEM = (
     "You are a Python programmer. Reply with the Python code that is asked for in one ```python block and nothing else."
 )
@@ -82,8 +86,29 @@ def split_tests(tests: Sequence[_Test], examples: Examples) -> tuple[list[_Test]
     return list(used[:num_visible]), list(used[num_visible:])
 
 
+def asserted_tests(
+    asserted: Asserted, examples: Examples, *, function: str, preamble: str, time_limit_s: float | None = None
+) -> FunctionTests:
+    """Tests of a function that were written as asserts, of which at least one can be used."""
+    visible, hidden = split_tests(asserted.trials, examples) if asserted.trials else ([], [])
+    return FunctionTests(
+        function=function,
+        visible=tuple(visible),
+        hidden=tuple(hidden),
+        check=asserted.check,
+        preamble=preamble,
+        time_limit_s=time_limit_s,
+    )
+
+
 def contest_tests(
-    row: Row, visible: Sequence[Pair], hidden: Sequence[Pair], *, function: str | None, time_limit_s: float | None = None
+    row: Row,
+    visible: Sequence[Pair],
+    hidden: Sequence[Pair],
+    *,
+    function: str | None,
+    equality: Equality,
+    time_limit_s: float | None = None,
 ) -> Tests:
     """Tests of a contest's question: of a function of that name, or of a program where there is none."""
     if function is None:
@@ -95,14 +120,14 @@ def contest_tests(
         )
     return FunctionTests(
         function=function,
-        visible=tuple(_trial(row, *pair) for pair in visible),
-        hidden=tuple(_trial(row, *pair) for pair in hidden),
+        visible=tuple(_trial(row, *pair, equality) for pair in visible),
+        hidden=tuple(_trial(row, *pair, equality) for pair in hidden),
         preamble=CONTEST_PREAMBLE,
         time_limit_s=time_limit_s,
     )
 
 
-def _trial(row: Row, given: object, expected: object) -> Trial:
+def _trial(row: Row, given: object, expected: object, equality: Equality) -> Trial:
     """A call whose arguments and value are JSON: one argument a line of a text. A list of arguments comes with a plain value."""
     if isinstance(given, str):
         arguments = [row.parsed("input of a test", line) for line in given.split("\n") if line.strip()]
@@ -111,7 +136,7 @@ def _trial(row: Row, given: object, expected: object) -> Trial:
         arguments = row.items("input of a test", given)
     if not _is_shallow([*arguments, expected], _MAX_DEPTH):
         raise row.refused(f"a test's values must be nested no deeper than {_MAX_DEPTH} times: remove the test or the row")
-    return Trial(arguments=tuple(arguments), expected=expected)
+    return Trial(arguments=tuple(arguments), expected=expected, equality=equality, is_json=True)
 
 
 def _is_shallow(value: object, depth: int) -> bool:

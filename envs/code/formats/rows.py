@@ -1,18 +1,27 @@
 """Read the rows of a file of problems, and refuse what is wrong in them.
 
-A row knows its place, so that whatever is wrong with it is said with the file and the line. A file is JSON lines, a JSON list, or
-Parquet where pyarrow is installed. Where datasets is installed, a folder written by ``datasets.save_to_disk`` or the name of a
-dataset is read too.
+A row knows its place, so that whatever is wrong with it is said with the file and the line. A file is JSON lines or a JSON list,
+both also packed with gzip, or Parquet where pyarrow is installed. Where datasets is installed, a folder written by
+``datasets.save_to_disk`` or the name of a dataset is read too.
 """
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
+
+_MARK = b"\xef\xbb\xbf"
+"""The byte-order mark of UTF-8, which some programs write before a text."""
+_MAX_DIGITS = 200_000
+"""Of an integer; reading one takes time that grows with their square."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +64,7 @@ class Row:
         if not isinstance(text, str):
             return text
         try:
-            value: object = json.loads(text)
+            value = _loaded(text)
         except (ValueError, RecursionError) as error:
             raise self.refused(f"{key!r} must be JSON; got {_short(text)} ({error}): correct or remove the row") from error
         return value
@@ -89,13 +98,16 @@ def read_rows(path: str, split: str) -> Iterator[Row]:
     elif place.suffix == ".parquet":
         parquet = _required("pyarrow.parquet", f"{path} is a Parquet file")
         yield from _numbered(path, "row", parquet.read_table(str(place)).to_pylist())
-    elif place.suffix == ".json" and _is_list(place):
-        yield from _numbered(path, "entry", _entries(path, place))
-    elif place.suffix in (".jsonl", ".json"):  # datasets writes JSON lines under either name
+    elif place.suffix == ".json" or place.suffixes[-2:] == [".json", ".gz"]:  # datasets writes JSON lines under this name too
+        yield from _numbered(
+            path, *(("entry", _entries(path, place)) if _is_list(path, place) else ("line", _lines(path, place)))
+        )
+    elif place.suffix == ".jsonl" or place.suffixes[-2:] == [".jsonl", ".gz"]:
         yield from _numbered(path, "line", _lines(path, place))
     else:
         raise ValueError(
-            f"env.options.path must end in .jsonl, .json or .parquet, or be a folder; got {path}: rename or convert the file"
+            "env.options.path must end in .jsonl, .json, either with .gz behind it, or .parquet, or be a folder; "
+            f"got {path}: rename or convert the file"
         )
 
 
@@ -113,28 +125,63 @@ _BLANK = object()
 
 
 def _lines(path: str, file: Path) -> Iterator[object]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+    with _opened(file) as lines:
+        for number, line in enumerate(_unpacked(path, lines), 1):
             yield _json(f"{path}, line {number}", line) if line.strip() else _BLANK
 
 
-def _is_list(file: Path) -> bool:
-    with file.open("rb") as lines:
-        return next((line.lstrip().startswith(b"[") for line in lines if line.strip()), False)
+def _is_list(path: str, file: Path) -> bool:
+    with _opened(file) as lines:
+        return next((line.lstrip().startswith(b"[") for line in _unpacked(path, lines) if line.strip()), False)
 
 
 def _entries(path: str, file: Path) -> list[object]:
-    value = _json(path, file.read_bytes())
+    with _opened(file) as lines:
+        value = _json(path, b"".join(_unpacked(path, lines)))
     assert isinstance(value, list)
     return value
 
 
+def _opened(file: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
+
+
+def _unpacked(path: str, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file, its first one without a byte-order mark. Raises ValueError where it is called packed and is not."""
+    try:
+        for number, line in enumerate(lines):
+            yield line.removeprefix(_MARK) if number == 0 else line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} must be packed with gzip, to its end ({error}): unpack or fetch it again") from error
+
+
 def _json(where: str, text: bytes) -> object:
     try:
-        value: object = json.loads(text)
+        return _loaded(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{where}: must be text in UTF-8; byte {error.start} ({text[error.start]:#04x}) is not: convert the file, for "
+            "example with iconv -f latin1 -t utf-8"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: must be JSON; got {_short(text)} ({error}): correct or remove it") from error
+
+
+def _loaded(text: str) -> object:
+    """The value of a JSON text, also where it holds integers that are too long for Python's own reader."""
+    try:
+        value: object = json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        value = json.loads(text, parse_int=_integer)
     return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"an integer must have no more than {_MAX_DIGITS} digits; got one of {len(digits)}")
+    return int(Decimal(digits))
 
 
 def _split_of(path: str, dataset: object, split: str) -> Iterable[object]:
