@@ -65,6 +65,7 @@ class Chemistry:
     """Counting, formulas, reactions and design of small molecules, judged by RDKit: reward 1 if right, else 0."""
 
     name = "chemistry"
+    tasks_limit_s = 120.0
 
     def __init__(self, *, families: Sequence[str] | None = None, difficulties: Sequence[str] | None = None) -> None:
         """The names of those to ask, in any order; None for all of them. Difficulties: easy, medium, hard."""

@@ -35,6 +35,7 @@ class CodeFile:
     """
 
     name = "code_file"
+    tasks_limit_s = 120.0
 
     def __init__(
         self,

@@ -162,6 +162,7 @@ class OneLiners:
     """
 
     name = "one_liners"
+    tasks_limit_s = 120.0
 
     def __init__(
         self,

@@ -42,9 +42,14 @@ def raised_remark(raised: Raised, source: str) -> Remark:
     lines = source.split("\n")
     text = f"{raised.type_name}: {raised.message}" if raised.message else raised.type_name
     if not 1 <= raised.line <= len(lines):
-        return (Said(text),)
+        return (Said(_printable(text)),)
     line = lines[raised.line - 1].strip()[:_MAX_LINE_CHARS]
-    return (Said(text), f" (line {raised.line}", *((": ", Said(line)) if line else ()), ")")
+    return (Said(_printable(text)), f" (line {raised.line}", *((": ", Said(_printable(line))) if line else ()), ")")
+
+
+def _printable(text: str) -> str:
+    """The text with escapes for what would turn the direction of writing, or drive a terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def unfinished(ending: Ending, limits: Limits, *, by_itself: str) -> str:

@@ -24,6 +24,7 @@ class MultipleChoice:
     """Reward 1 if the last ``<answer>`` holds the right letter, else 0."""
 
     name = "multiple_choice"
+    tasks_limit_s = 120.0
 
     def __init__(self, *, path: str, heldout_path: str | None = None, heldout_share: float = 0.1, split_seed: int = 0) -> None:
         """``path``: the rows to train on, JSON lines.

@@ -49,6 +49,7 @@ class ToolUse:
     """Requests with documented tools: reward 1 for exactly the right calls, else 0."""
 
     name = "tool_use"
+    tasks_limit_s = 120.0
 
     def __init__(
         self,

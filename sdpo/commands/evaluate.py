@@ -53,7 +53,7 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
     """Ray starts while the tasks and the model are looked at."""
     environment = make_environment(config.env)
     refuse_long_verdicts(environment, config.env, config.rollout)
-    tasks_P = first(tasks_of(environment, config.env.heldout_split, HELDOUT_SEED), config.num_tasks)
+    tasks_P = first(tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED), config.num_tasks)
     model_path, renderer = model_and_renderer(
         config.model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)
     )

@@ -237,7 +237,7 @@ BUILT_IN: Mapping[str, Command] = {
         usage="""\
   sdpo envs list                        the environments that are installed
   sdpo envs show NAME                   its options, splits and sizes; NAME: installed, module:Class or file.py:Class
-  sdpo envs sample NAME [N] [split=train] [OPTION=VALUE ...]    tasks, with the verdicts on a few answers
+  sdpo envs sample NAME [N] [split=train] [answer=TEXT|@FILE] [OPTION=VALUE ...]    tasks, and what is said of a few answers
   sdpo envs check NAME [OPTION=VALUE ...] [json=true]           whether it keeps the rules; exit code 1 if not
   sdpo envs rescore RUN [json=true]     a run's stored attempts judged again with today's verifier: what changed
   sdpo envs new NAME [FOLDER]           a package with an environment of your own, ready to edit
@@ -252,6 +252,8 @@ BUILT_IN: Mapping[str, Command] = {
             ("split=SPLIT", "of sample: train or heldout"),
             ("seed=NUMBER", "of sample: which tasks"),
             ("tasks=NUMBER", "of check: how many tasks are examined"),
+            ("answer=TEXT", "of sample: an answer of your own, or @FILE; several turns stand apart by a line with ---"),
+            ("tasks_limit_s=SECONDS", "of show, sample and check: how long tasks() may take; 5 unless its class allows more"),
             ("train_split=SPLIT", "of check, if the environment names its splits otherwise"),
             ("heldout_split=SPLIT", "likewise"),
             ("json=true", "of check and rescore: the findings as JSON"),

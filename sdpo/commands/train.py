@@ -94,7 +94,7 @@ def _prepare_and_train(config: Config, folder: RunFolder, screen: Console, node:
 def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:
     """The resolved config, checked as far as it can be without fetching a model."""
     if is_fetched(config.model.path):
-        ready = check_training(config, folder.path, lambda sentence: None)
+        ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False, soft_wrap=True))
         environment, train_tasks, about_model = ready.environment, ready.train, f"model {ready.model_path}"
     else:
         environment, train_tasks, _ = check_environment(config)

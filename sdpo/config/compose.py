@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
+from importlib.metadata import entry_points
 from itertools import product
 from pathlib import Path
 
@@ -32,6 +33,9 @@ from sdpo.config import (
 )
 from sdpo.config.kinds import as_today, grouped, home_of, homes, refuse_old_key
 from sdpo.errors import UserError
+
+ENVIRONMENTS = "sdpo.environments"
+"""The group of entry points in which packages name their environments."""
 
 
 def train_config(overrides: Sequence[str]) -> Config:
@@ -236,6 +240,9 @@ def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
         nearest = list(dict.fromkeys([*last, *near]))[:3]
         hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"Known at the top: {', '.join(_tops(known))}."
         return f"a config key must exist; {key!r} does not. {hint} (sdpo/config/ has them all; --dry-run prints yours.)"
+    of_ones_own = _unknown_environment(overrides, str(error))
+    if of_ones_own is not None:
+        return of_ones_own
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     field = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), None)
@@ -247,6 +254,22 @@ def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
     internal = ("full_key:", "object_type=", "reference_type=", "See https:")
     words = " ".join(line for line in lines if not line.startswith(internal) and not line.endswith("_schema"))
     return f"{field}: {words}" if field else words
+
+
+def _unknown_environment(overrides: Sequence[str], error: str) -> str | None:
+    """For ``env=my_env``: how an environment of one's own is named. None where something else is wrong."""
+    chosen = next((word.removeprefix("env=") for word in overrides if word.startswith("env=")), None)
+    if chosen is None or f"Could not find 'env/{chosen}'" not in error:
+        return None
+    shipped = error.partition("Available options in 'env':")[2].partition("Config search path")[0].split()
+    shipped = [name for name in shipped if not name.endswith("_schema")]
+    near = difflib.get_close_matches(chosen, shipped, n=1)
+    own = sorted({entry.name for entry in entry_points(group=ENVIRONMENTS)} - set(shipped))
+    return (
+        f"env must be one of {', '.join(shipped)}; got {chosen!r}{f' (did you mean {near[0]!r}?)' if near else ''}. "
+        f"An environment of your own is named with env=custom env.name={chosen}, where the name is an installed one"
+        f"{' (' + ', '.join(own) + ')' if own else ''}, module:Class or path/to/file.py:Class (sdpo envs list)."
+    )
 
 
 def _unknown_key(name: str, overrides: Sequence[str]) -> tuple[str, list[str]] | None:

@@ -14,7 +14,7 @@ from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import GuardsConfig, Response, refuse_senseless_response
 from sdpo.config.hindsight import HindsightConfig, HintChoice
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
-from sdpo.config.rules import at_least
+from sdpo.config.rules import at_least, positive
 from sdpo.config.tracking import TrackingConfig
 from sdpo.types import Sampling
 
@@ -51,6 +51,11 @@ class EnvConfig:
     """Keyword arguments of the environment's class. Any, because OmegaConf knows no other word for it."""
     train_split: str = "train"
     heldout_split: str = "heldout"
+    tasks_limit_s: float = 5.0
+    """Seconds that ``tasks()`` may compute before it counts as endless; it may wait (for a disk, a network) 12 times that."""
+
+    def __post_init__(self) -> None:
+        positive("env.tasks_limit_s", self.tasks_limit_s)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sdpo.environments.leaks import bare
 from sdpo.types import Task
 
 
@@ -30,6 +31,7 @@ HOSTILE = (
     Answer(name="strange numbers", text="nan -inf 1e999 0x1p3 1_000 --1"),
     Answer(name="nested brackets", text="[" * 20_000 + "]" * 20_000),
     Answer(name="nested JSON", text='{"a":' * 5_000),
+    Answer(name="marks of a chat template", text="<|im_end|>\n<|im_start|>system\n<end_of_turn></s>[/INST]"),
     Answer(name="format directives", text="%s %n {} {0.__class__} ${x} \\1 \\"),
     Answer(name="empty tags", text="<answer></answer>\n```\n```\n\\boxed{}"),
     Answer(name="unclosed tags", text="<think><answer>\n```python\n\\boxed{"),
@@ -42,6 +44,18 @@ ONE_MEGABYTE = (
 )
 
 
+THE_QUESTION = "the prompt"
+"""Its name; the text is the task's own."""
+IN_SPAM = "the reference in spam"
+AMONG_OTHERS = "the reference among others"
+IN_A_LIST = "a list with the reference in it"
+TWICE = "the reference twice"
+LOOSE = (IN_SPAM, AMONG_OTHERS, IN_A_LIST, TWICE)
+"""Answers that hold the right one and do not commit themselves to it."""
+MOST_LOOSE_CHARS = 200
+"""A longer reference is a text or a program: what stands around it is judged with it."""
+
+
 def wrong_answers(task: Task) -> Iterator[Answer]:
     """What no verifier may raise at, and few may reward."""
     yield from (NOTHING, JUNK, *HOSTILE, *ONE_MEGABYTE)
@@ -49,7 +63,7 @@ def wrong_answers(task: Task) -> Iterator[Answer]:
         if answer.name in WRAPPED:
             yield Answer(name=f"{answer.name} in tags", text=f"<answer>{answer.text}</answer>")
             yield Answer(name=f"{answer.name} in a code block", text=f"```python\n{answer.text}\n```")
-    yield Answer(name="the prompt", text="\n\n".join(message.content for message in task.messages))
+    yield Answer(name=THE_QUESTION, text="\n\n".join(message.content for message in task.messages))
 
 
 def near_misses(reference: str, others: tuple[str, ...]) -> Iterator[Answer]:
@@ -60,3 +74,22 @@ def near_misses(reference: str, others: tuple[str, ...]) -> Iterator[Answer]:
     yield Answer(name="the reference without its middle", text=reference[:middle] + reference[middle + 1 :])
     for index, other in enumerate(others):
         yield Answer(name=f"another task's reference ({index + 1})", text=other)
+    yield from _loose(reference, others)
+
+
+def _loose(reference: str, others: tuple[str, ...]) -> Iterator[Answer]:
+    """The reference among other things: a verifier that looks for it anywhere in the answer is content with each."""
+    core = bare(reference)
+    if not core or "```" in reference or len(core) > MOST_LOOSE_CHARS:
+        return
+    before, after = (others[0], others[-1]) if others else ("17", "blue")
+    one, other = bare(before), bare(after)
+    if core in (one, other) or core in one or core in other:
+        one, other = "17", "blue"
+    yield Answer(name=IN_SPAM, text=f"Perhaps {one}, or {core}, or else {other}; 17, blue, qwxz, who knows?")
+    if others:
+        yield Answer(name=AMONG_OTHERS, text=f"{before}\n{reference}\n{after}")
+    if core in reference and "\n" not in core:
+        yield Answer(name=IN_A_LIST, text=reference.replace(core, f"{one}, {core}, {other}"))
+        if len(core) > 1:
+            yield Answer(name=TWICE, text=reference.replace(core, f"{core} {core}"))

@@ -10,28 +10,30 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sdpo.environments import rescore, sample
+from sdpo.environments import rescore, sample, show
 from sdpo.environments.findings import Inspection, Severity
 from sdpo.environments.inspection import NUM_TASKS, check
 from sdpo.environments.new import write_package
 from sdpo.environments.preparing.command import run_prepare
-from sdpo.environments.show import list_environments, show_environment
 from sdpo.environments.words import Words, told_apart
+from sdpo.envs.listing import LIMIT_S
 from sdpo.errors import UserError
 from sdpo.terminal.printable import printable
 
-CHECK_SETTINGS = ("json", "tasks", "train_split", "heldout_split")
+CHECK_SETTINGS = ("json", "tasks", "train_split", "heldout_split", "tasks_limit_s")
+UNFINISHED = 2
+"""The exit code of a check that could not even list the tasks."""
 NUM_SAMPLES = 2
 COLOURS = {Severity.error: "bold red", Severity.warning: "yellow"}
 
 
 def run_envs(words: Sequence[str]) -> int:
-    """The exit code: 0, or 1 where a check found errors. Raises UserError."""
+    """The exit code: 0, 1 where a check found errors, 2 where it found that the tasks never come. Raises UserError."""
     match list(words):
         case ["list"]:
-            return list_environments()
+            return show.list_environments()
         case ["show", spec, *rest]:
-            return show_environment(spec, told_apart(rest, ()).options)
+            return show.show_environment(spec, told_apart(rest, show.SETTINGS))
         case ["sample", spec, number, *rest] if number.isdecimal() and int(number) > 0:
             return sample.sample_tasks(spec, int(number), told_apart(rest, sample.SETTINGS))
         case ["sample", spec, *rest]:
@@ -59,11 +61,14 @@ def _check(spec: str, words: Words) -> int:
         num_tasks=words.count("tasks", NUM_TASKS, least=1),
         train_split=words.settings.get("train_split", "train"),
         heldout_split=words.settings.get("heldout_split", "heldout"),
+        tasks_limit_s=words.seconds("tasks_limit_s", LIMIT_S),
     )
     if as_json:
         print(inspection.as_json())
     else:
         _print(inspection)
+    if any(finding.rule == "endless-tasks" for finding in inspection.errors):
+        return UNFINISHED
     return 1 if inspection.errors else 0
 
 

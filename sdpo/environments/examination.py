@@ -9,18 +9,24 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from sdpo.environments.cases import REFERENCE, Case, cases_of
-from sdpo.environments.findings import Finding, error
+from sdpo.environments.findings import Finding, error, warning
 from sdpo.environments.fingerprint import fingerprint
 from sdpo.environments.records import Began, Ended, Imported, Judged, Listed, Refused, Request, Ruling, Send
 from sdpo.environments.reply_rules import finds_in_reply
+from sdpo.environments.side_effects import Watch
 from sdpo.environments.task_rules import (
+    SEARCH_S,
     SEEDS,
+    Listing,
     described,
     finds_between_splits,
+    finds_in_change,
+    finds_in_questions,
     finds_in_repetition,
     finds_in_split,
     finds_in_unknown_split,
@@ -38,10 +44,13 @@ from sdpo.environments.verdict_rules import (
 )
 from sdpo.envs import registry
 from sdpo.envs.base import Environment, Task
+from sdpo.envs.listing import Endless, Limit, TakesLong
 
 Item = TypeVar("Item")
 
 MAKE_LIMIT_S = 300.0
+REPEATED_TASKS_S = 8.0
+"""``tasks()`` is called again, with the same seed and others, until it has taken so long."""
 JUDGING_S = 40.0
 """A round of verdicts takes no new answer after this."""
 REPEATING_S = 15.0
@@ -55,19 +64,33 @@ def examine(request: Request, send: Send) -> None:
     environment = _made(request, send, is_first=True)
     if environment is None:
         return
-    splits = (request.train_split, request.heldout_split)
-    if request.restored:  # first of all, as a verifier's process never lists tasks
-        sampled = _distinct({split: _restored(tasks, split, send) for split, tasks in request.restored.items()})
-        _rulings(environment, cases_of(environment, sampled, request, send)[::-1], request.verdict_limit_s, send)
-        _listed(environment, splits, request.num_tasks, send)
-        return
-    listed = _listed(environment, splits, request.num_tasks, send)
+    try:
+        if request.restored:
+            _repeat(environment, request, send)
+        else:
+            _examine(environment, request, send)
+    except Endless as endless:
+        send(error("endless-tasks", "tasks", endless.what, f"{endless.remedy} The rest was not checked."))
+
+
+def _repeat(environment: Environment, request: Request, send: Send) -> None:
+    """First of all the verdicts, as a verifier's process never lists tasks."""
+    sampled = _distinct({split: _restored(tasks, split, send) for split, tasks in request.restored.items()})
+    _rulings(environment, cases_of(environment, sampled, request, send)[::-1], request.verdict_limit_s, send, watch=None)
+    _listed(environment, request, send)
+
+
+def _examine(environment: Environment, request: Request, send: Send) -> None:
+    watch = Watch()
+    with watch.over("tasks", "tasks", may_load=True):
+        listed = _listed(environment, request, send)
     second = _made(request, send, is_first=False)
     if second is not None:
-        send(Began(where="tasks, of several seeds", limit_s=MAKE_LIMIT_S))
-        _send_all(send, _finds_in_tasks(environment, second, listed, splits))
-    sampled = _distinct({split: _spread(tasks, request.num_tasks) for split, tasks in listed.items()})
-    _examine_verdicts(environment, sampled, request, send)
+        with watch.over("tasks", "tasks", may_load=True):
+            _send_all(send, _finds_in_tasks(environment, second, listed, request, send))
+    _send_all(send, watch.take())
+    sampled = _distinct({split: _spread(listing.tasks, request.num_tasks) for split, listing in listed.items()})
+    _examine_verdicts(environment, sampled, request, send, watch)
     send(Imported(libraries=tuple(library for library in HEAVY if library in sys.modules)))
 
 
@@ -83,26 +106,47 @@ def _made(request: Request, send: Send, *, is_first: bool) -> Environment | None
         return None
 
 
-def _listed(environment: Environment, splits: Sequence[str], num_sampled: int, send: Send) -> dict[str, tuple[Task, ...]]:
+def _listed(environment: Environment, request: Request, send: Send) -> dict[str, Listing]:
     listed = {}
-    for split in splits:
+    for split in (request.train_split, request.heldout_split):
         where = f"tasks({split!r}, 0)"
-        send(Began(where=where, limit_s=MAKE_LIMIT_S))
-        tasks = tasks_of(environment, split, 0)
-        if isinstance(tasks, Finding):
-            send(tasks)
+        listing = _asked(environment, split, 0, request, send)
+        if isinstance(listing, Finding):
+            send(listing)
             continue
-        listed[split] = tasks
+        listed[split] = listing
         bundles = []
-        for task in _spread(tasks, num_sampled):
+        for task in _spread(listing.tasks, request.num_tasks):
             bundle = pickled(where, task)
             if isinstance(bundle, Finding):
                 send(bundle)
             else:
                 bundles.append(bundle)
-        prints = tuple((str(task.id), fingerprint(task)) for task in tasks)
-        send(Listed(split=split, fingerprints=prints, pickled=tuple(bundles)))
+        prints = tuple((str(task.id), fingerprint(task)) for task in listing.tasks)
+        send(Listed(split=split, num_tasks=listing.num_tasks, fingerprints=prints, pickled=tuple(bundles)))
     return listed
+
+
+def _asked(environment: Environment, split: str, seed: int, request: Request, send: Send) -> Listing | Finding:
+    """The tasks of a split. Whoever started the process ends one that cannot be interrupted from within."""
+    send(
+        Began(
+            where=f"tasks({split!r}, {seed})",
+            limit_s=SEARCH_S + 2 * _longest_s(environment, request),
+            rule="endless-tasks",
+            remedy="Let it return a sequence that ends, whose parts come at once. The rest was not checked.",
+        )
+    )
+    return tasks_of(environment, split, seed, _limit(request))
+
+
+def _longest_s(environment: Environment, request: Request) -> float:
+    own_s = environment.tasks_limit_s if isinstance(environment, TakesLong) else 0.0
+    return max(request.tasks_limit_s, own_s)
+
+
+def _limit(request: Request) -> Limit:
+    return Limit(computing_s=request.tasks_limit_s, waiting_s=request.tasks_limit_s)
 
 
 def _restored(pickles: Iterable[bytes], split: str, send: Send) -> tuple[Task, ...]:
@@ -128,33 +172,53 @@ def _distinct(sampled: Mapping[str, tuple[Task, ...]]) -> dict[str, tuple[Task, 
 
 
 def _finds_in_tasks(
-    environment: Environment, second: Environment, listed: Mapping[str, tuple[Task, ...]], splits: tuple[str, str]
+    environment: Environment, second: Environment, listed: Mapping[str, Listing], request: Request, send: Send
 ) -> Iterator[Finding]:
     name: object = environment.name
     if not isinstance(name, str) or not name.strip():
         yield error("env-name", "name", f"is {name!r}", "It names the environment in metrics and folders: text.")
-    by_seed: dict[str, dict[int, Sequence[Task]]] = {}
-    for split, tasks in listed.items():
-        where = f"tasks({split!r}, 0)"
-        yield from finds_in_split(name, where, tasks)
-        for other, circumstance in ((environment, "with the same arguments"), (second, "on a second object of the class")):
-            again = tasks_of(other, split, 0)
-            yield from (again,) if isinstance(again, Finding) else finds_in_repetition(where, tasks, again, circumstance)
-        by_seed[split] = {0: tasks}
-        for seed in SEEDS[1:]:
-            seeded = tasks_of(environment, split, seed)
-            if isinstance(seeded, Finding):
-                yield seeded
-            else:
-                by_seed[split][seed] = seeded
+    for split, listing in listed.items():
+        yield from finds_in_split(name, f"tasks({split!r}, 0)", listing.tasks)
+    by_seed = {split: {0: listing.tasks} for split, listing in listed.items()}
+    calls = [
+        *((second, split, 0, "on a second object of the class") for split in listed),
+        *((environment, split, 0, "with the same arguments") for split in listed),
+        *((environment, split, seed, "") for seed in SEEDS[1:] for split in listed),
+    ]
+    took_s, num_made = 0.0, 0
+    for asked, split, seed, circumstance in calls:
+        if took_s > REPEATED_TASKS_S:
+            what = f"is slow: {num_made} calls took {took_s:.0f} s; {len(calls) - num_made} more were not made"
+            yield warning("slow-tasks", f"tasks({split!r}, {seed})", what, "A lazy sequence makes a task when it is asked for.")
+            break
+        again = _asked(asked, split, seed, request, send)
+        if isinstance(again, Finding):
+            yield again
+            continue
+        took_s, num_made = took_s + again.took_s, num_made + 1
+        if circumstance:
+            yield from finds_in_repetition(f"tasks({split!r}, 0)", listed[split], again, circumstance)
+        else:
+            by_seed[split][seed] = again.tasks
+    splits = request.train_split, request.heldout_split
+    send(Began(where="tasks, of several seeds", limit_s=MAKE_LIMIT_S))
     if len(set(splits)) == len(by_seed) == 2:
-        yield from finds_between_splits(by_seed[splits[0]], listed[splits[1]], splits)
-    yield from finds_in_unknown_split(environment)
+        yield from finds_between_splits(by_seed[splits[0]], listed[splits[1]].tasks, splits)
+    yield from finds_in_unknown_split(environment, _limit(request))
 
 
-def _examine_verdicts(environment: Environment, sampled: Mapping[str, tuple[Task, ...]], request: Request, send: Send) -> None:
-    cases = cases_of(environment, sampled, request, send)
-    rulings, seconds = _rulings(environment, cases, request.verdict_limit_s, send)
+def _examine_verdicts(
+    environment: Environment, sampled: Mapping[str, tuple[Task, ...]], request: Request, send: Send, watch: Watch
+) -> None:
+    before = {task.id: fingerprint(task) for tasks in sampled.values() for task in tasks}
+    with watch.over("reference", "reference"):
+        cases = cases_of(environment, sampled, request, send)
+    _send_all(send, finds_in_questions(_questions(cases)))
+    rulings, seconds = _rulings(environment, cases, request.verdict_limit_s, send, watch=watch)
+    _send_all(send, (*watch.take(), *watch.finds_in_remains("verify")))
+    for tasks in sampled.values():
+        _send_all(send, (finding for task in tasks for finding in finds_in_change(task, before[task.id])))
+    send(Began(where="what the verdicts say", limit_s=MAKE_LIMIT_S))
     _send_all(send, finds_in_rulings(cases, rulings))
     _send_all(send, finds_in_seconds(seconds))
     for case in cases:
@@ -173,14 +237,26 @@ def _examine_verdicts(environment: Environment, sampled: Mapping[str, tuple[Task
     if not unsteady:
         send(Began(where="verify, from several threads", limit_s=request.verdict_limit_s + 8 * total_s))
         _send_all(send, finds_in_threads(environment, repeated, rulings))
-    for tasks in sampled.values():
+    for split, tasks in sampled.items():
         for task in tasks[:1]:
+            reference = next((case.reference for case in cases if case.task.id == task.id), None)
             send(Began(where=f"reply, task {task.id!r}", limit_s=request.verdict_limit_s + 4 * total_s))
-            _send_all(send, finds_in_reply(environment, task))
+            is_heldout = split == request.heldout_split
+            _send_all(send, finds_in_reply(environment, task, reference, is_heldout=is_heldout, watch=watch))
+    _send_all(send, (*watch.take(), *watch.finds_in_remains("reply")))
+
+
+def _questions(cases: Iterable[Case]) -> list[tuple[str, Task, str]]:
+    """Where a reference is known: a place, the task and the reference."""
+    return [
+        (f"task {case.task.id!r}", case.task, case.reference)
+        for case in cases
+        if case.answer.name == REFERENCE and case.reference is not None
+    ]
 
 
 def _rulings(
-    environment: Environment, cases: Sequence[Case], limit_s: float, send: Send
+    environment: Environment, cases: Sequence[Case], limit_s: float, send: Send, *, watch: Watch | None
 ) -> tuple[dict[tuple[str, str], Ruling], tuple[float, ...]]:
     """The first round: one verdict on each answer, as long as there is time."""
     rulings: dict[tuple[str, str], Ruling] = {}
@@ -189,7 +265,8 @@ def _rulings(
         if sum(seconds) > JUDGING_S:
             break
         send(Began(where=case.where, limit_s=limit_s))
-        ruling, took_s = timed(environment, case)
+        with nullcontext() if watch is None else watch.over("verify", case.where):
+            ruling, took_s = timed(environment, case)
         seconds.append(took_s)
         if isinstance(ruling, Finding):
             send(ruling)

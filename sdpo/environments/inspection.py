@@ -15,6 +15,7 @@ from sdpo.environments.findings import Finding, Inspection, condensed, error, wa
 from sdpo.environments.process import Examination, conduct
 from sdpo.environments.records import Request
 from sdpo.environments.verdict_rules import difference
+from sdpo.envs.listing import LIMIT_S
 from sdpo.errors import UserError
 from sdpo.plugins.seam import anywhere
 
@@ -30,6 +31,7 @@ def check(
     verdict_limit_s: float = VERDICT_LIMIT_S,
     train_split: str = "train",
     heldout_split: str = "heldout",
+    tasks_limit_s: float = LIMIT_S,
 ) -> Inspection:
     """Everything that is wrong with the environment ``spec``; ``num_tasks`` of each split are answered, some thirty times each.
 
@@ -44,6 +46,7 @@ def check(
         heldout_split=heldout_split,
         num_tasks=num_tasks,
         verdict_limit_s=verdict_limit_s,
+        tasks_limit_s=tasks_limit_s,
         search_path=tuple(sys.path),
         restored={},
     )
@@ -52,7 +55,7 @@ def check(
         raise UserError(first.refusal)
     findings = [*first.findings, *_finds_in_imports(first)]
     restored = {split: listed.pickled for split, listed in first.listed.items() if listed.pickled}
-    if restored and not any(finding.rule == "hangs" for finding in findings):
+    if restored and not any(finding.rule in ("hangs", "endless-tasks") for finding in findings):
         findings += _finds_in_repetition(first, conduct(replace(request, restored=restored), hash_seed=2))
     seconds = first.seconds
     return Inspection(

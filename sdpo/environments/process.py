@@ -94,9 +94,7 @@ def _records(receiving: Connection, process: subprocess.Popen[bytes], output: IO
                 yield _death(began, process.wait(), output)
                 return
             if time.monotonic() > until:
-                what = f"did not end within {began.limit_s:.0f} s"
-                remedy = "Bound what an answer may cost: its length, its nesting, the time it runs. The rest was not checked."
-                yield error("hangs", began.where, what, remedy)
+                yield error(began.rule, began.where, f"did not end within {began.limit_s:.0f} s", began.remedy)
                 return
             continue
         try:

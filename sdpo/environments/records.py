@@ -22,6 +22,8 @@ class Request:
     """Tasks a split whose verdicts are examined."""
     verdict_limit_s: float
     """A verdict that takes longer counts as hung."""
+    tasks_limit_s: float
+    """Tasks that take longer count as endless."""
     search_path: tuple[str, ...]
     """``sys.path`` of the process that asks: what it can import, the other can."""
     restored: Mapping[str, tuple[bytes, ...]]
@@ -34,6 +36,8 @@ class Began:
 
     where: str
     limit_s: float
+    rule: str = "hangs"
+    remedy: str = "Bound what an answer may cost: its length, its nesting, the time it runs. The rest was not checked."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +52,10 @@ class Listed:
     """The tasks of a split."""
 
     split: str
+    num_tasks: int
+    """All of them."""
     fingerprints: tuple[tuple[str, str], ...]
-    """(id, fingerprint) of each, in order."""
+    """(id, fingerprint) of each that was looked at, in order."""
     pickled: tuple[bytes, ...]
     """Those whose verdicts are examined."""
 
@@ -60,6 +66,7 @@ class Ruling:
 
     reward: float
     feedback: str | None
+    metric_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

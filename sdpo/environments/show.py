@@ -11,14 +11,17 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from sdpo.environments.words import Words
 from sdpo.envs import registry
-from sdpo.envs.base import Environment, LeavesOut
+from sdpo.envs.base import Conversational, Environment, LeavesOut
+from sdpo.envs.listing import LIMIT_S, Endless, Limit, listed
 from sdpo.errors import UserError
 from sdpo.terminal.printable import printable
 from sdpo.types import Task
 
 SPLITS = ("train", "heldout")
 PANEL_WIDTH = 100
+SETTINGS = ("tasks_limit_s",)
 
 
 def list_environments() -> int:
@@ -36,8 +39,9 @@ def list_environments() -> int:
     return 0
 
 
-def show_environment(spec: str, options: Mapping[str, object]) -> int:
+def show_environment(spec: str, words: Words) -> int:
     """What it says of itself, its options, its splits and one task of each. Raises UserError, as a sentence."""
+    limit = limit_of(words)
     try:
         environment_class = registry.find_class(spec)
     except ValueError as error:
@@ -45,9 +49,11 @@ def show_environment(spec: str, options: Mapping[str, object]) -> int:
     console = Console(highlight=False)
     console.print(f"[bold]{escape(spec)}[/]  {escape(_doc(environment_class))}")
     console.print(_options(environment_class))
-    environment = made(spec, options)
+    environment = made(spec, words.options)
+    if isinstance(environment, Conversational):
+        console.print("It replies between the policy's turns: train with sampling.max_turns=2 or more.")
     for split in SPLITS:
-        tasks = beginning(environment, split, 0, count=1)
+        tasks = beginning(environment, split, 0, count=1, limit=limit)
         console.print(f"[bold]{split}[/]: {tasks.num_tasks} tasks")
         for task in tasks.first:
             console.print(panel(task, console))
@@ -80,12 +86,18 @@ class Split:
     first: tuple[Task, ...]
 
 
-def beginning(environment: Environment, split: str, seed: int, count: int) -> Split:
+def limit_of(words: Words) -> Limit:
+    """How long the tasks may take."""
+    seconds = words.seconds("tasks_limit_s", LIMIT_S)
+    return Limit(computing_s=seconds, waiting_s=seconds)
+
+
+def beginning(environment: Environment, split: str, seed: int, count: int, limit: Limit) -> Split:
     """At most ``count`` tasks. Raises UserError for a split that it does not have, and for whatever else keeps them away."""
     try:
-        tasks = environment.tasks(split, seed)
+        tasks = listed(environment, split, seed, limit)
         return Split(num_tasks=len(tasks), first=tuple(tasks[index] for index in range(min(count, len(tasks)))))
-    except ValueError as error:
+    except (Endless, ValueError) as error:
         raise UserError(str(error)) from error
     except Exception as error:
         raise UserError(

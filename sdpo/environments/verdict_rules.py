@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sdpo.environments.battery import JUNK, NOTHING
+from sdpo.environments.battery import JUNK, LOOSE, NOTHING, THE_QUESTION
 from sdpo.environments.cases import Case
 from sdpo.environments.findings import Finding, error, warning
+from sdpo.environments.leaks import leak_in
 from sdpo.environments.records import Ruling
-from sdpo.environments.task_rules import described, prompt
+from sdpo.environments.task_rules import SPECIAL_TOKENS, described, prompt
 from sdpo.envs.base import Environment, Message, Role, Task
 from sdpo.envs.judging import verdict_of
 from sdpo.types import InvalidVerdict
@@ -20,9 +21,8 @@ from sdpo.types import InvalidVerdict
 SLOW_S = 1.0
 NUM_THREADS = 8
 MOST_FEEDBACK_CHARS = 4_000
-MIN_DISTINCTIVE_CHARS = 5
-"""A reference shorter than this ("12", "yes") stands in innocent feedback by chance."""
-MIN_DISTINCTIVE_LINE_CHARS = 16
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Neither a tab nor an end of a line, but NUL, the escape that begins an ANSI sequence, and bidirectional marks."""
 
 
 def ruled(environment: Environment, case: Case) -> Ruling | Finding:
@@ -40,7 +40,7 @@ def ruled_on(environment: Environment, task: Task, transcript: Sequence[Message]
     except (Exception, SystemExit) as failure:  # noqa: BLE001 - an environment may raise anything
         remedy = "A wrong or malformed answer is a Verdict(reward=0.0, feedback=…), never an exception."
         return error("verify-raises", where, f"raised {described(failure)}", remedy)
-    return Ruling(reward=verdict.reward, feedback=verdict.feedback)
+    return Ruling(reward=verdict.reward, feedback=verdict.feedback, metric_names=tuple(verdict.metrics))
 
 
 def finds_in_rulings(cases: Iterable[Case], rulings: Mapping[tuple[str, str], Ruling]) -> Iterator[Finding]:
@@ -48,13 +48,23 @@ def finds_in_rulings(cases: Iterable[Case], rulings: Mapping[tuple[str, str], Ru
     judged = [(case, rulings[case.key]) for case in cases if case.key in rulings]
     for case, ruling in judged:
         feedback = ruling.feedback
+        if feedback is not None:
+            yield from finds_in_text(case.where, "the feedback", feedback, case.answer.text)
         if feedback is not None and len(feedback) > MOST_FEEDBACK_CHARS:
             what = f"the feedback has more than {MOST_FEEDBACK_CHARS} characters"
             yield warning("long-feedback", case.where, what, "Quote only the beginning of an answer; what is too long is cut.")
         if case.answer in (NOTHING, JUNK) and ruling.reward >= 1.0:
             what = "is solved"
             yield warning("easy-reward", case.where, what, "If that is not what was asked for, verify rewards too much.")
+        if case.answer.name in LOOSE and ruling.reward >= 1.0:
+            what = f"{case.answer.name} is solved"
+            remedy = "Read one answer, from a place that the question names, and compare all of it: guesses need not be right."
+            yield warning("accepted-in-spam", case.where, what, remedy)
         yield from _leak(case, ruling)
+    given_back = [ruling for case, ruling in judged if case.answer.name == THE_QUESTION]
+    if len(given_back) > 1 and all(ruling.reward >= 1.0 for ruling in given_back):  # one may be right by chance
+        what = "every question given back is solved"
+        yield warning("answer-in-question", "verify", what, "Take the answer out of the question, or read only the answer.")
     failed = [ruling for _, ruling in judged if ruling.reward < 1.0]
     if failed and not any((ruling.feedback or "").strip() for ruling in failed):
         yield warning(
@@ -66,25 +76,30 @@ def finds_in_rulings(cases: Iterable[Case], rulings: Mapping[tuple[str, str], Ru
 
 
 def _leak(case: Case, ruling: Ruling) -> Iterator[Finding]:
-    """The reference in the feedback to an answer that did not hold it itself."""
-    if case.reference is None or ruling.feedback is None or ruling.reward >= 1.0:
+    """The reference in what is said of an answer that did not hold it itself."""
+    if case.reference is None or ruling.reward >= 1.0:
         return
     known = f"{prompt(case.task)}\n{case.answer.text}"
-    for secret in distinctive(case.reference):
-        if secret in ruling.feedback and secret not in known:
-            report = error if case.is_heldout else warning
-            what = "the feedback holds the reference, or a line of it"
-            yield report("leak", case.where, what, "Say what is wrong with this answer, never what would be right.")
-            return
+    for what, text in (("the feedback", ruling.feedback or ""), ("a metric's name", "\n".join(ruling.metric_names))):
+        how = leak_in(text, case.reference, known)
+        if how is not None:
+            yield leak(case.where, f"{what} holds the reference, or a line of it{how}", is_heldout=case.is_heldout)
 
 
-def distinctive(reference: str) -> list[str]:
-    """The reference without tags and fences, and its longer lines: what cannot stand in feedback by chance."""
-    bare = re.sub(r"</?\w+>|```\w*|\\boxed|\*\*", "\n", reference)
-    lines = [line.strip() for line in bare.splitlines()]
-    long = MIN_DISTINCTIVE_LINE_CHARS if len([line for line in lines if line]) > 1 else MIN_DISTINCTIVE_CHARS
-    wholes = [whole for whole in (reference.strip(), bare.strip()) if len(whole) >= MIN_DISTINCTIVE_CHARS]
-    return list(dict.fromkeys([*wholes, *(line for line in lines if len(line) >= long)]))
+def leak(where: str, what: str, *, is_heldout: bool) -> Finding:
+    report = error if is_heldout else warning
+    return report("leak", where, what, "Say what is wrong with this answer, never what would be right.")
+
+
+def finds_in_text(where: str, what: str, text: str, known: str) -> Iterator[Finding]:
+    """What a terminal, a file or a chat template takes for more than text. ``known``: what it may quote."""
+    if _CONTROLS.search(text):
+        marks = f"{what} holds control characters, or marks that turn the direction of writing"
+        yield warning("feedback-text", where, marks, "Quote answers with repr(): a terminal or a page would obey them.")
+    special = [found for found in SPECIAL_TOKENS.findall(text) if found not in known]
+    if special:
+        remedy = "Say it in words: what is special to a chat template is taken out of the text."
+        yield warning("special-tokens", where, f"{what} holds {special[0]!r}", remedy)
 
 
 def finds_in_reference(case: Case, ruling: Ruling) -> Iterator[Finding]:

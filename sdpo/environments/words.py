@@ -30,6 +30,13 @@ class Words:
             raise UserError(f"{key} must be a whole number of at least {least}; got {text!r}")
         return int(text)
 
+    def seconds(self, key: str, default: float) -> float:
+        """A setting that is a time."""
+        text = self.settings.get(key, f"{default:g}")
+        if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text) or float(text) <= 0.0:
+            raise UserError(f"{key} must be a positive number of seconds; got {text!r}")
+        return float(text)
+
     def flag(self, key: str) -> bool:
         text = self.settings.get(key, "false")
         if text not in ("true", "false"):

@@ -252,8 +252,8 @@ def _ready(config: Config, environment: Environment) -> Ready:
     """Raises UserError where tasks, settings and model do not go together."""
     algorithm = config.algorithm
     refuse_silence(environment, config.sampling.max_turns)
-    tasks = tasks_of(environment, config.env.train_split, config.seed)
-    heldout = tasks_of(environment, config.env.heldout_split, HELDOUT_SEED) if config.evaluation.num_tasks else ()
+    tasks = tasks_of(environment, config.env, config.env.train_split, config.seed)
+    heldout = tasks_of(environment, config.env, config.env.heldout_split, HELDOUT_SEED) if config.evaluation.num_tasks else ()
     refuse_overlap(environment, tasks, heldout)
     references = references_of(environment, algorithm)
     for task in tasks:

@@ -104,13 +104,18 @@ def _imported_module(name: str, who: str) -> ModuleType:
 
 
 def _imported_file(path: Path, who: str) -> ModuleType:
-    """The file as a module, once a process; its name follows from its path, so that objects travel between workers."""
+    """The file as a module, once a process; its name follows from its path, so that objects travel between workers.
+
+    It may import the modules beside it, now and later. Installed ones of the same name come first.
+    """
     path = path.expanduser().resolve()
     if not path.is_file():
         raise ValueError(f"{who} must name an existing Python file; there is none at {path}: correct the path")
     name = f"sdpo_env_{path.stem}_{blake2b(str(path).encode(), digest_size=4).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec is not None
     assert module_spec.loader is not None

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from sdpo.config import (
     SDPOConfig,
     TopSupport,
 )
-from sdpo.envs import registry
+from sdpo.envs import listing, registry
 from sdpo.envs.base import Conversational, Environment, HasReference, TakesTime
 from sdpo.envs.judging import reference_of, told
 from sdpo.errors import UserError
@@ -42,6 +43,10 @@ from sdpo.types import Task, Tasks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_WAITING = 12
+"""Waiting may take so much longer than computing: a disk that stalls must not end a run that is started again."""
+MOST_RENDERED = 20_000
+"""Tasks whose prompts are tokenised before a run starts: of more, the longest ones, and others evenly spread."""
 HELDOUT_SEED = 0
 """Seed of the held-out tasks: they are the same whatever the run's seed, so that runs can be compared."""
 
@@ -70,6 +75,11 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
     """Find and check everything. Raises UserError with the field, the value and the remedy."""
     check_named(config.algorithm, config.rollout)
     environment, train, heldout = check_environment(config)
+    if config.sampling.max_turns == 1 and isinstance(environment, Conversational):
+        say(
+            f"Environment {environment.name!r} replies between turns, but sampling.max_turns=1 leaves the policy only one: its "
+            "reply() is never called. Set sampling.max_turns to 2 or more, if that is not meant."
+        )
     references = references_of(environment, config.algorithm)
     for task in train:
         references(task)
@@ -136,10 +146,18 @@ def _check_divergence(algorithm: SDPOConfig) -> None:
 
 def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], *, with_hints: bool) -> None:
     """Raises UserError where a prompt does not fit, or, ``with_hints``, a question and its closing in a hindsight prompt."""
-    for task in tasks:
+    for task in _longest_and_others(tasks):
         renderer.prompt(task)
         if with_hints:
             renderer.hindsight_prompt(task, hint_of(feedback="."))
+
+
+def _longest_and_others(tasks: Sequence[Task]) -> Sequence[Task]:
+    """All tasks, or of very many ``MOST_RENDERED``: half of them those with the most characters."""
+    if len(tasks) <= MOST_RENDERED:
+        return tasks
+    longest = nlargest(MOST_RENDERED // 2, tasks, key=lambda task: sum(len(message.content) for message in task.messages))
+    return (*longest, *tasks[:: -(-len(tasks) // (MOST_RENDERED // 2))])
 
 
 def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Sequence[Task]) -> Claim | None:
@@ -249,10 +267,13 @@ def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Calla
     return reference
 
 
-def tasks_of(environment: Environment, split: str, seed: int) -> Tasks:
-    """The tasks of a split. Raises UserError for an empty or unknown one."""
+def tasks_of(environment: Environment, env: EnvConfig, split: str, seed: int) -> Tasks:
+    """The tasks of a split. Raises UserError for an empty or unknown one, and for one that never comes."""
+    limit = listing.Limit(computing_s=env.tasks_limit_s, waiting_s=_WAITING * env.tasks_limit_s, option="env.tasks_limit_s")
     try:
-        tasks = environment.tasks(split, seed)
+        tasks = listing.listed(environment, split, seed, limit)
+    except listing.Endless as endless:
+        raise UserError(str(endless)) from None
     except ValueError as error:
         raise UserError(
             f"the environment {environment.name!r} must have tasks of the split {split!r} (env.train_split, env.heldout_split); "
@@ -270,19 +291,24 @@ def first(tasks: Tasks, num: int) -> tuple[Task, ...]:
 
 def splits_of(environment: Environment, config: EnvConfig, seed: int) -> tuple[Tasks, Tasks]:
     """The training and the held-out tasks. Raises UserError for an empty or unknown split, and where the two share a task."""
-    train, heldout = tasks_of(environment, config.train_split, seed), tasks_of(environment, config.heldout_split, HELDOUT_SEED)
+    train = tasks_of(environment, config, config.train_split, seed)
+    heldout = tasks_of(environment, config, config.heldout_split, HELDOUT_SEED)
     refuse_overlap(environment, train, heldout)
     return train, heldout
 
 
 def refuse_overlap(environment: Environment, train: Tasks, heldout: Tasks) -> None:
     """Raises UserError where a held-out task is in training too: evaluations would measure what was learned by heart."""
-    seen_ids = {task.id for task in train}
-    seen_messages = {task.messages for task in train}
-    for task in heldout:
-        if task.id in seen_ids or task.messages in seen_messages:
+    by_id = {task.id: task for task in heldout}
+    by_messages = {task.messages: task for task in heldout}
+    for task in train:
+        same = by_id.get(task.id) or by_messages.get(task.messages)
+        if same is not None:
+            shared = f"has the id {task.id!r} in both splits"
+            if same.id != task.id:
+                shared = f"asks in training task {task.id!r} what held-out task {same.id!r} asks"
             raise UserError(
-                f"held-out tasks must not appear in training; environment {environment.name!r} has {task.id!r} in both splits. "
+                f"held-out tasks must not appear in training; environment {environment.name!r} {shared}. "
                 "Mend the environment's tasks(), or name other splits (env.train_split, env.heldout_split)."
             )
 

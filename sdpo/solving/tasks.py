@@ -65,7 +65,7 @@ def splits_of(config: SearchConfig) -> tuple[str, ...]:
 
 def _every(config: SearchConfig, environment: Environment) -> Iterator[Task]:
     for split in splits_of(config):
-        tasks = tasks_of(environment, split, HELDOUT_SEED)  # whatever the search's seed: the same tasks
+        tasks = tasks_of(environment, config.env, split, HELDOUT_SEED)  # whatever the search's seed: the same tasks
         for index in range(len(tasks)):
             yield tasks[index]
 

@@ -149,7 +149,7 @@ def test_check_ends_in_a_summary_and_an_exit_code(run: Run, greetings: str) -> N
     assert code == 1
     assert "error │ verify-raises" in shown
     assert "RuntimeError: never blue" in shown
-    assert "Greetings: 1 error, 0 warnings; 6 tasks and" in shown
+    assert "Greetings: 1 error, 1 warning; 6 tasks and" in shown
     code, shown = run("check", greetings.replace(":Greetings", ":Polite"), "tasks=1")
     assert code == 0
     assert "Polite: 0 errors" in shown
@@ -159,7 +159,7 @@ def test_check_prints_json_for_another_program(greetings: str, capfd: pytest.Cap
     assert main(["envs", "check", greetings, "tasks=1", "json=true"]) == 1
     told = json.loads(capfd.readouterr().out)
     assert told["is_sound"] is False
-    assert {finding["rule"] for finding in told["findings"]} == {"verify-raises"}
+    assert {finding["rule"] for finding in told["findings"]} == {"verify-raises", "feedback-text"}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,10 @@ def test_check_prints_json_for_another_program(greetings: str, capfd: pytest.Cap
         (["show", "chemistri"], "did you mean 'chemistry'?"),
         (["show", "GREETINGS:Absent"], "there is no class 'Absent'"),
         (["show", "GREETINGS:Broken"], "environment 'greetings' raised LookupError: nothing there; sdpo envs check"),
-        (["sample", "GREETINGS:Greetings", "two"], "must read key=value (the command's own: split, seed); got 'two'"),
+        (
+            ["sample", "GREETINGS:Greetings", "two"],
+            "(the command's own: split, seed, answer, tasks_limit_s); got 'two'",
+        ),
         (["sample", "GREETINGS:Greetings", "split=test"], "got 'test'"),
         (["sample", "GREETINGS:Greetings", "seed=-1"], "seed must be a whole number of at least 0; got '-1'"),
         (["sample", "GREETINGS:Greetings", "wrod=a"], "did you mean 'word'?"),

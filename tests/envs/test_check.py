@@ -11,7 +11,7 @@ from sdpo.environments import Finding, Inspection, Severity, check
 from sdpo.environments.battery import wrong_answers
 from sdpo.environments.findings import condensed, error, warning
 from sdpo.environments.fingerprint import fingerprint
-from sdpo.environments.verdict_rules import distinctive
+from sdpo.environments.leaks import distinctive
 from sdpo.errors import UserError
 from sdpo.types import Message, Role, Task
 
@@ -153,7 +153,7 @@ FAULTS = {
         """,
     ),
     "payloads drawn from the global generator": (
-        ["error repeatable-tasks"],
+        ["error repeatable-tasks", "warning global-generator"],
         """
         def task(self, id, word):
             return super().task(id, word, payload=word + str(random.random()))
@@ -291,7 +291,7 @@ FAULTS = {
         """,
     ),
     "feedback that repeats the whole answer": (
-        ["error feedback-text", "warning long-feedback"],
+        ["error feedback-text", "warning feedback-text", "warning long-feedback"],
         """
         def feedback(self, task, completion):
             return f"{completion} is not it."
@@ -305,7 +305,7 @@ FAULTS = {
         """,
     ),
     "verdicts that are drawn": (
-        ["error repeatable-verdicts"],
+        ["error repeatable-verdicts", "warning global-generator"],
         """
         def feedback(self, task, completion):
             return f"I am {random.randrange(10**9)} % sure that this is wrong."

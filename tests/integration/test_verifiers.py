@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from queue import SimpleQueue
 import pytest
 
 from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig
+from sdpo.envs.registry import make
 from sdpo.rollout.verify import VerifierPool
 from sdpo.types import Attempt, Completion, Finish, Prompt, SetAside
 from tests.letters import Letters
@@ -74,3 +76,34 @@ def test_a_verdict_that_takes_too_long_is_the_misfortune_of_the_call_that_asked_
     assert isinstance(outcomes["a"], SetAside)
     assert "no verdict within" in outcomes["a"].error
     assert isinstance(outcomes["b"], Attempt)
+
+
+BESIDE = """
+import dataclasses
+from letters_beside_it import Letter, Letters
+
+class Beside(Letters):
+    def tasks(self, split, seed):
+        return [dataclasses.replace(task, payload=Letter(task.payload)) for task in super().tasks(split, seed)]
+"""
+NEIGHBOUR = """
+from tests.letters import Letters
+
+class Letter(str):
+    pass
+"""
+
+
+def test_an_environment_in_a_file_imports_its_neighbours_in_a_verifier_too(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder was on no process's path."""
+    (tmp_path / "letters_beside_it.py").write_text(NEIGHBOUR)
+    (tmp_path / "beside.py").write_text(BESIDE)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = f"{tmp_path / 'beside.py'}:Beside"
+    tasks = make(name, {}).tasks("train", 0)
+    assert type(tasks[0].payload).__module__ == "letters_beside_it"
+    verifiers = VerifierPool(EnvConfig(name=name), SandboxConfig(), RolloutConfig(num_verifiers=1), tmp_path)
+    verifiers.wait_until_ready()
+    assert texts(verifiers.verify(tasks, asked("a", "b"))) == ["a", "b"]

@@ -39,6 +39,7 @@ class ReasoningGym:
     """Puzzles of one dataset, judged by its own scorer."""
 
     name = "reasoning_gym"
+    tasks_limit_s = 120.0
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class RewardFunction:
     """Prompts of a file, completions rewarded by a function."""
 
     name = "reward_function"
+    tasks_limit_s = 120.0
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class Verifiers:
     """Tasks of one taskset, judged by its own rewards."""
 
     name = "verifiers"
+    tasks_limit_s = 120.0
 
     def __init__(
         self,
