@@ -21,7 +21,7 @@ class Guards:
     def __init__(self, config: Config) -> None:
         self._config = config.guards
         self._of_steps = step_rules(config.guards, config.algorithm)
-        self._of_evaluations = evaluation_rules(config.guards)
+        self._of_evaluations = {**evaluation_rules(config.guards), Guard.credit: self._of_steps[Guard.credit]}
         self._raised: dict[Guard, int] = {}
         self._gain = _gain(config)
         self.algorithm: AlgorithmConfig = config.algorithm

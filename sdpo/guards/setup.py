@@ -50,12 +50,20 @@ class NoHint:
 
 @dataclass(slots=True)
 class Credit:
-    """Credit is log q(y) - log π(y). Where failures have more of it than successes, the student moves towards failing."""
+    """Credit is log q(y) - log π(y). Where failures have more of it than successes, the student moves towards failing.
+
+    Not so where the teacher was found to answer better: one that is shown a sibling's right answer finds other right answers less
+    probable, and is right all the same. So evaluations are looked at for its lift.
+    """
 
     config: GuardsConfig
     _gaps: list[float] = field(default_factory=list)
+    _is_lifted: bool = False
+    """Whether the lift that was measured last is above 0 by ``num_se`` standard errors."""
 
     def check(self, metrics: Metrics) -> str | None:
+        if metrics.keys() >= {"lift", "lift/se"}:
+            self._is_lifted = metrics["lift"] > self.config.num_se * metrics["lift/se"]
         if not metrics.keys() >= {"credit/solved", "credit/failed"}:
             return None
         gap = metrics["credit/solved"] - metrics["credit/failed"]
@@ -65,7 +73,7 @@ class Credit:
         if len(self._gaps) < self.config.window:
             return None
         mean, noise = statistics.fmean(self._gaps), statistics.stdev(self._gaps) / math.sqrt(len(self._gaps))
-        if mean + self.config.num_se * noise >= 0.0:
+        if self._is_lifted or mean + self.config.num_se * noise >= 0.0:
             return None
         return (
             "hindsight should find what solved a task more probable than what failed; over the last "

@@ -188,6 +188,20 @@ def test_a_teacher_that_hindsight_makes_worse_is_noticed(lift: float, se: float,
     assert [alarm.guard for alarm in found] == [Guard.lift] * fires
 
 
+@pytest.mark.parametrize(
+    ("lift", "se", "fires"), [(0.42, 0.05, False), (0.06, 0.05, True), (-0.1, 0.05, True), (None, None, True)]
+)
+def test_a_teacher_that_was_found_to_know_better_does_not_mislead(lift: float | None, se: float | None, fires: bool) -> None:
+    """The default run, whose teacher solves 42 points more, was told in its ninth step that its teacher misleads.
+
+    A teacher that is shown one right answer finds other right ones less probable.
+    """
+    prefers_failures = rows(40, **{"credit/solved": lambda step: -0.05, "credit/failed": lambda step: 0.05})
+    measured = {} if lift is None or se is None else {"lift": lift, "lift/se": se}
+    found = raised(prefers_failures, [held_out(0, 0.3, **measured)])
+    assert (Guard.credit in {alarm.guard for alarm in found}) == fires
+
+
 def test_the_lift_of_a_single_task_is_no_evidence() -> None:
     """It has no standard error, which the alarm took for one of 0."""
     assert raised([], [held_out(0, 0.3, lift=-0.5)]) == []
