@@ -12,6 +12,7 @@ from omegaconf import MISSING, OmegaConf
 from sdpo.config.algorithm import FullSupport, GRPOConfig, SDPOConfig, TopSupport
 from sdpo.config.cluster import ClusterConfig
 from sdpo.config.hindsight import HindsightConfig
+from sdpo.config.kinds import register_installed_teachers
 from sdpo.config.kubernetes import KubernetesConfig
 from sdpo.config.launcher import SlurmLauncherConfig
 from sdpo.config.machines import Dtype, LearnerConfig, RolloutConfig, SandboxConfig
@@ -144,3 +145,4 @@ def register() -> None:
     for group, schemas in groups.items():
         for name, node in schemas.items():
             store.store(group=group, name=name, node=node)
+    register_installed_teachers()

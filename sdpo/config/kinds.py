@@ -7,6 +7,7 @@ To hydra a kind is a config group, whose choice brings its fields. ``algorithm.t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from hashlib import blake2b
 
@@ -54,12 +55,20 @@ def grouped(word: str) -> str:
 
 
 def _stored(kind: str) -> str:
-    """Where hydra finds the fields of a teacher that is not ours, under a name that it can read."""
+    """Where hydra finds the fields of a teacher that is not ours: an installed one's by its name, a file's by a short one."""
     node = OmegaConf.structured(teacher_class(kind))
     node.kind = anywhere(kind)
-    name = f"from_outside_{blake2b(kind.encode(), digest_size=4).hexdigest()}"
+    name = f"from_a_file_{blake2b(kind.encode(), digest_size=4).hexdigest()}" if ":" in kind else kind
     ConfigStore.instance().store(group="algorithm/teacher", name=name, node=node)
     return name
+
+
+def register_installed_teachers() -> None:
+    """Let YAML files choose the teachers of installed packages by name. One that cannot be had is refused where it is chosen."""
+    for name in TEACHERS.names():
+        if name not in TEACHERS.built_in:
+            with suppress(ValueError):
+                _stored(name)
 
 
 def homes(key: str) -> tuple[str, ...]:
@@ -80,8 +89,9 @@ def as_today(stored: Mapping[str, object]) -> dict[str, object]:
         algorithm["routing"] = {"kind": routing, "policy_gradient_share": share}
     for name in ("teacher", "support", "routing"):
         if isinstance(node := algorithm.get(name), Mapping):
-            known = {field.name for field in fields(home_of(name, str(node.get("kind"))))}
-            algorithm[name] = {key: value for key, value in node.items() if key in known}
+            with suppress(ValueError):  # a kind of a package that has gone: refused where its class is needed
+                known = {field.name for field in fields(home_of(name, str(node.get("kind"))))}
+                algorithm[name] = {key: value for key, value in node.items() if key in known}
     return {**stored, "algorithm": algorithm}
 
 

@@ -27,9 +27,11 @@ from sdpo.config import (
     Resume,
     SDPOConfig,
     TopSupport,
+    kinds,
 )
 from sdpo.config.compose import saved_config, train_config
 from sdpo.errors import UserError
+from sdpo.plugins import seam
 from sdpo.run.folder import _MAY_DIFFER, _MAY_NOT, RunFolder, flat, plain
 
 CONF = Path(__file__).parent.parent.parent / "conf"
@@ -314,6 +316,26 @@ class Halfway(TeacherConfig):
     def models(self, parts):
         return [parts.start(weight=1.0 - self.share), parts.now(weight=self.share)]
 """
+
+
+def test_a_yaml_file_may_choose_the_teacher_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """hydra knows the choices of a group that it was told of; a package's could be named in words alone."""
+    (tmp_path / "mine.py").write_text(TEACHER)
+    monkeypatch.setattr(seam, "_registered", lambda group: {"halfway": f"{tmp_path / 'mine.py'}:Halfway"})
+    kinds.register_installed_teachers()
+    found = composed("algorithm/teacher=halfway", "algorithm.teacher.share=0.25").algorithm.taught_by
+    assert (found.kind, found.share) == ("halfway", 0.25)  # type: ignore[union-attr, attr-defined]
+
+
+def test_a_run_whose_teachers_package_has_gone_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    stored = plain(composed())
+    stored["algorithm"]["teacher"] = {"kind": "halfway", "share": 0.25}  # type: ignore[index]
+    began = RunFolder(tmp_path)
+    began.config.write_text(yaml.safe_dump(stored))
+    with pytest.raises(UserError, match=r"algorithm\.teacher\.kind must be one of ema, .*; got 'halfway'"):
+        saved_config(began.config)
+    with pytest.raises(UserError, match=r"algorithm\.teacher\.kind was 'halfway' and is now 'ema'"):
+        began.check(composed())
 
 
 def test_a_teacher_from_a_file_means_the_same_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
