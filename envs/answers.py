@@ -7,12 +7,14 @@ reason never repeats what was written.
 from __future__ import annotations
 
 import re
+import string
 
 OPEN, CLOSE = "<answer>", "</answer>"
 MAX_ANSWER_CHARS = 20_000
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
-_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+"""The case of tags does not count. ``lower`` would change the length of some texts."""
 _WRAPPINGS = (
     re.compile(r"```(?:\w*\n)?([^`]+)```"),
     re.compile(r"(?:\*\*\*|___)(.+)(?:\*\*\*|___)", re.DOTALL),
@@ -45,24 +47,18 @@ def tagged_answer(completion: str, *, max_chars: int = MAX_ANSWER_CHARS) -> str:
     Raises NoAnswer, also for more than ``max_chars`` characters.
     """
     text = without_thinking(completion)
-    start, close, opened = None, None, False
-    for tag in reversed(list(_TAG.finditer(text))):
-        if tag[1]:
-            close = close or tag
-        elif close is not None:
-            start = tag
-            break
-        else:
-            opened = True
-    if close is None:
-        if opened:
+    lowered = text.translate(_LOWER)
+    close = lowered.rfind(CLOSE)
+    start = lowered.rfind(OPEN, 0, max(close, 0))
+    if close < 0:
+        if OPEN in lowered:
             raise NoAnswer(f"The answer's tag was opened but never closed: end it with {CLOSE}.")
         if text != completion.strip():
             raise NoAnswer(f"There is no answer outside the thoughts: after them write it between {OPEN} and {CLOSE}.")
         raise NoAnswer(f"There is no answer to read: write it between {OPEN} and {CLOSE}.")
-    if start is None:
+    if start < 0:
         raise NoAnswer(f"The answer's tag was closed but never opened: begin it with {OPEN}.")
-    answer = text[start.end() : close.start()].strip()
+    answer = text[start + len(OPEN) : close].strip()
     if not answer:
         raise NoAnswer("The answer is empty: nothing stands between the tags.")
     return _of_length(answer, max_chars)

@@ -156,7 +156,7 @@ def test_a_raised_policy_gradient_reaches_the_learner_and_survives_a_kill(tmp_pa
     whole, cut = Run(tmp_path / "whole", Response.raise_policy_gradient), Run(tmp_path / "cut", Response.raise_policy_gradient)
     learned = whole().algorithms
     again = [*cut(stop_after=4).algorithms, *cut().algorithms]
-    assert [algorithm.policy_gradient_share for algorithm in learned] == [0.0] * 3 + [0.25] * 2 + [0.5] * 2 + [0.75]  # type: ignore[attr-defined]
+    assert [algorithm.routing.policy_gradient_share for algorithm in learned] == [0.0] * 3 + [0.25] * 2 + [0.5] * 2 + [0.75]  # type: ignore[attr-defined]
     assert again == learned
     assert [row["policy_gradient_share"] for row in records(whole.folder.metrics)] == [0.0] * 3 + [0.25] * 2 + [0.5] * 2 + [0.75]
 
