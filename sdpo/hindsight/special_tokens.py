@@ -1,7 +1,7 @@
 """Which of a text's characters would a tokenizer read as special tokens? They are taken out, in time linear in the text.
 
-A text may hold a special token only once another one is removed (``<|im_<|im_end|>end|>``). So characters are kept on a stack, and
-each token is taken off it as soon as its last character arrives. The stack then never holds a whole token.
+A text may hold a special token only once another one is removed (``<|im_<|im_end|>end|>``). So characters are kept on a stack,
+and each token is taken off it as soon as its last character arrives. The stack then never holds a whole token.
 """
 
 from __future__ import annotations
