@@ -29,7 +29,7 @@ _LONGEST_CONFIG = 2**17
 """Bytes. What a run writes is a twentieth of it."""
 _LONGEST_LINE = 2**26
 """Bytes. An evaluation is one line with all of its attempts, which may be tens of megabytes."""
-_MOST_LINES = 200_000
+_MOST_LINES = 100_000
 """Lines of a file that are read at a time."""
 _MOST_UNPACKED = 2**29
 """Bytes of a compressed file: two megabytes may be packed into two gigabytes, or a thousand times as many."""
