@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from sdpo.cluster import authentication
-from sdpo.cluster.machine import free_ports
+from sdpo.cluster.machine import free_ports, temporary_folder
 from sdpo.envs.children import own_module
 from sdpo.errors import MachineError
 from sdpo.run.logs import tail
@@ -42,8 +41,8 @@ class NodeSpec:
     name: str
     address: str
     """This machine's."""
-    folder: Path
-    """Ray's temporary one; removed with the node."""
+    job: str
+    """This start of the job and this node of it: for the name of Ray's temporary folder."""
     object_store_bytes: int
     spill_dir: str | None
     num_cpus: int | None
@@ -52,8 +51,11 @@ class NodeSpec:
     """The token that whoever talks to it must send."""
 
 
-def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
-    """The command of a node that joins ``host:port``, or, without one to join, of the head at the first of ``ports``."""
+def command(spec: NodeSpec, folder: Path, *, join: str | None, ports: list[int]) -> list[str]:
+    """The command of a node that joins ``host:port``, or, without one to join, of the head at the first of ``ports``.
+
+    ``folder``: Ray's temporary one.
+    """
     client, *_ = others = ports[1:]
     role = (
         [f"--address={join}"]
@@ -72,7 +74,7 @@ def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
         *role,
         f"--node-name={spec.name}",
         f"--node-ip-address={spec.address}",
-        f"--temp-dir={spec.folder}",
+        f"--temp-dir={folder}",
         f"--object-store-memory={spec.object_store_bytes}",
         "--min-worker-port=0",  # any free one; Ray's own range begins at the same port for every job
         "--max-worker-port=0",
@@ -105,12 +107,12 @@ class RayNode:
         self._spec, self._log = spec, log
         ports = free_ports(spec.address, 3)
         self.address = join or f"{spec.address}:{ports[0]}"
-        spec.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._scratch = temporary_folder(spec.job)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as output:
             self._log_begins = log.stat().st_size
             self._process = subprocess.Popen(
-                command(spec, join=join, ports=ports),
+                command(spec, self._scratch.path, join=join, ports=ports),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -154,7 +156,7 @@ class RayNode:
             with suppress(psutil.Error):
                 process.kill()
         self._process.wait()
-        shutil.rmtree(self._spec.folder, ignore_errors=True)
+        self._scratch.close()
 
 
 def _deaf_and_bound_to_parent() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -77,12 +77,14 @@ def test_a_job_that_would_not_work_is_refused_with_what_to_do(environment: dict[
         of_slurm(environment, num_nodes=num_nodes)
 
 
-def test_two_jobs_on_one_node_share_no_folder_and_rays_sockets_stay_short_enough() -> None:
-    jobs = [("1", 0), ("1", 1), ("2", 0), ("2147483647-12-3", 4095)]
-    folders = [machine.temporary_folder(job, index, Path("/tmp")) for job, index in jobs]
+def test_two_jobs_on_one_node_share_no_folder_and_rays_sockets_stay_short_enough(tmp_path: Path) -> None:
+    deep = tmp_path / "a-long-name" / "a-long-name" / "a-long-name" / "a-long-name"
+    deep.mkdir(parents=True)
+    asked = [("1-0", Path("/tmp")), ("1-1", Path("/tmp")), ("2147483647-12-3-4095", Path("/tmp")), ("1-0", deep)]
+    with ExitStack() as made:
+        folders = [made.enter_context(machine.temporary_folder(name, base)).path for name, base in asked]
     assert len(set(folders)) == len(folders)
-    deep = machine.temporary_folder("2147483647-12-3", 4095, Path("/scratch/" + "a-long-name/" * 10))
-    for folder in (*folders, deep):
+    for folder in folders:
         assert len(f"{folder}/session_2026-11-28_19-20-28_123456_1234567/sockets/plasma_store.9".encode()) <= 107
 
 
@@ -111,19 +113,19 @@ def test_a_node_is_started_with_what_it_was_given_and_only_the_head_with_a_port(
     spec = NodeSpec(
         name="n2",
         address="10.0.0.2",
-        folder=Path("/tmp/x"),
+        job="1-0-0-1",
         object_store_bytes=5,
         spill_dir=None,
         num_cpus=3,
         num_gpus=None,
         token="secret",
     )
-    joining = command(spec, join="10.0.0.1:99", ports=[1, 2, 3])
+    joining = command(spec, Path("/tmp/x"), join="10.0.0.1:99", ports=[1, 2, 3])
     assert {"--address=10.0.0.1:99", "--node-ip-address=10.0.0.2", "--node-name=n2", "--num-cpus=3", "--temp-dir=/tmp/x"} <= set(
         joining
     )
     assert not [word for word in joining if word.startswith(("--head", "--port", "--num-gpus", "--object-spilling"))]
-    assert {"--head", "--port=1"} <= set(command(spec, join=None, ports=[1, 2, 3]))
+    assert {"--head", "--port=1"} <= set(command(spec, Path("/tmp/x"), join=None, ports=[1, 2, 3]))
     assert "secret" not in " ".join([*joining, repr(spec)])  # everybody on the machine sees what processes were started with
 
 
