@@ -30,6 +30,10 @@ START_S = 90.0
 """Ray gives its own processes 30 s to start, whatever the machine is busy with, and then ends; so it is tried again."""
 ASKS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
 """Signals by which a run is asked to stop."""
+_SETTINGS = {"worker_niceness": 0, "enable_metrics_collection": False}
+"""For all nodes of the cluster. Metrics would be served at all addresses, without a token, and nobody reads them."""
+_NO_METRICS = {"DASHBOARD_METRIC_PORT": "-1"}
+"""No port: Ray's API server takes up none, and says so in its log. There is no setting for it."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -56,16 +60,17 @@ def command(spec: NodeSpec, folder: Path, *, join: str | None, ports: list[int])
 
     ``folder``: Ray's temporary one.
     """
-    client, *_ = others = ports[1:]
+    head, client, agent = ports
     role = (
         [f"--address={join}"]
         if join is not None
         else [
             "--head",
-            f"--port={ports[0]}",
-            f"--ray-client-server-port={client}",
+            f"--port={head}",
+            f"--ray-client-server-port={client}",  # there is no way to have none; it asks for the token
             "--include-dashboard=false",
-            f"--system-config={json.dumps({'worker_niceness': 0})}",
+            "--no-monitor",  # an autoscaler's: the nodes are those of the allocation
+            f"--system-config={json.dumps(_SETTINGS)}",
         ]
     )
     asked = {"num-cpus": spec.num_cpus, "num-gpus": spec.num_gpus, "object-spilling-directory": spec.spill_dir}
@@ -78,7 +83,7 @@ def command(spec: NodeSpec, folder: Path, *, join: str | None, ports: list[int])
         f"--object-store-memory={spec.object_store_bytes}",
         "--min-worker-port=0",  # any free one; Ray's own range begins at the same port for every job
         "--max-worker-port=0",
-        f"--dashboard-agent-listen-port={others[-1]}",
+        f"--dashboard-agent-listen-port={agent}",
         *(f"--{key}={value}" for key, value in asked.items() if value is not None),
         "--disable-usage-stats",
         "--block",
@@ -117,7 +122,7 @@ class RayNode:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **authentication.environment(spec.token)},
+                env={**os.environ, **_NO_METRICS, **authentication.environment(spec.token)},
                 preexec_fn=_deaf_and_bound_to_parent,
             )
 

@@ -60,7 +60,7 @@ def job(point: Point, config: Config, launcher: SlurmLauncherConfig) -> Job:
         "qos": launcher.qos,
         "time": launcher.time,
         "signal": f"TERM@{launcher.stop_s}",
-        "output": str(log),
+        "output": f"{str(log.parent).replace('%', '%%')}/{log.name}",
         "open-mode": "append",
     }
     options = (*(f"--{key}={value}" for key, value in asked.items() if value is not None), "--requeue", *launcher.sbatch)

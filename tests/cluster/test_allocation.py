@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from contextlib import ExitStack, suppress
@@ -125,8 +126,36 @@ def test_a_node_is_started_with_what_it_was_given_and_only_the_head_with_a_port(
         joining
     )
     assert not [word for word in joining if word.startswith(("--head", "--port", "--num-gpus", "--object-spilling"))]
-    assert {"--head", "--port=1"} <= set(command(spec, Path("/tmp/x"), join=None, ports=[1, 2, 3]))
+    assert {"--head", "--port=1", "--dashboard-agent-listen-port=3"} <= set(
+        command(spec, Path("/tmp/x"), join=None, ports=[1, 2, 3])
+    )
     assert "secret" not in " ".join([*joining, repr(spec)])  # everybody on the machine sees what processes were started with
+
+
+def test_a_head_serves_no_metrics_and_no_dashboard() -> None:
+    """Metrics were served at all addresses, and ask for no token."""
+    spec = NodeSpec(
+        name="n1", address="10.0.0.1", job="1-0-0-0", object_store_bytes=5, spill_dir=None, num_cpus=1, num_gpus=0, token="secret"
+    )
+    words = command(spec, Path("/tmp/x"), join=None, ports=[1, 2, 3])
+    assert "--include-dashboard=false" in words
+    (settings,) = [json.loads(word.partition("=")[2]) for word in words if word.startswith("--system-config=")]
+    assert settings["enable_metrics_collection"] is False
+
+
+def test_nobody_can_lay_rays_folder_ready(tmp_path: Path) -> None:
+    """/tmp/sdpo-JOB-NODE was taken whoever had made it: another user's, open to all, or a link into somebody's home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("sdpo-1-0-0-0", "sdpo-1-0-0-0-"):
+        (tmp_path / name).symlink_to(home)
+    with machine.temporary_folder("1-0-0-0", tmp_path) as one, machine.temporary_folder("1-0-0-0", tmp_path) as two:
+        for made in (one, two):
+            assert not made.path.is_symlink()
+            assert made.path.stat().st_uid == os.geteuid()
+            assert made.path.stat().st_mode & 0o777 == 0o700
+        assert one.path != two.path
+    assert list(home.iterdir()) == []
 
 
 def test_a_token_is_drawn_and_sent_unless_the_user_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
