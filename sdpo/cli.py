@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sdpo.commands.table import BUILT_IN, commands
-from sdpo.errors import MachineError, Stopped, UserError
+from sdpo.errors import MachineError, Stopped, UserError, without_credentials
 from sdpo.forkserver.owner import fork_servers
 from sdpo.forkserver.transformers_index import keep_index
 from sdpo.terminal.printable import printable
@@ -61,7 +61,9 @@ def _forks(command: str, rest: list[str]) -> bool:
 
 
 def _failed(sentence: str, code: int) -> int:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"[bold red]error:[/] {escape(printable(without_credentials(sentence)))}", highlight=False, soft_wrap=True
+    )
     return code
 
 

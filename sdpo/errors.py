@@ -1,4 +1,27 @@
-"""What can go wrong that is not a bug of ours; the command line prints either alone, without a traceback."""
+"""What can go wrong that is not a bug of ours; the command line prints either alone, without a traceback.
+
+No sentence, file or page may show what logs in to a server: ``without_credentials``.
+"""
+
+from __future__ import annotations
+
+import re
+
+_USER = re.compile(
+    r"://(?:[^\s/?#]{0,1000}@"  # user and password, to the last @ before the path
+    r"|[^\s:/@]{0,1000}:(?![0-9]{1,5}(?:[/?#]|$))[^\s@]{0,1000}@(?:[^\s/?#@]{0,1000}@)?)"  # a password with / ? #, and no port
+)
+_SECRET = re.compile(
+    r"([?&;][\w.-]{0,40}?(?:passw(?:or)?d|passphrase|pwd|token|secret|api_?key|access_?key|odbc_connect)[\w.-]{0,40}=)[^\s&;#'\"]+",
+    re.IGNORECASE,
+)
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with its addresses, but without the user information and the passwords and tokens in them."""
+    if "://" not in text:
+        return text
+    return _SECRET.sub(r"\1***", _USER.sub("://", text))
 
 
 class UserError(ValueError):

@@ -10,11 +10,9 @@ import atexit
 import marshal
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -24,6 +22,7 @@ from typing import TypedDict
 from sdpo.envs.sandbox import server
 from sdpo.envs.sandbox.isolation import Isolation, Settings, command
 from sdpo.envs.sandbox.outcome import Ending, Limits, Outcome, SandboxUnavailable
+from sdpo.envs.scratch import ScratchFolder
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
@@ -78,13 +77,13 @@ class ForkServer:
         self.isolation = isolation
         self.is_usable = True
         has_room = isolation in (Isolation.bubblewrap, Isolation.namespaces)
-        self._directory = None if has_room else tempfile.mkdtemp(prefix="sdpo-sandbox-")
+        self._scratch = None if has_room else ScratchFolder("sandbox")
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = os.memfd_create("log")
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    command(isolation, theirs.fileno(), self._directory or ""),
+                    command(isolation, theirs.fileno(), "" if self._scratch is None else str(self._scratch.path)),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
@@ -119,8 +118,8 @@ class ForkServer:
             with suppress(ProcessLookupError):
                 self._process.kill()
             self._process.wait()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.close()
 
     def run(self, program: bytes, stdin: bytes, limits: Limits) -> Outcome:
         """As ``run`` above, here."""

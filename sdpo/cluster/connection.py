@@ -18,11 +18,11 @@ from sdpo.cluster import authentication
 from sdpo.cluster.actors import is_alive, node_title
 from sdpo.cluster.allocation import of_slurm
 from sdpo.cluster.local_node import LocalNode
-from sdpo.cluster.machine import temporary_folder
 from sdpo.cluster.part import meeting_of, spec_of
 from sdpo.cluster.ray_node import started
 from sdpo.cluster.sharing import refuse_unshared
 from sdpo.config import AllocationKind, ClusterConfig
+from sdpo.envs.scratch import ScratchFolder
 from sdpo.errors import MachineError, UserError
 
 
@@ -99,10 +99,10 @@ def _on_allocation(config: ClusterConfig, folder: Path | None) -> Iterator[None]
         raise UserError(
             f"sdpo train alone spans several nodes; this command has one, and cluster.nodes={config.nodes}. Set cluster.nodes=1."
         )
-    logs = temporary_folder(allocation.job, allocation.index) if folder is None else folder / "logs"
     token = authentication.new_token()
     spec = spec_of(config, allocation, allocation.nodes[1] if config.nodes > 1 else None, token)
     with ExitStack() as at_end:
+        logs = at_end.enter_context(ScratchFolder("logs")).path if folder is None else folder / "logs"
         head = started(spec, logs / f"node-{allocation.name}.log")
         at_end.callback(head.stop)
         at_end.enter_context(authentication.sending(token))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from sdpo.envs.scratch import ScratchFolder, made_name
 from sdpo.errors import UserError
 
 _LONGEST_SOCKET = 107
@@ -60,11 +61,16 @@ def free_ports(address: str, num: int) -> list[int]:
             probe.close()
 
 
-def temporary_folder(job: str, index: int, base: Path | None = None) -> Path:
-    """The folder of Ray's sockets and logs, for this node and this start of the job alone; short enough for a socket's path."""
-    name = f"sdpo-{job}-{index}"
+def temporary_folder(name: str, base: Path | None = None) -> ScratchFolder:
+    """A folder for Ray's sockets and logs, for this user alone, and short enough for a socket's path.
+
+    Its name ends in what nobody can foresee: in a folder that everybody may write to, somebody else would have made it before.
+    """
     base = base or Path(tempfile.gettempdir())
-    return (base if len(f"{base}/{name}{_RAY_SOCKET}".encode()) <= _LONGEST_SOCKET else Path("/tmp")) / name
+    for place, short in ((base, name), (Path("/tmp"), name), (base, "ray")):
+        if len(f"{place}/{made_name(short)}{_RAY_SOCKET}".encode()) <= _LONGEST_SOCKET:
+            return ScratchFolder(short, place)
+    return ScratchFolder("ray", Path("/tmp"))
 
 
 def object_store_bytes(gib: float | None) -> int:

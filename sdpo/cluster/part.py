@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from sdpo.cluster.allocation import Allocation, of_slurm
-from sdpo.cluster.machine import address, object_store_bytes, temporary_folder
+from sdpo.cluster.machine import address, object_store_bytes
 from sdpo.cluster.meeting import Driver, Meeting
 from sdpo.cluster.ray_node import ASKS, NodeSpec, RayNode, started
 from sdpo.config import AllocationKind, ClusterConfig
@@ -53,7 +53,7 @@ def spec_of(config: ClusterConfig, allocation: Allocation, peer: str | None, tok
     return NodeSpec(
         name=allocation.name,
         address=address(config.interface, peer),
-        folder=temporary_folder(allocation.job, allocation.index),
+        job=f"{allocation.job}-{allocation.index}",
         object_store_bytes=object_store_bytes(config.object_store_gib),
         spill_dir=config.spill_dir,
         num_cpus=config.cpus_per_node,

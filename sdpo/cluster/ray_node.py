@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from sdpo.cluster import authentication
-from sdpo.cluster.machine import free_ports
+from sdpo.cluster.machine import free_ports, temporary_folder
 from sdpo.envs.children import own_module
 from sdpo.errors import MachineError
 from sdpo.run.logs import tail
@@ -31,6 +30,10 @@ START_S = 90.0
 """Ray gives its own processes 30 s to start, whatever the machine is busy with, and then ends; so it is tried again."""
 ASKS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
 """Signals by which a run is asked to stop."""
+_SETTINGS = {"worker_niceness": 0, "enable_metrics_collection": False}
+"""For all nodes of the cluster. Metrics would be served at all addresses, without a token, and nobody reads them."""
+_NO_METRICS = {"DASHBOARD_METRIC_PORT": "-1"}
+"""No port: Ray's API server takes up none, and says so in its log. There is no setting for it."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -42,8 +45,8 @@ class NodeSpec:
     name: str
     address: str
     """This machine's."""
-    folder: Path
-    """Ray's temporary one; removed with the node."""
+    job: str
+    """This start of the job and this node of it: for the name of Ray's temporary folder."""
     object_store_bytes: int
     spill_dir: str | None
     num_cpus: int | None
@@ -52,18 +55,22 @@ class NodeSpec:
     """The token that whoever talks to it must send."""
 
 
-def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
-    """The command of a node that joins ``host:port``, or, without one to join, of the head at the first of ``ports``."""
-    client, *_ = others = ports[1:]
+def command(spec: NodeSpec, folder: Path, *, join: str | None, ports: list[int]) -> list[str]:
+    """The command of a node that joins ``host:port``, or, without one to join, of the head at the first of ``ports``.
+
+    ``folder``: Ray's temporary one.
+    """
+    head, client, agent = ports
     role = (
         [f"--address={join}"]
         if join is not None
         else [
             "--head",
-            f"--port={ports[0]}",
-            f"--ray-client-server-port={client}",
+            f"--port={head}",
+            f"--ray-client-server-port={client}",  # there is no way to have none; it asks for the token
             "--include-dashboard=false",
-            f"--system-config={json.dumps({'worker_niceness': 0})}",
+            "--no-monitor",  # an autoscaler's: the nodes are those of the allocation
+            f"--system-config={json.dumps(_SETTINGS)}",
         ]
     )
     asked = {"num-cpus": spec.num_cpus, "num-gpus": spec.num_gpus, "object-spilling-directory": spec.spill_dir}
@@ -72,11 +79,11 @@ def command(spec: NodeSpec, *, join: str | None, ports: list[int]) -> list[str]:
         *role,
         f"--node-name={spec.name}",
         f"--node-ip-address={spec.address}",
-        f"--temp-dir={spec.folder}",
+        f"--temp-dir={folder}",
         f"--object-store-memory={spec.object_store_bytes}",
         "--min-worker-port=0",  # any free one; Ray's own range begins at the same port for every job
         "--max-worker-port=0",
-        f"--dashboard-agent-listen-port={others[-1]}",
+        f"--dashboard-agent-listen-port={agent}",
         *(f"--{key}={value}" for key, value in asked.items() if value is not None),
         "--disable-usage-stats",
         "--block",
@@ -105,17 +112,17 @@ class RayNode:
         self._spec, self._log = spec, log
         ports = free_ports(spec.address, 3)
         self.address = join or f"{spec.address}:{ports[0]}"
-        spec.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._scratch = temporary_folder(spec.job)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as output:
             self._log_begins = log.stat().st_size
             self._process = subprocess.Popen(
-                command(spec, join=join, ports=ports),
+                command(spec, self._scratch.path, join=join, ports=ports),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **authentication.environment(spec.token)},
+                env={**os.environ, **_NO_METRICS, **authentication.environment(spec.token)},
                 preexec_fn=_deaf_and_bound_to_parent,
             )
 
@@ -154,7 +161,7 @@ class RayNode:
             with suppress(psutil.Error):
                 process.kill()
         self._process.wait()
-        shutil.rmtree(self._spec.folder, ignore_errors=True)
+        self._scratch.close()
 
 
 def _deaf_and_bound_to_parent() -> None:

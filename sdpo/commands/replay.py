@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from sdpo.config import Config, Offload, ReplayConfig
 from sdpo.config.compose import saved_config
+from sdpo.envs.scratch import ScratchFolder
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint, update_file
 from sdpo.learner.engine import DeepSpeedLearner
@@ -32,8 +32,8 @@ def run_replay(config: ReplayConfig) -> int:
     weights = _weights(config, run, step)
     everything = tuple(batch for of_rank in update.micro_batches for batch in of_rank)
     update = replace(update, micro_batches=(everything,))
-    with tempfile.TemporaryDirectory() as meeting:
-        learner = _learner(settings, config, screen, Path(meeting))
+    with ScratchFolder("replay") as scratch:
+        learner = _learner(settings, config, screen, scratch.path)
         if weights is not None:
             counters = checkpoint.counters_of(weights)
             learner.restore(weights, step=counters.step, num_updates=counters.num_updates)

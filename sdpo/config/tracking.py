@@ -40,7 +40,7 @@ class MlflowConfig:
     """MLflow; needs ``pip install "sdpo[mlflow]"``."""
 
     enabled: bool = False
-    uri: str = ""
+    uri: str = field(default="", repr=False)  # it may hold a password
     """A server (``https://…``) or a database (``sqlite:///…``); empty: the database ``mlflow.db`` in ``runs_dir``."""
     experiment: str = "sdpo"
 
@@ -50,7 +50,7 @@ class MlflowConfig:
         if self.uri and not self.uri.startswith(_DATABASES):
             raise ValueError(
                 "tracking.mlflow.uri must be a server's or a database's (MLflow's file store cannot hold a metric lift beside a "
-                f"metric lift/se); got {self.uri!r}. Give https://… or sqlite:///PATH."
+                f"metric lift/se); got {self.uri.rpartition('@')[2]!r}. Give https://… or sqlite:///PATH."
             )
 
 

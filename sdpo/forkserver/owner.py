@@ -7,22 +7,20 @@ none beside a GPU: whether forking is safe once a driver library was loaded has 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sdpo.envs.children import own_module
+from sdpo.envs.scratch import ScratchFolder
 from sdpo.forkserver.server import USUAL, address
 from sdpo.forkserver.worker_setup import SERVER
 
 FOLDER = "SDPO_FORK_SERVERS"
 """The environment variable with the folder of the servers' sockets; empty: no servers, whatever the machine."""
-_PREFIX = "sdpo-fork-"
 _GPU = Path("/dev/nvidiactl")
 
 
@@ -32,8 +30,8 @@ def fork_servers(kinds: Sequence[str] = USUAL) -> Iterator[None]:
     if FOLDER in os.environ or _GPU.exists() or sys.platform != "linux":
         yield
         return
-    _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    scratch = ScratchFolder("fork")
+    folder = scratch.path
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             own_module("sdpo.forkserver.server", str(folder), str(os.getpid()), *kinds),
@@ -50,18 +48,10 @@ def fork_servers(kinds: Sequence[str] = USUAL) -> Iterator[None]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.close()
 
 
 def variables(kind: str | None) -> dict[str, str]:
     """What the environment of an actor's process must hold for it to be forked by a server for ``kind`` on this machine."""
     folder = os.environ.get(FOLDER)
     return {SERVER: str(address(Path(folder), kind))} if folder and kind else {}
-
-
-def _sweep() -> None:
-    """Remove the folders of owners that were killed; their servers ended with them."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ score the very same tokens.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from sdpo.envs.judging import unreadable_part
 from sdpo.errors import UserError
 from sdpo.hindsight.hints import hindsight_message, question_after
+from sdpo.hindsight.special_tokens import without_special_tokens
 from sdpo.types import Hint, HintText, Message, Role, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ELISION = "\n[…]\n"
-_MARK = "the-policy-spoke-here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +61,15 @@ class ChatRenderer:
         """The tokens between the policy's turn, whose last token is ``after``, and its next one.
 
         They are the environment's ``text`` among the template's own tokens, read off a conversation that holds a mark where the
-        policy spoke.
+        policy spoke. The mark is drawn anew each time: a text that holds it would be cut there.
         """
+        quoted, mark = self._quoted(text), _mark()
         messages = (
             Message(role=Role.user, content="-"),
-            Message(role=Role.assistant, content=_MARK),
-            Message(role=Role.user, content=self._quoted(text)),
+            Message(role=Role.assistant, content=mark),
+            Message(role=Role.user, content=quoted),
         )
-        following = self._text(messages).rpartition(_MARK)[2]
+        following = self._text(messages).rpartition(mark)[2]
         token_ids = tuple(self.tokenizer.encode(following, add_special_tokens=False))
         return token_ids[1:] if token_ids[0] == after else token_ids
 
@@ -124,13 +126,7 @@ class ChatRenderer:
         """``text`` without special tokens, also not such as arise when others are removed."""
         added = (str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
         special = {*self.tokenizer.all_special_tokens, *added}  # some tokenizers name only few of them among the first
-        found = True
-        while found:
-            found = False
-            for token in special:
-                if token in text:
-                    text, found = text.replace(token, ""), True
-        return text.strip()
+        return without_special_tokens(text, special).strip()
 
     def _ids(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(self._text(messages), add_special_tokens=False))
@@ -143,6 +139,11 @@ class ChatRenderer:
             **dict[str, Any](self.chat_template_options),
         )
         return str(text)
+
+
+def _mark() -> str:
+    """A word that no text holds: nobody can guess it."""
+    return f"the-policy-spoke-here-{secrets.token_hex(16)}"
 
 
 def _with_space(piece: str | None, text: str) -> str:

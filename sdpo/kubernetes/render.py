@@ -10,7 +10,7 @@ import yaml
 
 from sdpo.config import ClusterConfig
 from sdpo.config.compose import train_config
-from sdpo.errors import UserError
+from sdpo.errors import UserError, without_credentials
 from sdpo.kubernetes.manifests import manifest
 from sdpo.kubernetes.names import Kind
 from sdpo.run.files import write_whole
@@ -48,6 +48,12 @@ def rendered(words: Sequence[str], kind: Kind) -> str:
     for word in words:
         if word.startswith("--"):
             raise UserError(f"sdpo launch render takes keys of sdpo train, as in tracking.quiet=true; got {word!r}.")
+        if without_credentials(word) != word:
+            raise UserError(
+                "a manifest holds no passwords, since whoever may read the job reads them; got one in the address of "
+                f"{word.partition('=')[0]}. Leave it out, and name a Secret with MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in cluster.secrets."
+            )
     config = train_config(words)
     described = manifest(config, ["sdpo", "train", *words_of_the_job(words)], kind)
     return HEADER + yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=10**6)

@@ -94,7 +94,7 @@ def _damage(index: RunIndex) -> Iterator[str]:
     cut = [file.file for file in growing if file.is_cut]
     cut += [file for _, step in sorted(index.steps.items()) for file, is_cut in step.is_cut.items() if is_cut]
     for file in cut[:5]:
-        yield f"{file.relative_to(index.run.path)} is cut off in the middle of a line, which is left out."
+        yield f"{file.relative_to(index.run.path)} is cut off in the middle of a line, or too long; the rest is left out."
     if len(cut) > 5:
         yield f"So are {len(cut) - 5} more files."
     num_unreadable = sum(file.num_unreadable for file in growing) + sum(step.num_unreadable for step in index.steps.values())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -20,10 +21,20 @@ from typing import BinaryIO, cast
 
 import yaml
 
-from sdpo.errors import UserError
+from sdpo.errors import UserError, without_credentials
 from sdpo.report.records import Alarm, AttemptRecord, CreditRecord, EvaluationRecord, Record, StepRecord
 from sdpo.run.folder import RunFolder
 
+_LONGEST_CONFIG = 2**17
+"""Bytes. What a run writes is a twentieth of it."""
+_LONGEST_LINE = 2**26
+"""Bytes. An evaluation is one line with all of its attempts, which may be tens of megabytes."""
+_MOST_LINES = 100_000
+"""Lines of a file that are read at a time."""
+_MOST_UNPACKED = 2**29
+"""Bytes of a compressed file: two megabytes may be packed into two gigabytes, or a thousand times as many."""
+_LARGEST = 2**63
+"""No number that a run writes is larger. Giants take long to be written out, and cannot be beyond 4,300 digits."""
 _STEP_FILE = re.compile(r"step_(\d{1,9})\.jsonl(?:\.gz)?")
 
 
@@ -45,12 +56,9 @@ class Run:
         return self.path.name
 
     def config(self) -> Record:
-        """As the run wrote it; empty where it cannot be read."""
-        try:
-            loaded = yaml.safe_load(self._inside(self.files.config).read_bytes())
-        except (OSError, yaml.YAMLError, ValueError, RecursionError):
-            return {}
-        return loaded if isinstance(loaded, dict) else {}
+        """As the run wrote it, without passwords in addresses; empty where it cannot be read."""
+        text = _whole_file(self._inside(self.files.config), _LONGEST_CONFIG)
+        return {} if text is None else plain_yaml(text)
 
     def metrics(self) -> tuple[StepRecord, ...]:
         """One record a step, in order."""
@@ -109,41 +117,115 @@ class Run:
 
 
 class LineReader:
-    """The lines of a file that are whole. Gone through once; ``end`` and ``is_cut`` are known afterwards."""
+    """The lines of a file that are whole. Gone through once; ``end``, ``is_cut`` and ``is_too_large`` are known afterwards.
+
+    The file may be made to hang or to fill whoever reads it. So a line, the lines and what is unpacked each have a limit.
+    """
 
     def __init__(self, file: Path, start: int = 0) -> None:
         self._file = file
         self.end = start
         """End of the last whole line: bytes, of the uncompressed file."""
         self.is_cut = False
-        """Something follows that is no whole line."""
+        """Something follows that is no whole line, or more than is read."""
+        self.is_too_large = False
+        """What follows is more than is read."""
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Each line with its place."""
         try:
-            if not S_ISREG(self._file.stat().st_mode):
+            raw = _opened(self._file)
+            if raw is None:
                 return
-            with self._opened() as stream:
+            is_packed = self._file.suffix == ".gz"
+            with raw, cast(BinaryIO, gzip.open(raw)) if is_packed else raw as stream:
+                if is_packed and self.end > _MOST_UNPACKED:
+                    return
                 stream.seek(self.end)
-                for line in stream:
-                    if not line.endswith(b"\n"):
+                for _ in range(_MOST_LINES):
+                    line = stream.readline(_LONGEST_LINE + 1)
+                    if not line:
+                        return
+                    self.is_too_large = len(line) > _LONGEST_LINE or (is_packed and self.end + len(line) > _MOST_UNPACKED)
+                    if self.is_too_large or not line.endswith(b"\n"):
                         self.is_cut = True
                         return
                     place, self.end = self.end, self.end + len(line)
                     yield place, line
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return
+                self.is_too_large = self.is_cut = bool(stream.read(1))
         except (EOFError, gzip.BadGzipFile, zlib.error):
             self.is_cut = True
+        except OSError:  # none, or none that may be read
+            return
 
-    def _opened(self) -> BinaryIO:
-        return cast(BinaryIO, gzip.open(self._file)) if self._file.suffix == ".gz" else self._file.open("rb")
+
+def _opened(file: Path) -> BinaryIO | None:
+    """A file for reading; None for what is none: to open a pipe would wait for somebody who writes into it."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    return None
+
+
+def _whole_file(file: Path, most: int) -> bytes | None:
+    """None where it cannot be read, is no file, or is larger than ``most`` bytes."""
+    try:
+        stream = _opened(file)
+        if stream is None:
+            return None
+        with stream:
+            text = stream.read(most + 1)
+    except OSError:
+        return None
+    return text if len(text) <= most else None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML as a run writes it. An alias can make a few lines into gigabytes, or a thing that holds itself; tags make objects."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.YAMLError("a run's config has neither aliases nor tags")
+        return super().compose_node(parent, index)
+
+
+def plain_yaml(text: bytes) -> Record:
+    """A mapping of plain values with texts for keys; empty where it cannot be read, or is none. Raises nothing."""
+    try:
+        loaded = yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        return {}
+    found = _plain(loaded)
+    return found if isinstance(found, dict) else {}
+
+
+def _plain(value: object) -> object:
+    """What JSON has; dates and giants as words."""
+    match value:
+        case dict():
+            return {_word(key): _plain(one) for key, one in value.items()}
+        case list():
+            return [_plain(one) for one in value]
+        case str():
+            return without_credentials(value)
+        case bool() | float() | None:
+            return value
+        case int() if abs(value) < _LARGEST:
+            return value
+        case _:
+            return _word(value)
+
+
+def _word(value: object) -> str:
+    return "a number that is too large" if isinstance(value, int) and abs(value) >= _LARGEST else str(value)
 
 
 def parsed(line: bytes) -> Record | None:
-    """None for what is no JSON object. NaN and infinities become None."""
+    """None for what is no JSON object. NaN, infinities and giants become None."""
     try:
-        record = json.loads(line, parse_constant=lambda _: None, parse_float=_finite)
+        record = json.loads(line, parse_constant=lambda _: None, parse_float=_finite, parse_int=_number)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
@@ -162,3 +244,7 @@ def placed(records: Iterator[Record]) -> Iterator[AttemptRecord]:
 def _finite(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if len(text) < 20 else None

@@ -58,9 +58,7 @@ def run_record(path: Path) -> RunRecord:
     missing.where(not any(run.files.checkpoints.glob("step_*")), "no checkpoint")
     attempts = _last(run, run.rollout_files(), lambda records: list(placed(records)), missing)
     missing.where(not attempts, "no rollouts, so no attempts to show")
-    credited = _last(
-        run, run.credit_files(), lambda records: [record for record in map(CreditRecord.of, records) if record], missing
-    )
+    credited = _last(run, run.credit_files(), _strongest, missing)
     return RunRecord(
         path=run.path,
         name=run.name,
@@ -69,7 +67,7 @@ def run_record(path: Path) -> RunRecord:
         evaluations=evaluations,
         alarms=tuple(_read(run, run.files.alarms, Alarm.of, missing)),
         attempts=tuple(attempts),
-        credited=max(credited, key=strength, default=None),
+        credited=credited[0] if credited else None,
         missing=tuple(missing.said),
     )
 
@@ -92,6 +90,12 @@ def strength(record: CreditRecord) -> float:
     """Mean size of the credit of a token, nats."""
     known = [abs(credit) for credit in hindsight_credit(record) if credit is not None]
     return sum(known) / len(known) if known else 0.0
+
+
+def _strongest(records: Iterator[Record]) -> list[CreditRecord]:
+    """The one of whose tokens hindsight says most; none where there is none. One is held at a time: each may be a megabyte."""
+    strongest = max(filter(None, map(CreditRecord.of, records)), key=strength, default=None)
+    return [] if strongest is None else [strongest]
 
 
 class _Missing:
@@ -118,7 +122,8 @@ def _records(run: Run, file: Path, missing: _Missing) -> Iterator[Record]:
             yield record
         else:
             num_bad += 1
-    missing.where(lines.is_cut, f"{file.name} is cut off in the middle of a line")
+    missing.where(lines.is_too_large, f"{file.name} holds more than is read, or a line that no run writes")
+    missing.where(lines.is_cut and not lines.is_too_large, f"{file.name} is cut off in the middle of a line")
     missing.where(num_bad > 0, f"{num_bad} line{'s' * (num_bad > 1)} of {file.name} cannot be read")
 
 

@@ -23,7 +23,7 @@ import yaml
 
 from sdpo.config import Config, Resume, SearchConfig, WarmupConfig
 from sdpo.config.kinds import as_today
-from sdpo.errors import UserError
+from sdpo.errors import UserError, without_credentials
 from sdpo.run.files import refuse_unwritable, write_whole
 
 _MAY_DIFFER = (
@@ -167,7 +167,7 @@ def records(file: Path) -> list[dict[str, Any]]:
 
 
 def plain(config: Config | WarmupConfig | SearchConfig) -> dict[str, object]:
-    """The config as nested dicts of plain values, for YAML and comparison."""
+    """The config as nested dicts of plain values, for YAML, trackers and comparison; without passwords in addresses."""
     converted = _plain(dataclasses.asdict(config))
     assert isinstance(converted, dict)
     return converted
@@ -180,7 +180,7 @@ def _plain(value: object) -> object:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def differing(stored: Mapping[str, object], config: Config | WarmupConfig | SearchConfig) -> list[tuple[str, object, object]]:
@@ -188,7 +188,9 @@ def differing(stored: Mapping[str, object], config: Config | WarmupConfig | Sear
 
     A key that a config of an older version does not have had today's default.
     """
-    old, new = flat(as_today(stored)), flat(plain(config))
+    today = _plain(as_today(stored))  # an older version kept passwords
+    assert isinstance(today, dict)
+    old, new = flat(today), flat(plain(config))
     for key in new.keys() - old.keys():
         old[key] = _plain(_default(config, key.split(".")))
     return [(key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]

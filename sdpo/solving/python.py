@@ -7,13 +7,12 @@ search that shall survive its process is the command's.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypedDict, Unpack
 
 from sdpo.config import BatchConfig, BudgetConfig, EnvConfig, LearnerConfig, SamplingConfig, SDPOConfig
 from sdpo.config.compose import solve_config
 from sdpo.envs.base import Environment
+from sdpo.envs.scratch import ScratchFolder
 from sdpo.errors import UserError
 from sdpo.machines.local import LocalVerifier, local_learner
 from sdpo.machines.notebook import (
@@ -89,12 +88,12 @@ def solve_task(model: LocalModel, environment: Environment, task: Task, **settin
     ready = prepare(config, environment, (task,), print)
     view = SearchView(plain_screen(), f"sdpo solve · {config.strategy} · {task.id}", config.budget, quiet=True)
     with (
-        TemporaryDirectory(prefix="sdpo-solve-") as place,
+        ScratchFolder("solve") as scratch,
         view,
-        local_learner(model.path, config.learner, config.algorithm, config.sampling, Path(place)) as learner,
+        local_learner(model.path, config.learner, config.algorithm, config.sampling, scratch.path) as learner,
     ):
         sampler = Sampler(engine=model.engine, verifier=LocalVerifier(environment), renderer=ready.renderer)
-        folder = SearchFolder(Path(place))
+        folder = SearchFolder(scratch.path)
         search, ending = solve(
             task,
             config,

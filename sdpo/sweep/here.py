@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from sdpo.envs.children import Lifeline, own_module
+from sdpo.errors import without_credentials
 from sdpo.sweep.names import Point
 from sdpo.terminal.foreground import asking, handling
 
@@ -24,8 +25,8 @@ class _Present:
 
 
 def shown(point: Point) -> str:
-    """The command of a point."""
-    return shlex.join(["sdpo", "train", *point.words])
+    """The command of a point, without passwords in addresses."""
+    return shlex.join(["sdpo", "train", *map(without_credentials, point.words)])
 
 
 def run(points: Sequence[Point], say: Callable[[str], None]) -> int:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sdpo.errors import without_credentials
+
 IN_NAME = frozenset({"algorithm", "env", "model", "seed"})
 """Keys that a run's own name speaks of, where none was given."""
 LONGEST = 120
@@ -41,7 +43,7 @@ def points(words_of_points: Sequence[tuple[str, ...]], names: Sequence[str]) -> 
 
 
 def _named(name: str, words: Sequence[str], spoken_of: frozenset[str]) -> str:
-    split = [word.lstrip("+").partition("=") for word in words]
+    split = [without_credentials(word).lstrip("+").partition("=") for word in words]
     shorts = {key: key.rpartition(".")[2] for key, _, _ in split}
     last = Counter(shorts.values())
     parts = [f"{shorts[key] if last[shorts[key]] == 1 else key}={value}" for key, _, value in split if key not in spoken_of]

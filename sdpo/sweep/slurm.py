@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sdpo.config import AllocationKind, Config, SlurmLauncherConfig
 from sdpo.envs.children import own_module
-from sdpo.errors import UserError
+from sdpo.errors import UserError, without_credentials
 from sdpo.sweep.names import Point
 
 SUBMIT_S = 120.0
@@ -60,7 +60,7 @@ def job(point: Point, config: Config, launcher: SlurmLauncherConfig) -> Job:
         "qos": launcher.qos,
         "time": launcher.time,
         "signal": f"TERM@{launcher.stop_s}",
-        "output": str(log),
+        "output": f"{str(log.parent).replace('%', '%%')}/{log.name}",
         "open-mode": "append",
     }
     options = (*(f"--{key}={value}" for key, value in asked.items() if value is not None), "--requeue", *launcher.sbatch)
@@ -76,8 +76,14 @@ def _script(point: Point, config: Config, launcher: SlurmLauncherConfig) -> str:
 
 
 def shown(job: Job) -> str:
-    """The command and script of a job, for somebody who wants to see it before it is submitted."""
-    return f"{shlex.join(['sbatch', *job.options])} <<'END'\n{job.script}END"
+    """The command and script of a job, for somebody who wants to see it before it is submitted; without passwords in addresses.
+
+    No line of the script is its end.
+    """
+    end, lines = "END", set(job.script.splitlines())
+    while end in lines:
+        end += "_"
+    return without_credentials(f"{shlex.join(['sbatch', *job.options])} <<'{end}'\n{job.script}{end}")
 
 
 def submit(jobs: Sequence[Job], say: Callable[[str], None]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
 
+from sdpo.errors import without_credentials
 from sdpo.tracking.sink import Record, Sink
 
 CLOSE_WITHIN_S = 60.0
@@ -89,7 +90,7 @@ class BackgroundSink:
             is_new, self._failed_at = self._failed_at is None, time.monotonic()
             self._pause_s = FIRST_PAUSE_S if is_new else min(2 * self._pause_s, LONGEST_PAUSE_S)
             if is_new:
-                reason = str(error).strip().partition("\n")[0][:300]
+                reason = without_credentials(str(error).strip().partition("\n")[0])[:300]  # clients quote the address
                 self._on_event(
                     f"{self._name} failed ({type(error).__name__}: {reason}); it is tried again later, and {_ALL_IS_KEPT}"
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sdpo.errors import without_credentials
 from sdpo.run.files import write_whole
 from sdpo.tracking.sink import Record
 
@@ -18,14 +19,17 @@ class Identity:
     """One run in one place of one tracker."""
 
     def __init__(self, file: Path, where: str) -> None:
-        """``where``: which project or experiment; a run that is told of elsewhere is a new one there."""
-        self._file, self._where = file, where
+        """``where``: which project or experiment; a run that is told of elsewhere is a new one there.
+
+        It is the same place whoever logs in.
+        """
+        self._file, self._where = file, without_credentials(where)
         self.run: str | None = None
         """The tracker's id of it; None: it has none yet."""
         self._last_row = -1
         try:
             kept = json.loads(file.read_text())
-            if kept["where"] == where:
+            if without_credentials(str(kept["where"])) == self._where:
                 self.run, self._last_row = str(kept["run"]), int(kept["last_row"])
         except (OSError, ValueError, KeyError, TypeError):
             """Nothing was kept, or nothing that can be read."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from pathlib import Path
 
 from sdpo.config import WandbConfig
+from sdpo.errors import without_credentials
 from sdpo.tracking.identity import Identity
 from sdpo.tracking.sink import About, Record
 
@@ -34,7 +36,13 @@ class Wandb:
             dir=str(folder),
             mode=config.mode.value,
             settings=wandb.Settings(
-                console="off", silent=True, save_code=False, disable_code=True, disable_git=True, x_disable_stats=True
+                console="off",
+                silent=True,
+                save_code=False,
+                disable_code=True,
+                disable_git=True,
+                x_disable_stats=True,
+                x_disable_meta=any(without_credentials(word) != word for word in sys.argv),  # it holds the command's words
             ),
         )
         self._run.define_metric("*", step_metric="step")

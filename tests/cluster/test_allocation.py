@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -77,12 +78,14 @@ def test_a_job_that_would_not_work_is_refused_with_what_to_do(environment: dict[
         of_slurm(environment, num_nodes=num_nodes)
 
 
-def test_two_jobs_on_one_node_share_no_folder_and_rays_sockets_stay_short_enough() -> None:
-    jobs = [("1", 0), ("1", 1), ("2", 0), ("2147483647-12-3", 4095)]
-    folders = [machine.temporary_folder(job, index, Path("/tmp")) for job, index in jobs]
+def test_two_jobs_on_one_node_share_no_folder_and_rays_sockets_stay_short_enough(tmp_path: Path) -> None:
+    deep = tmp_path / "a-long-name" / "a-long-name" / "a-long-name" / "a-long-name"
+    deep.mkdir(parents=True)
+    asked = [("1-0", Path("/tmp")), ("1-1", Path("/tmp")), ("2147483647-12-3-4095", Path("/tmp")), ("1-0", deep)]
+    with ExitStack() as made:
+        folders = [made.enter_context(machine.temporary_folder(name, base)).path for name, base in asked]
     assert len(set(folders)) == len(folders)
-    deep = machine.temporary_folder("2147483647-12-3", 4095, Path("/scratch/" + "a-long-name/" * 10))
-    for folder in (*folders, deep):
+    for folder in folders:
         assert len(f"{folder}/session_2026-11-28_19-20-28_123456_1234567/sockets/plasma_store.9".encode()) <= 107
 
 
@@ -111,20 +114,48 @@ def test_a_node_is_started_with_what_it_was_given_and_only_the_head_with_a_port(
     spec = NodeSpec(
         name="n2",
         address="10.0.0.2",
-        folder=Path("/tmp/x"),
+        job="1-0-0-1",
         object_store_bytes=5,
         spill_dir=None,
         num_cpus=3,
         num_gpus=None,
         token="secret",
     )
-    joining = command(spec, join="10.0.0.1:99", ports=[1, 2, 3])
+    joining = command(spec, Path("/tmp/x"), join="10.0.0.1:99", ports=[1, 2, 3])
     assert {"--address=10.0.0.1:99", "--node-ip-address=10.0.0.2", "--node-name=n2", "--num-cpus=3", "--temp-dir=/tmp/x"} <= set(
         joining
     )
     assert not [word for word in joining if word.startswith(("--head", "--port", "--num-gpus", "--object-spilling"))]
-    assert {"--head", "--port=1"} <= set(command(spec, join=None, ports=[1, 2, 3]))
+    assert {"--head", "--port=1", "--dashboard-agent-listen-port=3"} <= set(
+        command(spec, Path("/tmp/x"), join=None, ports=[1, 2, 3])
+    )
     assert "secret" not in " ".join([*joining, repr(spec)])  # everybody on the machine sees what processes were started with
+
+
+def test_a_head_serves_no_metrics_and_no_dashboard() -> None:
+    """Metrics were served at all addresses, and ask for no token."""
+    spec = NodeSpec(
+        name="n1", address="10.0.0.1", job="1-0-0-0", object_store_bytes=5, spill_dir=None, num_cpus=1, num_gpus=0, token="secret"
+    )
+    words = command(spec, Path("/tmp/x"), join=None, ports=[1, 2, 3])
+    assert "--include-dashboard=false" in words
+    (settings,) = [json.loads(word.partition("=")[2]) for word in words if word.startswith("--system-config=")]
+    assert settings["enable_metrics_collection"] is False
+
+
+def test_nobody_can_lay_rays_folder_ready(tmp_path: Path) -> None:
+    """/tmp/sdpo-JOB-NODE was taken whoever had made it: another user's, open to all, or a link into somebody's home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("sdpo-1-0-0-0", "sdpo-1-0-0-0-"):
+        (tmp_path / name).symlink_to(home)
+    with machine.temporary_folder("1-0-0-0", tmp_path) as one, machine.temporary_folder("1-0-0-0", tmp_path) as two:
+        for made in (one, two):
+            assert not made.path.is_symlink()
+            assert made.path.stat().st_uid == os.geteuid()
+            assert made.path.stat().st_mode & 0o777 == 0o700
+        assert one.path != two.path
+    assert list(home.iterdir()) == []
 
 
 def test_a_token_is_drawn_and_sent_unless_the_user_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:

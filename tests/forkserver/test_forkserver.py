@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sdpo.envs.scratch import remove_leftovers
 from sdpo.forkserver import owner
 from sdpo.forkserver.owner import FOLDER, fork_servers, variables
 from sdpo.forkserver.server import address
@@ -104,7 +105,7 @@ def test_a_server_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
     starting.communicate()
     psutil.wait_procs(servers, timeout=10)
     assert not [process for process in servers if process.is_running()]
-    owner._sweep()
+    remove_leftovers(folder.parent)
     assert not folder.exists(), "the next start removes what a killed one left"
 
 

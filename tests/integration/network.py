@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -97,11 +96,11 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def raylet(folder: Path) -> psutil.Process:
-    """Of the node whose temporary folder this is."""
+def raylet(folder: str) -> psutil.Process:
+    """Of the node whose temporary folder's path begins so."""
     (found,) = [
         process
         for process in psutil.process_iter(["name", "cmdline"])
-        if process.info["name"] == "raylet" and any(str(folder) in word for word in process.info["cmdline"] or [])
+        if process.info["name"] == "raylet" and any(folder in word for word in process.info["cmdline"] or [])
     ]
     return found

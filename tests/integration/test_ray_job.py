@@ -88,3 +88,15 @@ def test_the_cluster_file_is_one_that_ray_takes() -> None:
 
     config = yaml.safe_load((LAUNCH / "cluster.yaml").read_text())
     validate_config(prepare_config(config))
+
+
+def test_the_cluster_file_asks_for_a_token_and_opens_nothing_without_one() -> None:
+    """Its dashboard, which runs whatever it is sent, listened at all addresses, and nothing asked for a token."""
+    config = yaml.safe_load((LAUNCH / "cluster.yaml").read_text())
+    starts = [one for role in ("head", "worker") for one in config[f"{role}_start_ray_commands"] if " start " in one]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in one for one in starts)
+    assert not [one for one in starts if "0.0.0.0" in one or "::" in one]
+    assert {"--dashboard-host=127.0.0.1", "AUTOSCALER_METRIC_PORT=-1", "DASHBOARD_METRIC_PORT=-1;"} <= set(starts[0].split())
+    assert '{"enable_metrics_collection":false}' in starts[0]
+    assert "~/.ray/auth_token" in config["file_mounts"]

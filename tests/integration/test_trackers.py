@@ -139,3 +139,17 @@ def test_mlflow_has_every_step_once_in_one_run_of_a_database(tmp_path: Path) -> 
     assert run.data.metrics["loss/distillation"] == 0.25
     assert run.data.metrics[as_name(ODD)] == 1.5
     assert math.isnan(client.get_metric_history(run.info.run_id, "grad_norm")[0].value)
+
+
+def test_wandb_keeps_no_password_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client records the words of the command, the address of another tracker among them."""
+    if find_spec("wandb") is None:
+        pytest.skip('needs the W&B client: pip install "sdpo[wandb]"')
+    monkeypatch.setattr("sys.argv", ["sdpo", "train", "tracking.mlflow.uri=https://me:hunter2@tracking.example"])
+    sink = Wandb(WandbConfig(mode=WandbMode.offline), ABOUT, tmp_path, tmp_path / "wandb.json")
+    sink.go_back(0)
+    sink.record(step(1))
+    sink.close()
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(file.suffix == ".wandb" for file in files)
+    assert not [file for file in files if b"hunter2" in file.read_bytes()]

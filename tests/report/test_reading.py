@@ -93,7 +93,7 @@ def test_completions_come_through_unchanged_whatever_they_hold(hostile: Path) ->
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"null\n", b"[1]\n", b'{"a": \n', b"\xff\xfe\n", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}\n", b'"' + b"\xed\xa0"],
+    [b"", b"null\n", b"[1]\n", b'{"a": \n', b"\xff\xfe\n", b"[" * 100_000, b'"' + b"\xed\xa0"],
 )
 def test_what_is_no_object_is_no_record(line: bytes) -> None:
     assert parsed(line) is None

@@ -88,6 +88,28 @@ def test_slurm_is_asked_for_what_the_cluster_says_and_runs_the_words_as_they_are
         job("cluster=local")
 
 
+@pytest.mark.parametrize("note", ["x\nEND\ntouch pwned\n", "END", "\nEND\nEND_\n$(touch pwned)\n`touch pwned`\n'\n"])
+def test_what_a_dry_run_shows_is_the_script_whatever_a_word_holds(note: str, tmp_path: Path) -> None:
+    """A word with the end of the script in it ended the script there; what followed was run by the shell it was pasted into."""
+    words = ("cluster=slurm", "runs_dir=/shared", "name=a", f"env.options.note={note}")
+    launcher = SlurmLauncherConfig(setup=["cat <<END", "x", "END"], program=["sdpo"])
+    found = slurm.job(Point(name="a", words=words), train_config(words[:-1]), launcher)
+    (tmp_path / "sbatch").write_text("#!/bin/sh\ncat > script\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash"], input=slurm.shown(found), text=True, env=environment, cwd=tmp_path, check=True)
+    assert (tmp_path / "script").read_text() == found.script
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sbatch", "script"]
+
+
+def test_a_percent_sign_in_a_path_is_none_of_slurms_own() -> None:
+    """``%u`` in the name of a run became the user's name in the log's path, in a folder that was not there."""
+    words = ("cluster=slurm", "runs_dir=/shared/100%u", "name=a")
+    found = slurm.job(Point(name="a", words=words), train_config(words), SlurmLauncherConfig())
+    assert "--output=/shared/100%%u/a/logs/slurm-%j.log" in found.options
+    assert found.log == Path("/shared/100%u/a/logs/slurm-%j.log")
+
+
 @pytest.mark.parametrize(("code", "is_requeued"), [(0, False), (1, False), (2, False), (130, False), (138, True), (143, True)])
 def test_a_job_goes_back_into_the_queue_only_if_it_was_asked_to_stop(code: int, is_requeued: bool, tmp_path: Path) -> None:
     for name, text in {"srun": f"exit {code}", "scontrol": f'echo "$@" > {tmp_path}/asked'}.items():
