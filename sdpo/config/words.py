@@ -114,7 +114,8 @@ def _leaves(root: type, prefix: str = "") -> Iterator[tuple[str, object]]:
         if get_origin(kind) in (UnionType, Union):
             (kind,) = [part for part in get_args(kind) if part is not type(None)]
         if isinstance(kind, type) and is_dataclass(kind):
-            for one in (kind, *_below(kind)):
+            kinds: list[type] = [kind, *_below(kind)]
+            for one in kinds:
                 yield from _leaves(one, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", kind
