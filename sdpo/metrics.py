@@ -33,7 +33,7 @@ METRICS: Mapping[str, Metric] = {
     "step": Metric(unit="1", meaning="steps finished"),
     "success": Metric(unit="share", meaning="attempts that the environment calls solved"),
     "reward": Metric(unit="[0, 1]", meaning="mean reward of the attempts"),
-    "hindsight": Metric(unit="share", meaning="attempts with a hint"),
+    "hindsight": Metric(unit="share", meaning="attempts whose hint the teacher was shown"),
     "hindsight/demonstration": Metric(unit="share", meaning="attempts shown a demonstration (alone or with feedback)"),
     "hindsight/remembered": Metric(unit="share", meaning="attempts shown a demonstration of an earlier step"),
     "hindsight/feedback": Metric(unit="share", meaning="attempts shown their feedback (alone or with a demonstration)"),

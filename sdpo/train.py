@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sdpo.attempts.survey import Survey
-from sdpo.batches.samples import training_samples
+from sdpo.batches.samples import shown_hints, training_samples
 from sdpo.batches.updates import pack
 from sdpo.config import Config, OnLowLift, SDPOConfig
 from sdpo.errors import UserError
@@ -55,9 +55,9 @@ def train(
             log.phase("hindsight")
             hints_P_G = [_hints(group, run, step, references, successes) for group in groups_P]
             successes.remember(groups_P)
-            log.groups(groups_P, hints_P_G)
             algorithm = guards.algorithm  # the run's; an alarm may have raised its share of policy gradient
             samples = training_samples(groups_P, hints_P_G, sampler.renderer, algorithm, run.sampling.max_response_tokens)
+            log.groups(groups_P, shown_hints(hints_P_G, samples))
             updates = pack(samples, run.batch, learner.ranks, algorithm)
 
             # 3. Learn. The loss is a sum over tokens divided by one global count, so neither the size of a micro-batch

@@ -60,6 +60,15 @@ def training_samples(
     return tuple(samples)
 
 
+def shown_hints(hints_P_G: Sequence[Sequence[Hint | None]], samples: Sequence[Sample]) -> tuple[tuple[Hint | None, ...], ...]:
+    """[P, G] the hints that the teacher is shown: None where nothing of one fitted its prompt, or there is no sample."""
+    shown = {(sample.task_index, sample.attempt_index) for sample in samples if sample.teacher_prompt_ids is not None}
+    return tuple(
+        tuple(hint if (task, attempt) in shown else None for attempt, hint in enumerate(hints_G))
+        for task, hints_G in enumerate(hints_P_G)
+    )
+
+
 def _loss_mask(completion: Completion, chosen: TokenFilter | None, renderer: Renderer) -> tuple[bool, ...]:
     """[R] the policy's own tokens, less those that the filter flags."""
     own_R = completion.own_mask or (True,) * len(completion.token_ids)

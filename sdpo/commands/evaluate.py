@@ -23,12 +23,14 @@ from sdpo.preflight.checks import (
     first,
     make_environment,
     model_and_renderer,
+    refuse_long_prompts,
     refuse_long_verdicts,
     tasks_of,
 )
 from sdpo.protocols import Sampler
 from sdpo.rollout.fleet import EngineFleet
 from sdpo.rollout.verify import VerifierPool
+from sdpo.run.files import refuse_unwritable
 from sdpo.terminal.foreground import process_output_into, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
@@ -45,6 +47,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
         checkpoint.counters_of(Path(config.checkpoint))
         model.path = str((Path(config.checkpoint) / checkpoint.POLICY).absolute())
     place_anywhere(config.env, rollout=config.rollout)
+    refuse_unwritable(Path(config.logs_dir), "logs_dir")
     with beginning(config.cluster) as node:
         return _evaluate(config, screen, node)
 
@@ -57,6 +60,7 @@ def _evaluate(config: EvaluateConfig, screen: Console, node: LocalNode | None) -
     model_path, renderer = model_and_renderer(
         config.model, config.sampling, config.hindsight_tokens, lambda sentence: screen.print(sentence, highlight=False)
     )
+    refuse_long_prompts(renderer, tasks_P, config.hindsight if config.lift else None)
     logs = Path(config.logs_dir).absolute()
     plan = Plan(num_steps=0, evaluations=(0,), lifts=(0,) if config.lift else ())
     terminal = Terminal(screen, f"sdpo evaluate · {environment.name}", 0, plan=plan, quiet=config.quiet)

@@ -18,7 +18,7 @@ from sdpo.config.launcher import SlurmLauncherConfig
 from sdpo.config.machines import Dtype, LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.native import native_dtype
 from sdpo.config.routing import ROUTINGS
-from sdpo.config.rules import at_least, probability
+from sdpo.config.rules import at_least, finite_throughout, probability, seed_within
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.solving import DiscoveryConfig, SolveConfig
 from sdpo.config.teacher import teacher_class
@@ -72,6 +72,8 @@ class EvaluateConfig:
         return self.hindsight.max_prompt_tokens if self.lift else 0
 
     def __post_init__(self) -> None:
+        finite_throughout(self)
+        seed_within(self.seed)
         at_least("k", self.k, 1, "a task needs an attempt")
         if self.lift:
             at_least("k", self.k, self.hindsight.least_attempts, "lift compares one half of a task's attempts with the other")

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,8 +31,18 @@ from sdpo.config import (
     register,
 )
 from sdpo.config.kinds import as_today, grouped, home_of, homes, refuse_old_key
+from sdpo.config.words import OPEN, choices, plain, readable
 from sdpo.errors import UserError
 
+_ROOTS: dict[str, type] = {
+    "train": Config,
+    "evaluate": EvaluateConfig,
+    "replay": ReplayConfig,
+    "export": ExportConfig,
+    "warmup": WarmupConfig,
+    "solve": SolveConfig,
+    "discovery": DiscoveryConfig,
+}
 ENVIRONMENTS = "sdpo.environments"
 """The group of entry points in which packages name their environments."""
 
@@ -41,7 +50,7 @@ ENVIRONMENTS = "sdpo.environments"
 def train_config(overrides: Sequence[str]) -> Config:
     """The config of ``sdpo train``. Raises UserError naming the field, the value and the mend."""
     for word in overrides:
-        if word.startswith("hydra"):
+        if word.lstrip("+~").startswith("hydra"):
             raise UserError(f"hydra/launcher= says how the points of a sweep are started; got {word!r} without a sweep. Add -m.")
     config = _composed("train", overrides)
     assert isinstance(config, Config)
@@ -50,20 +59,7 @@ def train_config(overrides: Sequence[str]) -> Config:
 
 def sweep_points(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """The words of each point of a sweep, in hydra's syntax: ``seed=1,2``, ``seed=range(1,4)``. Raises UserError elsewhere."""
-    try:
-        parsed = OverridesParser.create().parse_overrides([_opened(word) for word in overrides])
-    except HydraException as error:
-        raise UserError(str(error).partition("\n")[0]) from error
-    choices: list[list[str]] = []
-    for word, override in zip(overrides, parsed, strict=True):
-        if not override.is_sweep_override():
-            choices.append([word])
-        elif override.is_discrete_sweep() and "glob(" not in word:
-            key = word.partition("=")[0]
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            raise UserError(f"a sweep goes over values that are listed (a,b,c) or counted (range(1,4)); got {word!r}. List them.")
-    return list(product(*choices))
+    return list(product(*(choices(plain(word), Config) for word in overrides)))
 
 
 def launcher_config(overrides: Sequence[str]) -> SlurmLauncherConfig | None:
@@ -107,14 +103,14 @@ def warmup_config(overrides: Sequence[str]) -> WarmupConfig:
 
 def solve_config(overrides: Sequence[str]) -> SolveConfig:
     """The config of ``sdpo solve``. Raises UserError likewise."""
-    config = _composed("solve", [_as_text(word) for word in overrides])
+    config = _composed("solve", overrides)
     assert isinstance(config, SolveConfig)
     return config
 
 
 def discovery_config(overrides: Sequence[str]) -> DiscoveryConfig:
     """The config of ``sdpo discovery``. Raises UserError likewise."""
-    config = _composed("discovery", [_as_text(word) for word in overrides])
+    config = _composed("discovery", overrides)
     assert isinstance(config, DiscoveryConfig)
     return config
 
@@ -186,44 +182,16 @@ def saved_config(file: Path) -> Config:
 
 def _composed(name: str, overrides: Sequence[str]) -> object:
     register()
+    words, root = [plain(word) for word in overrides], _ROOTS[name]
     with initialize_config_module("sdpo.conf", version_base=None):
         try:
-            for word in overrides:
+            for word in words:
                 refuse_old_key(word)
-            return OmegaConf.to_object(compose(name, [_opened(grouped(word)) for word in overrides]))
+            return OmegaConf.to_object(compose(name, [readable(grouped(word), root) for word in words]))
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(_explained(name, overrides, error)) from error
+            raise UserError(_explained(name, words, error)) from error
         except ValueError as error:
             raise UserError(str(error)) from error
-
-
-_TEXTS = ("task", "tasks")
-"""Keys whose values are ids and files: any text, which hydra shall not take apart at its commas and brackets."""
-
-
-def _as_text(word: str) -> str:
-    key, equals, value = word.partition("=")
-    if not equals or key not in _TEXTS:
-        return word
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
-
-
-_OPEN = (
-    "env.options.",
-    "algorithm.filter.options.",
-    "algorithm.filter.options=",
-    "model.chat_template_options.",
-    "cluster.env.",
-    "cluster.env=",
-    "cluster.node_selector=",
-)
-"""Keys under these are the environment's, the filter's, the template's and the pods' own, so any may be given."""
-
-
-def _opened(word: str) -> str:
-    """hydra wants ``++`` before a key that no schema lists."""
-    return f"++{word}" if word.startswith(_OPEN) else word
 
 
 def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
@@ -277,7 +245,7 @@ def _unknown_key(name: str, overrides: Sequence[str]) -> tuple[str, list[str]] |
 
     Group choices (``algorithm=grpo``) are composed first, because they decide which keys there are.
     """
-    assigned = [(word.split("=", 1)[0].lstrip("+~"), word) for word in overrides if "=" in word]
+    assigned = [(word.split("=", 1)[0], word) for word in overrides if "=" in word]
     try:
         groups = [word for key, word in assigned if "." not in key and _is_group(name, key)]
         known = list(_keys(compose(name, groups)))
@@ -287,7 +255,7 @@ def _unknown_key(name: str, overrides: Sequence[str]) -> tuple[str, list[str]] |
     except (HydraException, OmegaConfBaseException):
         return None
     for key, word in assigned:
-        if grouped(word) not in groups and key not in known and not key.startswith((*_OPEN, "hydra")):
+        if grouped(word) not in groups and key not in known and not key.startswith((*OPEN, "hydra")):
             return key, known
     return None
 

@@ -14,7 +14,7 @@ from sdpo.config.evaluation import EvaluationConfig, LiftSchedule
 from sdpo.config.guards import GuardsConfig, Response, refuse_senseless_response
 from sdpo.config.hindsight import HindsightConfig, HintChoice
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
-from sdpo.config.rules import at_least, positive
+from sdpo.config.rules import at_least, finite_throughout, folder_name, positive, seed_within
 from sdpo.config.tracking import TrackingConfig
 from sdpo.types import Sampling
 
@@ -183,12 +183,13 @@ class Config:
     def __post_init__(self) -> None:
         if not isinstance(self.algorithm, AlgorithmConfig):
             raise ValueError(f"algorithm must be given, as SDPOConfig() or GRPOConfig(); got {self.algorithm!r}.")
+        finite_throughout(self)
+        seed_within(self.seed)
         at_least("num_steps", self.num_steps, 1, "a run takes a step")
         if not self.name:
             environment = self.env.name.rpartition(":")[2].lower()
             self.name = f"{environment}-{self.algorithm.name}-{self.model.name}-s{self.seed}"
-        if "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name must be a plain folder name (the run's folder under runs_dir); got {self.name!r}.")
+        folder_name(self.name, "run")
         if self.batch.group_size < 2:
             if not isinstance(self.algorithm, SDPOConfig):
                 raise ValueError(

@@ -11,7 +11,7 @@ from sdpo.config.algorithm import QuestionWeight, SDPOConfig
 from sdpo.config.cluster import ClusterConfig
 from sdpo.config.hindsight import HintChoice
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
-from sdpo.config.rules import at_least, between
+from sdpo.config.rules import at_least, between, finite_throughout, folder_name, seed_within
 from sdpo.config.run import BatchConfig, EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.teacher import OnGainTeacher
 from sdpo.plugins.seams import STRATEGIES
@@ -116,12 +116,13 @@ class SearchConfig:
     def __post_init__(self) -> None:
         for name in self.strategies_used:
             STRATEGIES.check("strategy", name)
+        finite_throughout(self)
+        seed_within(self.seed)
         at_least("stale_steps", self.stale_steps, 0, "it counts steps")
         at_least("keep_every", self.keep_every, 1, "it counts steps")
         at_least("num_workers", self.num_workers, 1, "somebody has to search")
         at_least("context_tokens", self.context_tokens, self.sampling.max_prompt_tokens, "it holds the question too")
-        if "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name must be a plain folder name (the search's folder under runs_dir); got {self.name!r}.")
+        folder_name(self.name, "search")
         if self.batch.num_tasks != 1:
             raise ValueError(
                 f"batch.num_tasks must be 1 in a search (a step asks one task, and learns for it alone); got "

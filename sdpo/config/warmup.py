@@ -10,7 +10,7 @@ from sdpo.config.algorithm import Granularity, QuestionWeight, SDPOConfig
 from sdpo.config.cluster import ClusterConfig
 from sdpo.config.evaluation import EvaluationConfig
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
-from sdpo.config.rules import at_least, between
+from sdpo.config.rules import at_least, between, finite_throughout, seed_within
 from sdpo.config.run import EnvConfig, ModelConfig, SamplingConfig
 from sdpo.config.teacher import FrozenTeacher
 
@@ -81,6 +81,8 @@ class WarmupConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        finite_throughout(self)
+        seed_within(self.seed)
         at_least("num_updates", self.num_updates, 1, "a warm-up takes an update")
         at_least("kl_weight", self.kl_weight, 0.0, "it punishes distance")
         at_least("pairs_per_update", self.pairs_per_update, 1, "an update needs a pair")

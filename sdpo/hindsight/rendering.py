@@ -40,7 +40,17 @@ class ChatRenderer:
                 f"a task must be text that a tokenizer can read; of task {task.id!r}, {unreadable} is none, or holds half of a "
                 "surrogate pair. Mend the environment's tasks(), or leave that task out."
             )
-        token_ids = self._ids(task.messages)
+        from jinja2 import TemplateError  # transformers imports it too, where it renders
+
+        try:
+            token_ids = self._ids(task.messages)
+        except TemplateError as error:
+            roles = ", ".join(message.role.value for message in task.messages)
+            raise UserError(
+                f"the model's chat template must take every task's messages; that of {self.tokenizer.name_or_path} refuses those "
+                f"of task {task.id!r} ({roles}): {error}. Choose a model whose template takes them, or let the environment put "
+                "what the system message says into the user's."
+            ) from error
         if len(token_ids) > self.max_prompt_tokens:
             raise UserError(
                 f"sampling.max_prompt_tokens must hold every task's prompt; task {task.id!r} has {len(token_ids)} tokens and "

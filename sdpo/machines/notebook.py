@@ -56,6 +56,7 @@ from sdpo.preflight.checks import (
     refuse_silence,
     tasks_of,
 )
+from sdpo.preflight.model_traits import refuse_odd_targets
 from sdpo.protocols import Rollouts, Sampler, Watcher
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run.folder import RunFolder, records
@@ -262,7 +263,8 @@ def _ready(config: Config, environment: Environment) -> Ready:
     path, renderer = model_and_renderer(config.model, config.sampling, hindsight_tokens, print)
     if isinstance(algorithm, SDPOConfig):
         check_support(algorithm, path)
-    refuse_long_prompts(renderer, (*tasks, *heldout), with_hints=algorithm.hints is not None)
+    refuse_odd_targets(config.learner.lora, path)
+    refuse_long_prompts(renderer, (*tasks, *heldout), algorithm.hints)
     return Ready(
         model_path=path,
         teacher_path=None,

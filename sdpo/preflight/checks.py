@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from heapq import nlargest
@@ -21,6 +21,7 @@ from sdpo.config import (
     Config,
     EnvConfig,
     FullSupport,
+    HindsightConfig,
     HintChoice,
     ModelConfig,
     RolloutConfig,
@@ -36,9 +37,10 @@ from sdpo.hindsight.hints import hint_of, no_reference
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.hindsight.sources import source
 from sdpo.plugins.seams import DIVERGENCES, WEIGHT_SYNCS
+from sdpo.preflight.model_traits import refuse_endless, refuse_odd_targets, refuse_tokens_without_rows
 from sdpo.preflight.models import resolve
 from sdpo.preflight.proofs import Claim
-from sdpo.types import Task, Tasks
+from sdpo.types import Hint, Task, Tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,7 +105,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
 
     if proved is None:
         _check_model(config, renderer(), model_path, teacher_path)
-        refuse_long_prompts(renderer(), (*train, *heldout), with_hints=hints is not None)
+        refuse_long_prompts(renderer(), (*train, *heldout), hints)
         if claim is not None:
             found = type(renderer().tokenizer)
             claim.remember(f"{found.__module__}:{found.__qualname__}")
@@ -144,12 +146,26 @@ def _check_divergence(algorithm: SDPOConfig) -> None:
         )
 
 
-def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], *, with_hints: bool) -> None:
-    """Raises UserError where a prompt does not fit, or, ``with_hints``, a question and its closing in a hindsight prompt."""
+def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], hints: HindsightConfig | None) -> None:
+    """Raises UserError where a prompt does not fit, or, with ``hints``, a hindsight prompt without anything of its hint."""
+    shown = () if hints is None else tuple(_least_hints(hints.choice))
     for task in _longest_and_others(tasks):
         renderer.prompt(task)
-        if with_hints:
-            renderer.hindsight_prompt(task, hint_of(feedback="."))
+        for hint in shown:
+            if renderer.hindsight_prompt(task, hint) is None:
+                raise UserError(
+                    "algorithm.hindsight.max_prompt_tokens must hold the question, the closing instruction and some of a hint "
+                    f"(without one nothing is distilled); for task {task.id!r} the limit of {renderer.max_hindsight_tokens} "
+                    f"tokens leaves no room for {' and '.join(hint.names)}. Raise it."
+                )
+
+
+def _least_hints(choice: HintChoice) -> Iterator[Hint]:
+    """The shortest hint of each kind that is shown."""
+    if choice is not HintChoice.feedback_only and choice is not HintChoice.none:
+        yield hint_of(demonstration=".")
+    if choice not in (HintChoice.demonstration_only, HintChoice.reference):
+        yield hint_of(feedback=".")
 
 
 def _longest_and_others(tasks: Sequence[Task]) -> Sequence[Task]:
@@ -163,7 +179,7 @@ def _longest_and_others(tasks: Sequence[Task]) -> Sequence[Task]:
 def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Sequence[Task]) -> Claim | None:
     """The claim that these models go together and have room for these tasks; None where a model's files are not at hand."""
     algorithm = config.algorithm
-    facts: list[object] = [config.model, config.sampling, config.learner.sequence_parallel]
+    facts: list[object] = [config.model, config.sampling, config.learner.sequence_parallel, config.learner.lora]
     if isinstance(algorithm, SDPOConfig):
         facts += [algorithm.hindsight, algorithm.support, algorithm.pointwise_clip]
     claim = Claim(*facts)
@@ -183,6 +199,7 @@ def _check_model(config: Config, renderer: ChatRenderer, model_path: str, teache
         if teacher_path is not None:
             _check_external_teacher(teacher_path, model_path)
     _check_heads(config, model_path)
+    refuse_odd_targets(config.learner.lora, model_path)
 
 
 def check_environment(config: Config) -> tuple[Environment, Tasks, Tasks]:
@@ -332,6 +349,8 @@ def model_and_renderer(
         raise UserError(
             f"model.path must have a chat template (tasks are conversations); {path!r} has none. Use an instruct model."
         )
+    refuse_tokens_without_rows(tokenizer, settings, path)
+    refuse_endless(tokenizer, path)
     prompt_tokens = max(sampling.max_prompt_tokens, hindsight_tokens)
     longest = prompt_tokens + sampling.max_response_tokens
     limit = getattr(settings, "max_position_embeddings", None)

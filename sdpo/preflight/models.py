@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 
 from sdpo.envs.children import Lifeline, own_module
 from sdpo.errors import UserError
+from sdpo.preflight.model_folder import refuse_missing_weights
 from sdpo.run.cache import cache_folder
 from sdpo.run.logs import output_into
 
@@ -63,7 +65,7 @@ def resolve(path: str, say: Say) -> str:
     if path.startswith(PREFIX):
         return str(_packaged(path.removeprefix(PREFIX), say))
     if _is_meant_as_a_folder(path):
-        return _checked_folder(Path(path).expanduser())
+        return _checked_folder(Path(os.path.expanduser(path)))  # pathlib's raises for a user who is not there
     return path
 
 
@@ -97,6 +99,7 @@ def _checked_folder(folder: Path) -> str:
             f"model.path must be a folder with a Hugging Face causal LM, a hub id (owner/name) or {PREFIX}NAME with NAME one of "
             f"{', '.join(PACKAGED)}; got {str(folder)!r}, and {found}."
         )
+    refuse_missing_weights(folder)
     return str(folder.absolute())
 
 

@@ -18,7 +18,7 @@ from sdpo.run.cache import cache_folder
 from sdpo.run.files import write_whole
 from sdpo.types import Task
 
-_CODE = ("hindsight/rendering.py", "hindsight/hints.py", "preflight/checks.py")
+_CODE = ("hindsight/rendering.py", "hindsight/hints.py", "preflight/checks.py", "preflight/model_traits.py")
 """What renders and checks, within this package."""
 _KEPT_S = 30 * 86400.0
 

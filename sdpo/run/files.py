@@ -11,13 +11,35 @@ from pathlib import Path
 
 from sdpo.errors import UserError
 
+_LONGEST = 255
+"""Bytes that a name may have in the usual file systems."""
 
-def refuse_unwritable(folder: Path) -> None:
-    """Raises UserError where no such folder can be, nor anything in it."""
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))  # False where it may not be seen
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        found = "may not be written" if there.is_dir() else "is no folder"
-        raise UserError(f"runs_dir must be a folder that can be written; for {folder}, {there} {found}. Set another runs_dir.")
+
+def refuse_unwritable(folder: Path, key: str = "runs_dir") -> None:
+    """Raises UserError where no such folder can be, nor anything in it. ``key`` is the word that names it."""
+    folder = folder.absolute()
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where it may not be seen
+    found = _against(there, folder)
+    if found:
+        raise UserError(f"{key} must be a folder that can be written; for {folder}, {found}. Set another {key}.")
+
+
+def _against(there: Path, folder: Path) -> str:
+    """What is against ``folder``, of which ``there`` is the part that exists; empty: nothing is."""
+    long = next((part for part in folder.parts if len(os.fsencode(part)) > _LONGEST), None)
+    if long is not None:
+        return f"the name {long[:40] + '…'!r} has more than {_LONGEST} bytes"
+    if not there.is_dir():
+        return f"{there} is no folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} may not be written"
+    if there.stat().st_dev in _kernel_devices():  # root may write there, as far as the mode says
+        return f"{there} is the kernel's"
+    return ""
+
+
+def _kernel_devices() -> frozenset[int]:
+    return frozenset(os.stat(path).st_dev for path in ("/proc", "/sys") if os.path.isdir(path))
 
 
 @contextmanager
@@ -36,9 +58,10 @@ def whole(file: Path) -> Iterator[Path]:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raises UserError where ``folder``, which a command is to make, is there."""
-    if folder.exists():
+    """Raises UserError where ``folder``, which a command is to make, is there, or cannot be made."""
+    if os.path.lexists(folder):
         raise UserError(f"to= must name a folder that is not there yet (nothing is overwritten); {folder} is. Choose another.")
+    refuse_unwritable(folder, "to")
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from sdpo.preflight.checks import (
     refuse_long_verdicts,
     refuse_silence,
 )
+from sdpo.preflight.model_traits import refuse_odd_targets
 from sdpo.protocols import Sampler
 from sdpo.solving.parts import Parts
 from sdpo.solving.view import SearchView
@@ -59,7 +60,8 @@ def prepare(config: SearchConfig, environment: Environment, tasks: tuple[Task, .
     asked = replace(config.sampling, max_prompt_tokens=config.max_question_tokens)
     model_path, renderer = model_and_renderer(config.model, asked, hindsight, say)
     check_support(config.algorithm, model_path)
-    refuse_long_prompts(renderer, tasks, with_hints=config.learns)
+    refuse_odd_targets(config.learner.lora, model_path)
+    refuse_long_prompts(renderer, tasks, config.algorithm.hindsight if config.learns else None)
     return Ready(environment=environment, model_path=model_path, renderer=renderer)
 
 

@@ -19,7 +19,7 @@ from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
 from sdpo.preflight.models import WARMUP_RECORD
 from sdpo.protocols import Sampler
-from sdpo.run.files import refuse_existing, whole_folder
+from sdpo.run.files import refuse_existing, refuse_unwritable, whole_folder
 from sdpo.run.folder import plain
 from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
 from sdpo.terminal.live import Terminal
@@ -51,6 +51,7 @@ def run_warmup(config: WarmupConfig) -> int:
     place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout)
     target = Path(config.to).absolute()
     refuse_existing(target)
+    refuse_unwritable(Path(config.logs_dir), "logs_dir")
     try:
         with beginning(config.cluster) as node:
             ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))

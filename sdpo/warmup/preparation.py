@@ -17,6 +17,7 @@ from sdpo.preflight.checks import (
     refuse_long_verdicts,
     splits_of,
 )
+from sdpo.preflight.model_traits import refuse_odd_targets
 from sdpo.types import Task
 from sdpo.warmup.writing import Writer, writer
 
@@ -41,6 +42,7 @@ def prepare(config: WarmupConfig, say: Callable[[str], None]) -> Ready:
     refuse_long_verdicts(environment, config.env, config.rollout)
     train, heldout = splits_of(environment, config.env, config.seed)
     model_path, renderer = model_and_renderer(config.model, config.sampling, config.algorithm.hindsight.max_prompt_tokens, say)
+    refuse_odd_targets(config.learner.lora, model_path)
     drawn = random.Random(f"{config.seed}/warmup").sample(range(len(train)), min(config.pairs.num_tasks, len(train)))
     ready = Ready(
         model_path=model_path,
@@ -50,5 +52,5 @@ def prepare(config: WarmupConfig, say: Callable[[str], None]) -> Ready:
         renderer=renderer,
         writer=writer(model_path, renderer.tokenizer, renderer),
     )
-    refuse_long_prompts(renderer, (*ready.tasks_P, *ready.heldout), with_hints=True)
+    refuse_long_prompts(renderer, (*ready.tasks_P, *ready.heldout), config.algorithm.hindsight)
     return ready

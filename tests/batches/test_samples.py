@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sdpo.batches.samples import shaped_reward, training_samples
+from sdpo.batches.samples import shaped_reward, shown_hints, training_samples
 from sdpo.batches.updates import pack
 from sdpo.config import (
     AlgorithmConfig,
@@ -158,6 +158,16 @@ def test_a_hint_of_which_nothing_is_left_is_none():
     samples = training_samples((FOUR,), (FOUR_HINTS,), NoRoom(), SDPOConfig(routing=ByHint()), 64)
     assert {sample.teacher_prompt_ids for sample in samples} == {None}
     assert {(sample.distillation_weight, sample.policy_gradient_weight) for sample in samples} == {(0.0, 1.0)}
+
+
+def test_a_hint_counts_where_the_teacher_was_shown_it():
+    """hindsight read 1.0 where no hint fitted and nothing was distilled."""
+    for renderer, expected in ((WordCounts(), (FOUR_HINTS,)), (NoRoom(), ((None,) * len(FOUR_HINTS),))):
+        samples = training_samples((FOUR,), (FOUR_HINTS,), renderer, SDPOConfig(), 64)
+        assert shown_hints((FOUR_HINTS,), samples) == expected
+    silent = group("a", attempt(1.0), attempt(0.0, 2))
+    samples = training_samples((silent,), ((HINT, HINT),), WordCounts(), SDPOConfig(), 64)
+    assert shown_hints(((HINT, HINT),), samples) == ((None, HINT),)
 
 
 def is_distilled(algorithm: AlgorithmConfig) -> list[bool]:

@@ -215,11 +215,11 @@ def test_of_very_many_prompts_the_longest_and_some_others_are_rendered_before_a_
         for n in range(50_000)
     ]
     renderer = Measuring()
-    checks.refuse_long_prompts(renderer, tasks, with_hints=False)  # type: ignore[arg-type]
+    checks.refuse_long_prompts(renderer, tasks, None)  # type: ignore[arg-type]
     assert len(renderer.rendered) <= checks.MOST_RENDERED
     assert renderer.rendered[0] == max(len(task.messages[0].content) for task in tasks)
     few = Measuring()
-    checks.refuse_long_prompts(few, tasks[:100], with_hints=False)  # type: ignore[arg-type]
+    checks.refuse_long_prompts(few, tasks[:100], None)  # type: ignore[arg-type]
     assert len(few.rendered) == 100
 
 
