@@ -505,8 +505,10 @@ SYSTEM_CALLS = [
     refused(
         "words to another program through a file that both read",
         "EPERM",
-        *(f"fcntl {command}: call(72, library, {command}, ctypes.addressof(lock))"
-          for command in (5, 6, 7, 36, 37, 38, 1024, 1025, 1026, 1035, 1036, 1037, 1038)),
+        *(
+            f"fcntl {command}: call(72, library, {command}, ctypes.addressof(lock))"
+            for command in (5, 6, 7, 36, 37, 38, 1024, 1025, 1026, 1035, 1036, 1037, 1038)
+        ),
         *(f"flock {kind}: call(73, library, {kind} | 4)" for kind in (1, 2)),
         "python's flock: fcntl.flock(library, fcntl.LOCK_SH | fcntl.LOCK_NB)",
         "python's lockf: fcntl.lockf(library, fcntl.LOCK_SH | fcntl.LOCK_NB)",
@@ -533,8 +535,16 @@ attempt("map", lambda: mmap.mmap(library, 4096, prot=mmap.PROT_READ)[:0])
 attempt("advice", lambda: mmap.mmap(-1, 1 << 16).madvise(mmap.MADV_DONTNEED))
 attempt("wake", lambda: call(202, ctypes.addressof(ctypes.create_string_buffer(8)), 129, 1, 0, 0, 0))
 """,
-        report={"read": "done 1", "copy": "done True", "flags": "done True", "queue": "done 5", "pool": "done [3, 2, 1]",
-                "map": "done b''", "advice": "done None", "wake": "done 0"},
+        report={
+            "read": "done 1",
+            "copy": "done True",
+            "flags": "done True",
+            "queue": "done 5",
+            "pool": "done [3, 2, 1]",
+            "map": "done b''",
+            "advice": "done None",
+            "wake": "done 0",
+        },
     ),
     refused("clone3", "ENOSYS", "clone3: call(435, bytes(88), 88)"),
     refused("calls of an attacker", "EPERM", *each(REFUSED_CALLS)),
