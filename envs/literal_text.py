@@ -1,9 +1,9 @@
 """Which value does a text in Python's notation mean? Read here where a program or a model chose the text.
 
 Only what ``repr`` writes of built-in values is read: None, booleans, numbers, texts, bytes, lists, tuples, dicts and sets.
-Python's own parser takes a hundred times the text's size. A dict or a set takes quadratic time where the hashes of its keys collide on
-purpose. So the number of values is bounded here, and time and memory grow with the text alone. What would be a dict or a set is
-told as the list of what stands in it (``Pairs``, ``Members``).
+Python's own parser takes a hundred times the text's size. A dict or a set takes quadratic time where the hashes of its keys
+collide on purpose. So the number of values is bounded here, and time and memory grow with the text alone. What would be a dict or
+a set is told as the list of what stands in it (``Pairs``, ``Members``).
 """
 
 from __future__ import annotations
