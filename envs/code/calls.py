@@ -11,6 +11,7 @@ from sdpo.envs.code.literals import is_equal, is_same, shown
 from sdpo.envs.code.reasons import Finding, hidden_remark, raised_remark, unfinished
 from sdpo.envs.code.remarks import Remark, Value
 from sdpo.envs.code.trials import Equality, FunctionTests, Trial, call_text
+from sdpo.envs.literal_text import num_values
 from sdpo.envs.sandbox import Limits
 
 _BY_ITSELF = "ended the program instead of returning"
@@ -19,13 +20,13 @@ _BY_ITSELF = "ended the program instead of returning"
 def try_visible(answer: Answer, tests: FunctionTests, limits: Limits) -> Finding:
     """Make the visible calls, all in one process; where there are none, put the answer to the question's own test."""
     if not tests.visible:
-        checked = run_check(answer, tests, limits)
+        checked = run_check(answer, tests, limits, is_hidden=False)
         return Finding(
             num_passed=int(checked.is_passed),
             is_loaded=checked.is_loaded,
             remark=None if checked.is_passed else _check_remark(checked, tests.function, answer.source),
         )
-    execution = _execute(answer, tests.function, tests.visible, limits)
+    execution = _execute(answer, tests.function, tests.visible, limits, is_hidden=False)
     return Finding(
         num_passed=_num_passed(execution, tests.visible),
         is_loaded=execution.is_loaded,
@@ -35,14 +36,14 @@ def try_visible(answer: Answer, tests: FunctionTests, limits: Limits) -> Finding
 
 def try_hidden(answer: Answer, tests: FunctionTests, limits: Limits) -> Finding:
     """Make the hidden calls, all in one process, then put the answer to the question's own test. Say nothing of either."""
-    execution = _execute(answer, tests.function, tests.hidden, limits)
+    execution = _execute(answer, tests.function, tests.hidden, limits, is_hidden=True)
     passed = _num_passed(execution, tests.hidden)
     raised = next((result for result in execution.results if isinstance(result, Raised)), None)
     stopped = None
     if execution.is_loaded and None in execution.results:
         stopped = unfinished(execution.ending, execution.limits, by_itself=_BY_ITSELF)
     if tests.check is not None and passed == len(tests.hidden):
-        checked = run_check(answer, tests, limits)
+        checked = run_check(answer, tests, limits, is_hidden=True)
         passed += checked.is_passed
         raised = checked.result if isinstance(checked.result, Raised) else None
         if checked.call is not None and checked.result is None and checked.execution is not None:
@@ -67,10 +68,18 @@ def _check_remark(checked: Checked, function: str, source: str) -> Remark:
     return ("The question's own test fails at ", Value(checked.line), ".")
 
 
-def _execute(answer: Answer, function: str, trials: Sequence[Trial], limits: Limits) -> Execution:
+def _execute(answer: Answer, function: str, trials: Sequence[Trial], limits: Limits, *, is_hidden: bool) -> Execution:
     longest = max((len(shown(trial.expected)) for trial in trials), default=0)
-    calls = [Call(arguments=trial.arguments, views=trial.views, is_plain=trial.equality is Equality.python) for trial in trials]
-    return make_calls(answer, function, calls, limits, longest=longest)
+    calls = [
+        Call(
+            arguments=trial.arguments,
+            views=trial.views,
+            is_plain=trial.equality is Equality.python,
+            num_expected=num_values(trial.expected),
+        )
+        for trial in trials
+    ]
+    return make_calls(answer, function, calls, limits, is_hidden=is_hidden, longest=longest)
 
 
 def _num_passed(execution: Execution, trials: Sequence[Trial]) -> int:

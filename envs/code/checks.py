@@ -8,6 +8,7 @@ depends on what came of an earlier one, there are more rounds.
 
 from __future__ import annotations
 
+import io
 import marshal
 import secrets
 import time
@@ -17,8 +18,8 @@ from pathlib import Path
 
 from sdpo.envs import sandbox
 from sdpo.envs.code.execution import Answer, Call, Execution, Raised, Result, Returned, make_calls
-from sdpo.envs.code.literals import parse_literal
 from sdpo.envs.code.trials import Arguments, Check, FunctionTests
+from sdpo.envs.literal_text import num_values, plain, read_literal
 
 MOST_TIMES = 4
 """A check takes no longer than so many times what one execution may."""
@@ -28,7 +29,9 @@ _LEAST_S = 0.1
 _LONGEST, _LONGEST_TOGETHER = 1 << 13, 1 << 17
 """Characters of a result, and of all of a round, for which room is made: what is expected is unknown, and reading takes time."""
 _OUTPUT_BYTES = 1 << 24
-_Results = dict[str, list[tuple[str | bytes, ...]]]
+_MOST_ASKED, _MOST_CALLS = 1 << 20, 1 << 16
+"""Values in the arguments of all calls of a round, and how many calls these are."""
+_Results = dict[str, list[tuple[str, ...]]]
 """By the literal of a call's arguments."""
 
 
@@ -50,8 +53,8 @@ class Checked:
         return self.is_loaded and self.execution is None and self.line is None
 
 
-def run_check(answer: Answer, tests: FunctionTests, limits: sandbox.Limits) -> Checked:
-    """Put the answer to the question's own test.
+def run_check(answer: Answer, tests: FunctionTests, limits: sandbox.Limits, *, is_hidden: bool) -> Checked:
+    """Put the answer to the question's own test. ``is_hidden``: no later answer may learn of the calls that it makes.
 
     Raises SandboxUnavailable, and ValueError for a test that fails or cannot be run before the answer was asked anything.
     """
@@ -76,19 +79,26 @@ def run_check(answer: Answer, tests: FunctionTests, limits: sandbox.Limits) -> C
                     f"{_line(tests.check, said)!r}: correct or remove the row"
                 )
             return raised or Checked(is_loaded=True, line=_line(tests.check, said))
-        assert isinstance(said, list)
-        calls: list[Arguments] = [parse_literal(literal) for literal in said]  # type: ignore[misc]  # tuples, by the driver
+        try:
+            literals, calls = _calls(said)
+        except ValueError as error:
+            if number == 0:
+                raise ValueError(
+                    f"a question's own test must call with plain values; {error}: correct or remove the row"
+                ) from error
+            return raised or Checked(is_loaded=True, line="")  # it passes on what the answer returned
         limits = replace(limits, wall_s=min(limits.wall_s, max(deadline - time.monotonic(), _LEAST_S)))
         execution = make_calls(
             answer,
             tests.function,
             [Call(arguments=call, is_plain=True) for call in calls],
             limits,
+            is_hidden=is_hidden,
             longest=min(_LONGEST, _LONGEST_TOGETHER // len(calls)),
         )
         if not execution.is_loaded:
             return Checked(is_loaded=False, execution=execution)
-        for key, call, result in zip(said, calls, execution.results, strict=True):
+        for key, call, result in zip(literals, calls, execution.results, strict=True):
             if result is None:
                 return Checked(is_loaded=True, execution=execution, call=call)
             if isinstance(result, Raised) and raised is None:
@@ -97,25 +107,46 @@ def run_check(answer: Answer, tests: FunctionTests, limits: sandbox.Limits) -> C
     return Checked(is_loaded=True, line="")
 
 
-def _entry(result: Result) -> tuple[str | bytes, ...]:
+def _calls(said: object) -> tuple[list[str], list[Arguments]]:
+    """Literals of the arguments of the calls that the test makes, and their values. Raises ValueError for what cannot be read."""
+    literals = [literal for literal in said if isinstance(literal, str)] if isinstance(said, list) else []
+    calls: list[Arguments] = []
+    most_values = _MOST_ASKED
+    for literal in literals:
+        arguments = read_literal(literal, most_values=most_values)
+        most_values -= num_values(arguments)
+        arguments = plain(arguments)
+        if not isinstance(arguments, tuple):
+            raise ValueError(f"arguments must be a tuple; got {literal[:80]!r}")
+        calls.append(arguments)
+    if not calls:
+        raise ValueError("a round must make a call")
+    return literals, calls
+
+
+def _entry(result: Result) -> tuple[str, ...]:
     if isinstance(result, Raised):
         return "raised", result.type_name, result.message
     if isinstance(result, Returned):
-        return "value", marshal.dumps(result.value)  # type: ignore[arg-type]  # a literal's value
+        return "value", result.text
     return "object", result.type_name
 
 
 def _run_test(
-    check: Check, preamble: str, results: Mapping[str, Sequence[tuple[str | bytes, ...]]], limits: sandbox.Limits
+    check: Check, preamble: str, results: Mapping[str, Sequence[tuple[str, ...]]], limits: sandbox.Limits
 ) -> tuple[str, object]:
     """What the test's process says of it: the kind of its end, and the calls or the line."""
     nonce = secrets.token_hex(8)
     request = marshal.dumps((nonce, preamble, check.source, check.names, dict(results)))
-    outcome = sandbox.run(_DRIVER, stdin=request, limits=replace(limits, output_bytes=_OUTPUT_BYTES))
-    for line in outcome.result.decode("utf-8", "backslashreplace").split("\n")[:-1]:
-        fields = line.split(" ", 2)
+    # What the test expects is in this process, whoever may learn of its calls.
+    outcome = sandbox.run(_DRIVER, stdin=request, limits=replace(limits, output_bytes=_OUTPUT_BYTES), has_secret=True)
+    for line in io.BytesIO(outcome.result):
+        fields = line.rstrip(b"\n").decode("utf-8", "backslashreplace").split(" ", 2)
         if len(fields) == 3 and fields[0] == nonce:
-            return fields[1], parse_literal(fields[2])
+            try:
+                return fields[1], read_literal(fields[2], most_values=_MOST_CALLS)
+            except ValueError:  # it is no text of the driver's, which a test may keep from writing
+                break
     return "failed", None
 
 

@@ -7,6 +7,7 @@ answer that could as well have returned what it forges.
 
 from __future__ import annotations
 
+import io
 import marshal
 import secrets
 from collections.abc import Sequence
@@ -14,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdpo.envs import sandbox
-from sdpo.envs.code.literals import parse_literal, shown
+from sdpo.envs.code.literals import shown_text
 from sdpo.envs.code.trials import Arguments
+from sdpo.envs.literal_text import MOST_VALUES, TooManyValues, read_literal
 
 _DRIVER = Path(__file__).with_name("driver.py").read_text(encoding="utf-8")
 _LOADING, _RUN = -1, 0
@@ -25,6 +27,10 @@ _MAX_RECORD_CHARS = 500
 _MOST_ESCAPED = 2
 """Characters that the driver's text may have beyond those it counts, as a factor: half a surrogate pair is written as six."""
 _MOST_OUTPUT_BYTES = 1 << 26
+_VALUES_OF_ERROR = 4
+"""The tuple, and what it holds."""
+_KINDS = ("loaded", "missing", "value", "object", "error")
+_TYPES = {"[": "list", "(": "tuple", "{": "dict or set"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,8 @@ class Call:
     views: tuple[str, ...] = ()
     is_plain: bool = False
     """Subclasses of built-in types are told as such types."""
+    num_expected: int = 1
+    """Values in what is expected (``num_values``). A result that holds many more is not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,7 @@ class Returned:
     """A value came back."""
 
     value: object
+    """With ``Pairs`` for dicts and ``Members`` for sets (``literal_text.py``)."""
     text: str
     """Its literal, as the answer's process wrote it."""
 
@@ -101,30 +110,36 @@ class Run:
     printed: str
 
 
-def make_calls(answer: Answer, function: str, calls: Sequence[Call], limits: sandbox.Limits, *, longest: int = 0) -> Execution:
+def make_calls(
+    answer: Answer, function: str, calls: Sequence[Call], limits: sandbox.Limits, *, is_hidden: bool, longest: int = 0
+) -> Execution:
     """Load ``answer`` and make each call with fresh copies of its arguments. Raises SandboxUnavailable.
 
-    ``longest``: characters of the longest expected literal, for which room is made.
+    ``is_hidden``: no later answer may learn of the arguments. ``longest``: characters of the longest expected literal, for which
+    room is made.
     """
     max_value_chars = _MIN_VALUE_CHARS if longest <= _MIN_VALUE_CHARS else _power_of_two(longest)
     limits = _with_room(limits, (max_value_chars + _MAX_RECORD_CHARS) * len(calls))
     copies = [marshal.dumps(call.arguments) for call in calls]  # type: ignore[arg-type]  # literals, as Trial says
     ways = [(call.views, call.is_plain) for call in calls]
-    outcome, records = _run(answer, (function, max_value_chars, copies, ways), b"", limits)
+    outcome, records = _run(answer, (function, max_value_chars, copies, ways), b"", limits, is_hidden=is_hidden)
     return Execution(
         ending=outcome.ending,
         limits=limits,
         loading=_raised(records.get((_LOADING, "error"))),
         is_missing=(_LOADING, "missing") in records,
         is_loaded=(_LOADING, "loaded") in records,
-        results=tuple(_result(records, index, max_value_chars) for index in range(len(calls))),
+        results=tuple(_result(records, index, call.num_expected, max_value_chars) for index, call in enumerate(calls)),
     )
 
 
-def run_program(answer: Answer, stdin: str, limits: sandbox.Limits, *, longest: int = 0) -> Run:
-    """Run ``answer`` with ``stdin`` to read. Raises SandboxUnavailable. ``longest``: bytes of the expected output."""
+def run_program(answer: Answer, stdin: str, limits: sandbox.Limits, *, is_hidden: bool, longest: int = 0) -> Run:
+    """Run ``answer`` with ``stdin`` to read. Raises SandboxUnavailable.
+
+    ``is_hidden``: no later answer may learn of ``stdin``. ``longest``: bytes of the expected output.
+    """
     limits = _with_room(limits, 2 * longest)
-    outcome, records = _run(answer, None, stdin.encode("utf-8", "replace"), limits)
+    outcome, records = _run(answer, None, stdin.encode("utf-8", "replace"), limits, is_hidden=is_hidden)
     raised = _raised(records.get((_LOADING, "error"), records.get((_RUN, "error"))))
     return Run(
         ending=outcome.ending,
@@ -140,11 +155,14 @@ def _run(
     work: tuple[str, int, list[bytes], list[tuple[tuple[str, ...], bool]]] | None,
     stdin: bytes,
     limits: sandbox.Limits,
+    *,
+    is_hidden: bool,
 ) -> tuple[sandbox.Outcome, dict[tuple[int, str], str]]:
     nonce = secrets.token_hex(8)
     request = marshal.dumps((nonce, answer.preamble, answer.source, work))
-    outcome = sandbox.run(_DRIVER, stdin=len(request).to_bytes(8, "little") + request + stdin, limits=limits)
-    return outcome, _records(outcome.result, nonce)
+    sent = len(request).to_bytes(8, "little") + request + stdin
+    outcome = sandbox.run(_DRIVER, stdin=sent, limits=limits, has_secret=is_hidden)
+    return outcome, _records(outcome.result, nonce, num_calls=1 if work is None else len(work[2]))
 
 
 def _with_room(limits: sandbox.Limits, num_bytes: int) -> sandbox.Limits:
@@ -157,29 +175,34 @@ def _power_of_two(number: int) -> int:
     return 1 << number.bit_length()
 
 
-def _records(written: bytes, nonce: str) -> dict[tuple[int, str], str]:
+def _records(written: bytes, nonce: str, *, num_calls: int) -> dict[tuple[int, str], str]:
     """Literal by (index, kind); what is not in the form of a record is passed over, and the first of a kind counts."""
+    indices = {str(index): index for index in (_LOADING, *range(num_calls))}
     records: dict[tuple[int, str], str] = {}
-    for line in written.split(b"\n")[:-1]:  # what follows the last newline was cut off
-        fields = line.decode("utf-8", "backslashreplace").split(" ", 3)
-        if len(fields) == 4 and fields[0] == nonce and fields[1].removeprefix("-").isdecimal() and len(fields[1]) < 9:
-            records.setdefault((int(fields[1]), fields[2]), fields[3])
+    for line in io.BytesIO(written):  # one at a time: what is forged may be lines alone
+        if not (line.startswith(nonce.encode()) and line.endswith(b"\n")):  # what follows the last newline was cut off
+            continue
+        fields = line[:-1].decode("utf-8", "backslashreplace").split(" ", 3)
+        if len(fields) == 4 and fields[0] == nonce and fields[1] in indices and fields[2] in _KINDS:
+            records.setdefault((indices[fields[1]], fields[2]), fields[3])
     return records
 
 
-def _result(records: dict[tuple[int, str], str], index: int, max_value_chars: int) -> Result | None:
+def _result(records: dict[tuple[int, str], str], index: int, num_expected: int, max_value_chars: int) -> Result | None:
     if (raised := _raised(records.get((index, "error")))) is not None:
         return raised
     if (text := records.get((index, "object"))) is not None:
-        return ReturnedObject(type_name=text.strip("'\"")[:100])
+        return ReturnedObject(type_name=text[: 4 * _MAX_RECORD_CHARS].strip("'\"")[:100])
     if (text := records.get((index, "value"))) is not None:
         if len(text) > _MOST_ESCAPED * max_value_chars:
-            return ReturnedObject(type_name="object (too long)")  # forged, and parsing takes a hundred times its size
+            return ReturnedObject(type_name="object (too long)")  # forged
         try:
-            value = parse_literal(text)
+            value = read_literal(text, most_values=max(MOST_VALUES, _power_of_two(num_expected)))
+        except TooManyValues:
+            return ReturnedObject(type_name=f"{_TYPES.get(text[:1], 'object')} (too long)")
         except ValueError:  # forged: the driver writes literals only
             return ReturnedObject(type_name="object")
-        return Returned(value=value, text=shown(value) if "0x" in text else text)  # long integers come in base 16
+        return Returned(value=value, text=shown_text(text, value))  # long integers come in base 16
     return None
 
 
@@ -187,9 +210,9 @@ def _raised(text: str | None) -> Raised | None:
     if text is None:
         return None
     if len(text) > 8 * _MAX_RECORD_CHARS:  # a literal has up to ten characters for one of the driver's few hundred
-        return Raised(type_name="Exception", message="", line=0)  # forged, and parsing takes a hundred times its size
+        return Raised(type_name="Exception", message="", line=0)  # forged
     try:
-        match parse_literal(text):
+        match read_literal(text, most_values=_VALUES_OF_ERROR):
             case (str(type_name), str(message), int(line)):
                 return Raised(type_name=type_name, message=message, line=line)
     except ValueError:

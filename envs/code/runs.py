@@ -20,12 +20,14 @@ from sdpo.envs.sandbox import Ending, Limits
 MOST_TIMES = 4
 """All visible runs, and all hidden ones, take no longer than so many times what one may."""
 _LEAST_S = 0.1
+_MOST_LINES = 1000
+"""Of what was printed, so many lines are told apart, or one more than were expected."""
 _BY_ITSELF = "ended with an error code"
 
 
 def try_visible(answer: Answer, tests: ProgramTests, limits: Limits) -> Finding:
     """Run the program on the visible inputs."""
-    runs = _runs(answer, tests.visible, limits)
+    runs = _runs(answer, tests.visible, limits, is_hidden=False)
     return Finding(
         num_passed=_num_passed(runs, tests.visible),
         is_loaded=runs[0].is_loaded,
@@ -35,7 +37,7 @@ def try_visible(answer: Answer, tests: ProgramTests, limits: Limits) -> Finding:
 
 def try_hidden(answer: Answer, tests: ProgramTests, limits: Limits) -> Finding:
     """Run the program on the hidden inputs, and say nothing of them."""
-    runs = _runs(answer, tests.hidden, limits)
+    runs = _runs(answer, tests.hidden, limits, is_hidden=True)
     passed = _num_passed(runs, tests.hidden)
     raised = next((run.raised for run in runs if run.raised is not None), None)
     stopped = next((_unfinished(run) for run in runs if _is_stopped(run)), None)
@@ -49,7 +51,7 @@ def try_hidden(answer: Answer, tests: ProgramTests, limits: Limits) -> Finding:
     )
 
 
-def _runs(answer: Answer, trials: Sequence[ProgramTrial], limits: Limits) -> list[Run]:
+def _runs(answer: Answer, trials: Sequence[ProgramTrial], limits: Limits, *, is_hidden: bool) -> list[Run]:
     """One for each trial in order, up to the first after which no other is worth its time."""
     deadline = time.monotonic() + MOST_TIMES * limits.wall_s
     runs: list[Run] = []
@@ -58,7 +60,8 @@ def _runs(answer: Answer, trials: Sequence[ProgramTrial], limits: Limits) -> lis
         if left_s < _LEAST_S:
             break
         longest = len(trial.expected.encode("utf-8", "replace"))
-        runs.append(run_program(answer, trial.stdin, replace(limits, wall_s=min(limits.wall_s, left_s)), longest=longest))
+        within = replace(limits, wall_s=min(limits.wall_s, left_s))
+        runs.append(run_program(answer, trial.stdin, within, is_hidden=is_hidden, longest=longest))
         if not runs[-1].is_loaded or _is_stopped(runs[-1]):
             break
     return runs
@@ -98,7 +101,8 @@ def _remark(runs: Sequence[Run], trials: Sequence[ProgramTrial], source: str) ->
 
 
 def _wrong(trial: ProgramTrial, printed: str) -> Remark:
-    wanted, got = lines_of(trial.expected), lines_of(printed)
+    wanted = lines_of(trial.expected)
+    got = lines_of(printed, most=max(len(wanted) + 1, _MOST_LINES))
     on_input: Remark = ("On the input ", Value(repr(trial.stdin)))
     if not got:
         return (*on_input, " the program printed nothing, but ", Value(repr("\n".join(wanted))), " was expected.")

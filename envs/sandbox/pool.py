@@ -2,6 +2,9 @@
 
 Each thread that runs a program has a server to itself; servers that are free wait for the next. They end with this process,
 however that ends, because their socket does.
+
+Programs that are given a secret have servers of their own, which run nothing else. So what the kernel keeps for one server (the
+process ids of its room, its directory, its user's limits) tells a program without a secret nothing of one that had it.
 """
 
 from __future__ import annotations
@@ -29,14 +32,16 @@ _STOP_TIMEOUT_S = 5.0
 _READ_BYTES = 1 << 16
 _MESSAGE_BYTES = 1 << 16
 _MOST_IDLE = 2 * (os.cpu_count() or 1)
+"""Servers that wait for programs with a secret, and as many for those without."""
 
 
-def run(program: str, *, stdin: bytes, limits: Limits) -> Outcome:
+def run(program: str, *, stdin: bytes, limits: Limits, has_secret: bool = False) -> Outcome:
     """Run ``program`` (Python source) within ``limits``, and wait for its end. Safe to call from several threads.
 
+    ``has_secret``: the program or its input holds what a later one may not learn, and nothing that it says is told.
     Whatever the program does is an ``Outcome``. Raises SandboxUnavailable where the walls cannot be put up.
     """
-    return _POOL.run(program.encode("utf-8", "surrogatepass"), stdin, limits)
+    return _POOL.run(program.encode("utf-8", "surrogatepass"), stdin, limits, has_secret=has_secret)
 
 
 def use(settings: Settings) -> None:
@@ -208,45 +213,51 @@ class _Pool:
     def _forget(self) -> None:
         """In a forked process they are the parent's."""
         self._lock = threading.Lock()
-        self._idle: list[ForkServer] = []
+        self._idle: dict[bool, list[ForkServer]] = {False: [], True: []}
+        """By whether their programs have a secret."""
         self._settings = getattr(self, "_settings", Settings())
         self._chosen: Isolation | None = None
 
     def use(self, settings: Settings) -> None:
         with self._lock:
-            idle, self._idle = self._idle, []
+            idle = self._free()
             self._settings, self._chosen = settings, None
         for free in idle:
             free.close()
 
     def isolation(self) -> Isolation:
-        taken = self._take()
-        self._give(taken)
+        taken = self._take(has_secret=False)
+        self._give(taken, has_secret=False)
         return taken.isolation
 
-    def run(self, program: bytes, stdin: bytes, limits: Limits) -> Outcome:
-        taken = self._take()
+    def run(self, program: bytes, stdin: bytes, limits: Limits, *, has_secret: bool) -> Outcome:
+        taken = self._take(has_secret=has_secret)
         try:
             return taken.run(program, stdin, limits)
         finally:
-            self._give(taken)
+            self._give(taken, has_secret=has_secret)
 
     def close(self) -> None:
-        for free in self._idle:
+        for free in self._free():
             free.close()
 
-    def _take(self) -> ForkServer:
+    def _free(self) -> list[ForkServer]:
+        idle, self._idle = self._idle, {False: [], True: []}
+        return [*idle[False], *idle[True]]
+
+    def _take(self, *, has_secret: bool) -> ForkServer:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            if self._idle[has_secret]:
+                return self._idle[has_secret].pop()
             if self._chosen is None:
                 return self._choose()
         return ForkServer(self._chosen)
 
-    def _give(self, taken: ForkServer) -> None:
+    def _give(self, taken: ForkServer, *, has_secret: bool) -> None:
         with self._lock:
-            if taken.is_usable and len(self._idle) < _MOST_IDLE and taken.isolation is self._chosen:
-                self._idle.append(taken)
+            idle = self._idle[has_secret]
+            if taken.is_usable and len(idle) < _MOST_IDLE and taken.isolation is self._chosen:
+                idle.append(taken)
                 return
         taken.close()
 

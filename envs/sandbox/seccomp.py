@@ -6,6 +6,7 @@ call is refused if it makes one of these, or touches another process or the kern
 - a process; such a call fails with an error of its own, by which that ending is known
 - a connection
 - something that outlives the program, what a file says of itself included
+- a word to another program, through a file that both may read: its place in the page cache, a lock, a watch, a futex
 
 Numbers are those of Linux's ``unistd`` tables; aarch64 has the generic one (untested, for want of a machine).
 """
@@ -99,15 +100,47 @@ _REFUSED = {  # name: (x86_64, aarch64), None where there is no such call
     "chroot": (161, 51),
     "pivot_root": (155, 41),
     "open_by_handle_at": (304, 265),
+    "open_tree_attr": (467, 467),
+    "file_setattr": (469, 469),
+    "fadvise64": (221, 223),
+    "readahead": (187, 213),
+    "mincore": (27, 232),
+    "cachestat": (451, 451),
+    "flock": (73, 32),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
+    "fanotify_init": (300, 262),
+    "fanotify_mark": (301, 263),
+    "futex_waitv": (449, 449),
+    "futex_wake": (454, 454),
+    "futex_wait": (455, 455),
+    "futex_requeue": (456, 456),
 }
 _SET_OWNER, _SET_SIGNAL, _SET_OWNER_EX, _FILE_OWNER, _SOCKET_OWNER, _DEATH_SIGNAL = 8, 10, 15, 0x8901, 0x8902, 1
+_OWNERS = (_SET_OWNER, _SET_SIGNAL, _SET_OWNER_EX)
+"""With these the kernel would signal others in the program's name."""
+_LOCKS = (5, 6, 7, 36, 37, 38)
+"""To ask for a lock, set one or wait for it: of the process, and of the open file."""
+_LEASES_AND_HINTS = (1024, 1025, 1026, 1035, 1036, 1037, 1038)
+"""A lease, a watch on a directory, and how long what is written is expected to live."""
+_EVICTIONS = (20, 21)
+"""``MADV_COLD`` and ``MADV_PAGEOUT``."""
+_SHARED_WAKES = (1, 3, 4, 5, 10)
+"""To wake or requeue who waits for a futex, which may lie in a file. The C library's own are marked private, but for the wait
+for a thread's end, in which the kernel does the waking."""
 _REFUSED_WITH = {  # name: (x86_64, aarch64), which argument, its refused values
-    "fcntl": ((72, 25), 1, (_SET_OWNER, _SET_SIGNAL, _SET_OWNER_EX)),  # the kernel would signal others in the program's name
+    "fcntl": ((72, 25), 1, (*_OWNERS, *_LOCKS, *_LEASES_AND_HINTS)),
     "ioctl": ((16, 29), 1, (_FILE_OWNER, _SOCKET_OWNER)),
     "prctl": ((157, 167), 0, (_DEATH_SIGNAL,)),  # it would outlive its server
+    "madvise": ((28, 233), 2, _EVICTIONS),
+    "futex": ((202, 98), 1, _SHARED_WAKES),
 }
-_PRLIMIT = (302, 261)
-"""Allowed of the process itself, which can only lower what it has."""
+_ALLOWED_WITH_ZERO = {  # name: (x86_64, aarch64), which argument
+    "prlimit64": ((302, 261), 0),  # of the process itself, which can only lower what it has
+    "preadv2": ((327, 286), 5),  # without flags: one of them asks whether the page cache has the page
+    "pwritev2": ((328, 287), 5),
+}
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _CLONE_THREAD = 0x00010000
@@ -136,13 +169,14 @@ def filter_program(machine: str) -> bytes:
     refuse, no_process, no_such_call = _FAIL_WITH | errno.EPERM, _FAIL_WITH | NO_PROCESSES, _FAIL_WITH | errno.ENOSYS
     by_argument = []
     for call, argument, values in _REFUSED_WITH.values():
-        checks = [line for value in values for line in ((_IF_EQUAL, 0, 1, value), (_RETURN, 0, 0, refuse))]
-        by_argument += _only(call[column], [_argument(argument), *checks, (_RETURN, 0, 0, _ALLOW)])
-    own = [_argument(0), (_IF_EQUAL, 1, 0, 0), (_RETURN, 0, 0, refuse), (_RETURN, 0, 0, _ALLOW)]
+        checks = [(_IF_EQUAL, len(values) - i, 0, value) for i, value in enumerate(values)]
+        by_argument += _only(call[column], [_argument(argument), *checks, (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, refuse)])
+    for call, argument in _ALLOWED_WITH_ZERO.values():
+        zero = [_argument(argument), (_IF_EQUAL, 1, 0, 0), (_RETURN, 0, 0, refuse), (_RETURN, 0, 0, _ALLOW)]
+        by_argument += _only(call[column], zero)
     thread = [_argument(0), (_IF_ANY_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, no_process), (_RETURN, 0, 0, _ALLOW)]
     tail = [
         *by_argument,
-        *_only(_PRLIMIT[column], own),
         *_only(
             _CLONE3[column], [(_RETURN, 0, 0, no_such_call)]
         ),  # its flags lie behind a pointer: the C library falls back to clone

@@ -1,13 +1,14 @@
 """Which object does a text in Python's notation mean? ``{'kind': 'elm', 'deep': True}``, as models write it for JSON.
 
 Nothing is evaluated but texts, numbers, ``True``, ``False``, ``None`` (also as JSON spells them), lists, tuples and dicts.
-Nesting is bounded before Python's own parser sees it.
+Nesting is bounded, and a model's choice of keys makes nothing slow (``literal_text.py``).
 """
 
 from __future__ import annotations
 
-import ast
 import re
+
+from sdpo.envs.literal_text import Pairs, read_literal
 
 _MAX_DEPTH = 64
 _TOKEN = re.compile(
@@ -29,8 +30,8 @@ def python_object(text: str) -> dict[str, object] | None:
     if source is None:
         return None
     try:
-        value = _as_json(ast.literal_eval(source))
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        value = _as_json(read_literal(source, most_values=len(source)))
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
@@ -57,10 +58,10 @@ def _beginning(text: str) -> str | None:
 def _as_json(value: object) -> object:
     """Raises ValueError for what JSON does not have."""
     match value:
-        case dict():
-            if not all(isinstance(key, str) for key in value):
+        case Pairs():
+            if not all(isinstance(key, str) for key, _ in value.items):
                 raise ValueError("the keys of a JSON object are texts")
-            return {key: _as_json(item) for key, item in value.items()}
+            return {key: _as_json(item) for key, item in value.items}
         case list() | tuple():
             return [_as_json(item) for item in value]
         case None | bool() | int() | float() | str():

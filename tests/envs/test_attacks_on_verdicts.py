@@ -288,6 +288,45 @@ def test_a_forged_result_is_not_larger_than_any_result() -> None:
         assert peak_kilobytes() - before < 200_000, f"more than 200 MB for {kind}"
 
 
+@ON_ONE_KIND
+@pytest.mark.parametrize(
+    ("expected", "forged"),
+    [
+        (set(range(60_000)), "'{' + ', '.join(str(i * (2**61 - 1)) for i in range(20_000)) + '}'"),
+        (dict.fromkeys(range(60_000), 0), "'{' + ': 0, '.join(str(i * (2**61 - 1)) for i in range(18_000)) + ': 0}'"),
+        ("x" * 500_000, "'[' + '0,' * 480_000 + ']'"),
+        ("x" * 500_000, "'\\n' * 480_000"),
+        ("x" * 500_000, "'\\n'.join(f'{nonce} {index} x 0' for index in range(20_000))"),
+        ("x" * 500_000, "'0x' + 'f' * 900_000"),
+    ],
+    ids=["set", "dict", "zeros", "lines", "records", "digits"],
+)
+def test_a_forged_result_neither_holds_up_nor_bloats_the_judge(expected: object, forged: str) -> None:
+    """It is read outside of the sandbox: 0.4 MB of integers with one hash once took 16 seconds, and zeros a gigabyte."""
+    tests = FunctionTests(function="f", visible=(Trial(arguments=(3,), expected=expected),), hidden=())
+    task = Task(id="code/forged", env="code", messages=QUESTION, payload=tests)
+    Path("/proc/self/clear_refs").write_text("5")  # so that the peak begins here
+    before, started = peak_kilobytes(), time.process_time()
+    source = f"{FORGE}\nline = nonce.encode() + b' 0 value ' + ({forged}).encode() + b'\\n'\n"
+    judged = verdict(f"{source}while line: line = line[os.write(3, line):]\ndef f(n): return 0", task)
+    assert judged.reward == 0.0
+    assert judged.feedback is not None
+    assert time.process_time() - started < 2.0
+    assert peak_kilobytes() - before < 100_000
+
+
+@ON_ONE_KIND
+@pytest.mark.parametrize("printed", ["'\\n' * 480_000 + '1'", "'1 ' * 240_000"], ids=["lines", "words"])
+def test_what_a_program_prints_neither_holds_up_nor_bloats_the_judge(printed: str) -> None:
+    tests = ProgramTests(visible=(ProgramTrial(stdin="3\n", expected="1.5 " * 40_000 + "2"),), hidden=())
+    task = Task(id="code/flooded", env="code", messages=QUESTION, payload=tests)
+    Path("/proc/self/clear_refs").write_text("5")
+    before, started = peak_kilobytes(), time.process_time()
+    assert verdict(f"print({printed})", task).reward == 0.0
+    assert time.process_time() - started < 2.0
+    assert peak_kilobytes() - before < 30_000
+
+
 def peak_kilobytes() -> int:
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
@@ -432,6 +471,8 @@ ON_CHECKS = {
     "results without end": knows_one("return 'x' * 10**7"),
     "results that take long to compare": knows_one("return [[[[0] * 9] * 9] * 9] * 9"),
     "a huge number": knows_one("return 10 ** 3000"),
+    "a number too long to be passed on": knows_one("return n * n + 1 if n > 5 else 10 ** 4500"),
+    "keys that collide and are passed on": knows_one("return n * n + 1 if n > 5 else {i * (2**61 - 1) for i in range(180)}"),
 }
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sdpo.envs.base import Task, Verdict
 from sdpo.envs.code import Code
 from sdpo.envs.code.extraction import extract_code
-from sdpo.envs.code.literals import is_equal, is_same, parse_literal, shown
+from sdpo.envs.code.literals import is_equal, is_same, shown, shown_text
 from sdpo.envs.code.problem import load_problems
+from sdpo.envs.literal_text import TooManyValues, num_values, plain, read_literal
 
 ENVIRONMENT = Code(timeout_s=10.0)
 HASTY = Code(timeout_s=0.5)
@@ -272,18 +273,100 @@ def test_a_long_integer_is_shown_in_full_wherever_it_stands():
     assert shown([1, "x", 0.5]) == "[1, 'x', 0.5]"
 
 
+VALUES = [
+    None, True, 7, -(10**30), 0.5, -1e300, float("inf"), 2 - 3j, "it's \"so\"\n\\", b"\x00'", "é\u202e", [], (), (1,), {}, set(),
+    {1, (2, "x")},
+    {"a": [{}, set()], (1, (2,)): {3: (4,)}, None: -0.0}, [[[{"a": {"b": [1.5, (2,)]}}]]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=ascii)
+def test_what_repr_writes_is_read_as_the_same_value(value):
+    text = repr(value).replace("inf", "1e999")
+    read = read_literal(text)
+    assert is_same(value, read)
+    assert is_equal(value, read)
+    assert plain(read) == value
+    assert shown(read) == shown(value)
+    assert num_values(read) == num_values(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1 2", "[1 2]", "(,)", "[,]", "{1: 2, 3}", "{1, 2: 3}", "{[]}", "{({},): 1}", "'a", "'a' b'b'", "007", "1_0", "1 + 2",
+     "-True",
+     "f''", "u'a'", "[1", "1]", "{**{}}", "frozenset()", "inf", "'a\nb'", "b'é'", "'\\x1'", "[" * 70 + "]" * 70, "\u0661"],
+    ids=ascii,
+)  # fmt: skip
+def test_what_repr_does_not_write_is_refused(text):
+    with pytest.raises(ValueError, match="literal"):
+        read_literal(text)
+
+
+COLLIDING = [number * (2**61 - 1) for number in range(20_000)]
+"""All of one hash."""
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (set(range(20_000)), "{" + ", ".join(map(str, COLLIDING)) + "}"),
+        (dict.fromkeys(range(20_000), 0), "{" + ": 0, ".join(map(str, COLLIDING)) + ": 0}"),
+        (set(range(20_000)), "{" + "0, " * 20_000 + "}"),
+        ({(n, n) for n in range(20_000)}, "{" + ", ".join(f"({n}, {-n})" for n in COLLIDING) + "}"),
+    ],
+    ids=["set", "dict", "one member", "tuples"],
+)
+def test_members_that_collide_take_no_longer_than_others(expected, text):
+    """0.4 MB of integers of one hash once held up the judge for 16 seconds, 1 MB for 205."""
+    read = read_literal(text, most_values=num_values(expected) + 9)
+    started = time.process_time()
+    assert not is_same(expected, read)
+    assert not is_equal(expected, read)
+    with pytest.raises(ValueError, match=r"collide|differ"):
+        plain(read)
+    assert time.process_time() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [({1, 2}, "{1, 1}"), ({1: 2, 3: 4}, "{1: 2, 1: 2}"), ({1}, "{1, 1}"), ({1}, "[1]"), ({}, "set()"), (set(), "{}")],
+)
+def test_a_member_that_is_written_twice_stands_for_no_other(expected, text):
+    assert not is_same(expected, read_literal(text))
+    assert not is_equal(expected, read_literal(text))
+
+
+def test_a_literal_of_more_values_than_expected_is_not_read_to_its_end():
+    """A list of zeros once took a gigabyte where a text of its length was expected."""
+    with pytest.raises(TooManyValues):
+        read_literal("[" + "0," * 10_000_000 + "]", most_values=100)
+    assert read_literal("[0, 0]", most_values=3) == [0, 0]
+    with pytest.raises(TooManyValues):
+        read_literal("[0, 0]", most_values=2)
+
+
+def test_a_huge_integer_is_shown_as_it_came():
+    """Millions of digits take minutes to write in base 10."""
+    text = "0x" + "f" * 1_000_000
+    started = time.process_time()
+    assert shown_text(text, read_literal(text)) == text
+    assert time.process_time() - started < 1.0
+    assert shown_text("0xff", 255) == "255"
+
+
 @pytest.mark.parametrize("text", ["print(1)", "(((", "[" * 9999, "-" * 20000 + "1", "{[]: 1}", "\0", "nan", "9" * 9999])
 def test_what_is_not_a_literal_is_refused(text):
     with pytest.raises(ValueError, match="literal"):
-        parse_literal(text)
+        read_literal(text)
 
 
 def test_a_forged_literal_neither_overflows_nor_warns(recwarn):
     """An OverflowError once came out of verify; a forged text is parsed here, and Python warns of what is odd in it."""
     for text in ("1" * 4000 + "+1j", "1" * 4000 + "-1e5j", "1if 1else 2", "(1)(2)"):
         with pytest.raises(ValueError, match="literal"):
-            parse_literal(text)
-    assert parse_literal("'\\d'") == "\\d"
+            read_literal(text)
+    assert read_literal("'\\d'") == "\\d"
     assert not recwarn.list
 
 
@@ -303,7 +386,7 @@ def test_literals_are_parsed_by_several_threads_at_once():
 
     def parse(number: int) -> str:
         [Garbage() for _ in range(20)]
-        return repr(parse_literal("(" * (number % 5) + text + ")" * (number % 5)))
+        return repr(read_literal("(" * (number % 5) + text + ")" * (number % 5)))
 
     before = gc.get_threshold()
     gc.set_threshold(50)

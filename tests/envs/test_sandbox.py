@@ -1,7 +1,9 @@
 """What an untrusted program can and cannot do: each test runs a real one."""
 
 import contextlib
+import errno
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -272,6 +274,65 @@ def test_the_filter_knows_two_machines_and_fits_its_jumps():
         code = filter_program(machine)
         assert len(code) % 8 == 0
         assert len(code) // 8 < 256
+
+
+ALLOW, REFUSE, NO_PROCESS, NO_CALL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.EUSERS, 0x50000 | errno.ENOSYS
+ANSWERS = [  # numbers of x86_64 and aarch64, arguments, answer
+    *((numbers, (), REFUSE) for numbers in (
+        (41, 198), (62, 129), (101, 117), (321, 280), (221, 223), (187, 213), (27, 232), (451, 451), (73, 32), (253, None),
+        (294, 26), (254, 27), (300, 262), (301, 263), (449, 449), (454, 454), (455, 455), (456, 456), (467, 467), (469, 469),
+    )),
+    *(((72, 25), (3, command), REFUSE) for command in (5, 6, 7, 8, 10, 15, 36, 37, 38, 1024, 1025, 1026, 1035, 1036, 1037, 1038)),
+    *(((72, 25), (3, command), ALLOW) for command in (0, 1, 2, 3, 4, 9, 11, 1030, 1031, 1032, 1033, 1034)),
+    *(((327, 286), (3, 0, 0, 0, 0, flags), ALLOW if flags == 0 else REFUSE) for flags in (0, 1, 8, 128)),
+    *(((328, 287), (3, 0, 0, 0, 0, flags), ALLOW if flags == 0 else REFUSE) for flags in (0, 8)),
+    *(((302, 261), (pid,), ALLOW if pid == 0 else REFUSE) for pid in (0, 1)),
+    *(((28, 233), (0, 0, advice), REFUSE if advice in (20, 21) else ALLOW) for advice in (0, 4, 8, 14, 20, 21)),
+    *(((202, 98), (0, act), REFUSE) for act in (1, 3, 4, 5, 10)),
+    *(((202, 98), (0, act), ALLOW) for act in (0, 9, 128, 129, 131, 132, 133, 137, 138, 265, 393)),
+    *(((157, 167), (option,), REFUSE if option == 1 else ALLOW) for option in (1, 15, 38)),
+    *(((56, 220), (flags,), NO_PROCESS if flags == 17 else ALLOW) for flags in (17, 0x3D0F00)),
+    ((435, 435), (), NO_CALL), ((59, 221), (), NO_PROCESS), ((57, None), (), NO_PROCESS), ((319, 279), (), ALLOW),
+    ((0, 63), (), ALLOW), ((1, 64), (), ALLOW), ((9, 222), (), ALLOW), ((257, 56), (), ALLOW), ((231, 94), (), ALLOW),
+]  # fmt: skip
+
+
+def answer_of(code: bytes, architecture: int, number: int, arguments: tuple[int, ...]) -> int:
+    """What the kernel would answer, by the four operations of classic BPF that a filter here is made of."""
+    call = struct.pack("=IIQ6Q", number, architecture, 0, *arguments, *(0,) * (6 - len(arguments)))
+    lines = list(struct.iter_unpack("=HBBI", code))
+    at = loaded = 0
+    while True:
+        operation, if_true, if_false, operand = lines[at]
+        at += 1
+        if operation == 0x20:
+            (loaded,) = struct.unpack_from("=I", call, operand)
+        elif operation == 0x06:
+            return operand
+        else:
+            holds = {0x15: loaded == operand, 0x35: loaded >= operand, 0x45: loaded & operand != 0}[operation]
+            at += if_true if holds else if_false
+
+
+@pytest.mark.parametrize(("column", "machine", "architecture"), [(0, "x86_64", 0xC000003E), (1, "aarch64", 0xC00000B7)])
+def test_the_filter_answers_each_call_on_machines_that_are_not_here(level, column, machine, architecture):
+    """A number in the wrong column refuses something else, and nobody here would notice."""
+    if level is not Isolation.landlock:
+        pytest.skip("once is enough")
+    code = filter_program(machine)
+    for numbers, arguments, answer in ANSWERS:
+        if numbers[column] is not None:
+            assert answer_of(code, architecture, numbers[column], arguments) == answer, (numbers, arguments)
+    assert answer_of(code, 0x40000003, 1, ()) == 0x80000000
+
+
+def test_programs_with_a_secret_have_servers_of_their_own(level):
+    """A server that had run hidden tests once ran the next answer's visible ones."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives each server's programs a user of their own, by which servers are told apart here")
+    who = "import os; print(os.getuid())"
+    users = [sandbox.run(who, stdin=b"", limits=Limits(), has_secret=has_secret).stdout for has_secret in (False, True) * 2]
+    assert users[0] == users[2] != users[1] == users[3]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import pickle
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,33 @@ def test_a_call_is_read_as_models_write_it(env: ToolUse, completion: str) -> Non
 )
 def test_a_literal_of_python_is_read_and_never_evaluated(source: str, value: object) -> None:
     assert python_object(source) == value
+
+
+class Garbage:
+    """Its collection lets other threads run, wherever the collector comes upon it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        time.sleep(0)
+
+
+def test_calls_are_read_by_several_threads_at_once() -> None:
+    """Python 3.11 builds one tree at a time: reading raised SystemError where two threads read a literal of Python."""
+    source = "{'a': " + "[" * 40 + ", ".join(["[[1, 'x'], {'b': (2,)}]"] * 60) + "]" * 40 + "}"
+
+    def read(_: int) -> str:
+        [Garbage() for _ in range(20)]
+        return repr(python_object(source))
+
+    before = gc.get_threshold()
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(read, range(60)))) == 1
+    finally:
+        gc.set_threshold(*before)
 
 
 @pytest.mark.parametrize(
