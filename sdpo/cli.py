@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         continues = "The last checkpoint stands; the same command continues from it."
         return _failed(f"{error}\n{continues}" if command == "train" else str(error), 1)
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EROFS) and error.filename is not None:
+            return _failed(
+                f"{error.filename} may not be written or read ({error.strerror}). What was written before is whole, and the last "
+                "checkpoint stands. Make it accessible, and repeat the command.",
+                2,
+            )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _failed(

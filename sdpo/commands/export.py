@@ -18,8 +18,10 @@ from sdpo.run.files import refuse_existing, whole_folder
 def run_export(config: ExportConfig) -> int:
     """``sdpo export``. The folder appears whole or not at all. Returns the exit code."""
     source, target = Path(config.checkpoint), Path(config.to).absolute()
-    counters = checkpoint.counters_of(source)
     refuse_existing(target)
+    console = Console()
+    within = checkpoint.POLICY if config.weights is ExportedWeights.policy else None
+    counters = checkpoint.verify(source, lambda sentence: console.print(sentence, highlight=False, markup=False), within=within)
     with whole_folder(target) as scratch:
         shutil.copytree(source / checkpoint.POLICY, scratch)
         parameters = load_file(scratch / policy_folder.WEIGHTS)
@@ -31,7 +33,7 @@ def run_export(config: ExportConfig) -> int:
         if config.weights is ExportedWeights.average or config.dtype is not None:
             policy_folder.put(scratch, {name: tensor.to(types[name]) for name, tensor in parameters.items()})
     size = sum(tensor.numel() for tensor in parameters.values())
-    Console().print(
+    console.print(
         f"{config.weights.value} of step {counters.step}: {size / 1e6:.1f} M parameters, {target}",
         highlight=False,
         soft_wrap=True,

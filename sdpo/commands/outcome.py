@@ -85,11 +85,11 @@ def _of_the_best(best: Path, last: Mapping[str, float]) -> str:
 
 
 def _best(folder: RunFolder) -> Path | None:
-    scores = {path: checkpoint.counters_of(path).score for path in checkpoint.checkpoints(folder.checkpoints)}
-    scored = [(score, path) for path, score in scores.items() if score is not None]
-    return max(scored)[1] if scored else None
+    found = checkpoint.readable(folder.checkpoints)
+    scored = [(counters.score, counters.step, path) for path, counters in found.items() if counters.score is not None]
+    return max(scored)[2] if scored else None
 
 
 def _newest(folder: RunFolder) -> Path | None:
-    found = checkpoint.checkpoints(folder.checkpoints)
+    found = list(checkpoint.readable(folder.checkpoints))
     return found[-1] if found else None

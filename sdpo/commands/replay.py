@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,11 @@ def run_replay(config: ReplayConfig) -> int:
     update, step = update_file.load(path)
     run = RunFolder(path.absolute().parent.parent)
     settings = saved_config(run.config)
-    weights = _weights(config, run, step)
+
+    def say(sentence: str) -> None:
+        screen.print(sentence, highlight=False, markup=False)
+
+    weights = _weights(config, run, step, say)
     everything = tuple(batch for of_rank in update.micro_batches for batch in of_rank)
     update = replace(update, micro_batches=(everything,))
     with ScratchFolder("replay") as scratch:
@@ -47,12 +52,13 @@ def run_replay(config: ReplayConfig) -> int:
     return 1 if metrics["updates_skipped"] else 0
 
 
-def _weights(config: ReplayConfig, run: RunFolder, step: int) -> Path | None:
-    """The newest checkpoint from before the update."""
-    if config.checkpoint is not None:
-        return Path(config.checkpoint)
-    before = [path for path in checkpoint.checkpoints(run.checkpoints) if checkpoint.counters_of(path).step <= step]
-    return before[-1] if before else None
+def _weights(config: ReplayConfig, run: RunFolder, step: int, say: Callable[[str], None]) -> Path | None:
+    """The newest sound checkpoint from before the update, or the one that is named, which must be sound."""
+    if config.checkpoint is None:
+        return checkpoint.newest_sound(run.checkpoints, say, up_to=step)
+    named = Path(config.checkpoint)
+    checkpoint.verify(named, say)
+    return named
 
 
 def _learner(settings: Config, config: ReplayConfig, screen: Console, meeting: Path) -> DeepSpeedLearner:

@@ -15,7 +15,7 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.part import taking_part
 from sdpo.commands import outcome
-from sdpo.commands.training_run import TrainingRun, standing
+from sdpo.commands.training_run import TrainingRun, standing_at, taken_up
 from sdpo.config import AllocationKind, Config
 from sdpo.config.named import place_anywhere
 from sdpo.environments.show import left_out
@@ -70,9 +70,11 @@ def _prepare_and_train(config: Config, folder: RunFolder, screen: Console, node:
     """Ray starts meanwhile."""
     ready = check_training(config, folder.path, lambda sentence: screen.print(sentence, highlight=False))
     mark("preflight")
-    folder.claim(config)
-    done = checkpoint.checkpoints(folder.checkpoints)
-    last = done[-1] if done else None
+
+    def say(sentence: str) -> None:
+        screen.print(f"warning: {printable(sentence)}", highlight=False, markup=False, soft_wrap=True)
+
+    last = taken_up(config, folder, say)
     first_step = checkpoint.counters_of(last).step if last else 0
     if outcome.ended_by_alarm(screen, folder, config):
         return 0
@@ -81,7 +83,7 @@ def _prepare_and_train(config: Config, folder: RunFolder, screen: Console, node:
         outcome.show(screen, folder)
         return 0
     with process_output_into(folder.logs / "driver.log", screen):
-        stopped_by = _train(config, folder, ready, screen, node)
+        stopped_by = _train(config, folder, last, ready, screen, node)
     outcome.show(screen, folder)
     if outcome.ended_by_alarm(screen, folder, config):
         return 0
@@ -110,11 +112,13 @@ def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:
     )
 
 
-def _train(config: Config, folder: RunFolder, ready: Ready, screen: Console, node: LocalNode | None) -> int | None:
+def _train(
+    config: Config, folder: RunFolder, last: Path | None, ready: Ready, screen: Console, node: LocalNode | None
+) -> int | None:
     """Returns the signal that ended the run early, if one did."""
     terminal = Terminal(screen, f"sdpo · {config.name}", config.num_steps, plan=plan_of(config), quiet=config.tracking.quiet)
     stop, progress = StopRequest(), Progress()
-    where = standing(config, folder)
+    where = standing_at(config, folder, last)
     watchdog = Watchdog(progress, terminal.warn, folder.logs, report_s=config.cluster.stall_report_s)
     also = (signal.SIGUSR1,) if config.cluster.allocation is AllocationKind.slurm else ()  # elsewhere it asks for stacks
     models = Models(policy=ready.model_path, teacher=ready.teacher_path, max_tokens=config.max_model_tokens)

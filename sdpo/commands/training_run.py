@@ -7,6 +7,7 @@ verifiers that are there. So the run ends with the same bits as one that lost no
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -59,17 +60,37 @@ class Standing:
     successes: SuccessBuffer
 
 
-def standing(config: Config, folder: RunFolder) -> Standing:
-    """What the run continues with, once what was recorded after its last checkpoint is forgotten."""
-    done = checkpoint.checkpoints(folder.checkpoints)
-    last = done[-1] if done else None
+def taken_up(config: Config, folder: RunFolder, say: Callable[[str], None]) -> Path | None:
+    """The checkpoint that the run goes on from, once its folder is this process's; None: it begins.
+
+    ``say`` is told of damage that the run survives. Raises UserError for any other, before anything is changed.
+    """
+    folder.claim(config)
+    last = checkpoint.newest_sound(folder.checkpoints, say)
+    for sentence in folder.refuse_damaged(checkpoint.counters_of(last).step if last else 0):
+        say(sentence)
+    checkpoint.set_aside(folder.checkpoints, last, say)
+    return last
+
+
+def standing(config: Config, folder: RunFolder, say: Callable[[str], None]) -> Standing:
+    """What the run continues with at its last sound checkpoint. ``say`` is told of damaged ones."""
+    last = checkpoint.newest_sound(folder.checkpoints, say)
+    checkpoint.set_aside(folder.checkpoints, last, say)
+    return standing_at(config, folder, last)
+
+
+def standing_at(config: Config, folder: RunFolder, last: Path | None) -> Standing:
+    """What the run continues with at this checkpoint, which was verified; None: at its start. What was recorded afterwards is
+    forgotten."""
     step = checkpoint.counters_of(last).step if last else 0
+    successes = remembered(config.algorithm, folder.rollouts_up_to(step))
     folder.forget_after(step)
     return Standing(
         checkpoint=last,
         step=step,
         guards=folded(config, records(folder.metrics), records(folder.evaluations)),
-        successes=remembered(config.algorithm, folder.rollouts_up_to(step)),
+        successes=successes,
     )
 
 
@@ -106,7 +127,7 @@ class TrainingRun:
                 is_lost = isinstance(error, LearnerLost) or not self.learner.is_whole
                 if self.stop.is_set or not is_lost or isinstance(error, NodeLost):
                     raise
-                before, where = where, standing(self.config, self.folder)
+                before, where = where, standing(self.config, self.folder, self.terminal.warn)
                 num_restarts = 1 + (num_restarts if where.checkpoint == before.checkpoint else 0)
                 if num_restarts > most:
                     raise LearnerLost(

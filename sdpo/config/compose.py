@@ -171,7 +171,7 @@ def saved_config(file: Path) -> Config:
             if name in stored.algorithm:
                 schema.algorithm[name] = OmegaConf.structured(home_of(name, stored.algorithm[name].kind))
         config = OmegaConf.to_object(OmegaConf.merge(schema, stored))
-    except (OSError, OmegaConfBaseException, AttributeError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, OmegaConfBaseException, AttributeError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"a run's folder must hold the config it was started with; {file} is none that can be read ({reason})."

@@ -122,7 +122,8 @@ def _leaves(root: type, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _below(kind: type) -> Iterator[type]:
-    for one in kind.__subclasses__():
+    subclasses: list[type] = kind.__subclasses__()
+    for one in subclasses:
         yield one
         yield from _below(one)
 

@@ -53,7 +53,7 @@ class SuccessBuffer:
                 said = attempt.get("turns") or [{"role": Role.assistant.value, "content": attempt["completion"]}]
                 transcript = [Message(role=Role(turn["role"]), content=turn["content"]) for turn in said]
                 self._add(attempt["task"], attempt["reward"], attempt["completion"], transcript)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 "a run with algorithm.hindsight.success_buffer above 0 continues with the successes in its rollouts; "
                 f"{rollouts} cannot be read: {type(error).__name__}: {error}. Put the file back, or choose another name= to "

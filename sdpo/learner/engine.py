@@ -55,6 +55,7 @@ class DeepSpeedLearner:
         self._config, self._scale, self.place = config, scale, place
         self.step = 0
         self.num_updates = 0
+        self._num_taken = self._num_skipped = 0  # in this step
         self._old_logprobs: dict[int, list[OldLogprobs]] = {}
         self._recording, self._credit = recording, list[TokenCredit]()
         self._device, self._team = _meet(place, config)
@@ -100,8 +101,10 @@ class DeepSpeedLearner:
             norm = self._policy.step(rate)
         seconds = self._stopwatch.take()
         if not math.isfinite(norm):
+            self._num_skipped += 1
             return {"updates": 0.0, "updates_without_samples": 0.0, "updates_skipped": 1.0}
         self.num_updates += 1
+        self._num_taken += 1
         self._credit += recorder.kept if recorder is not None else []
         return metrics(update, statistics, rate=rate, norm=norm, seconds=seconds, memory_bytes=held_bytes(self._device))
 
@@ -137,25 +140,31 @@ class DeepSpeedLearner:
         return found
 
     def finish_step(self, *, follow: bool = True) -> None:
-        """The teacher follows the policy, unless it shall not; the step counts as done."""
+        """The teacher follows the policy, unless it shall not; the step counts as done.
+
+        After a step with skipped updates alone the policy stands where it was, and so does the teacher.
+        """
         self._old_logprobs = {}
         self._credit = []
-        if follow:
+        is_moved = self._num_taken > 0 or self._num_skipped == 0
+        if follow and is_moved:
             self._teacher.follow()
+        self._num_taken = self._num_skipped = 0
         self.step += 1
 
     def refresh_teacher(self) -> None:
         """The teacher becomes the policy as it is."""
         self._teacher.refresh()
 
-    def save(self, folder: Path) -> None:
-        """This rank's shards, moments, average and random state."""
-        shard_files.save(folder, self.place.rank, self._policy.shards, self._teacher.average)
+    def save(self, folder: Path) -> str:
+        """Write this rank's shards, moments, average and random state; returns the file's name."""
+        return shard_files.save(folder, self.place.rank, self._policy.shards, self._teacher.average)
 
     def restore(self, folder: Path, *, step: int, num_updates: int) -> None:
         """What ``save`` wrote, on any number of ranks. Raises UserError where it is of another model."""
         shard_files.restore(folder, self.place.rank, self._policy.shards, self._teacher.average, num_updates)
         self.step, self.num_updates = step, num_updates
+        self._num_taken = self._num_skipped = 0
 
     def _recorder(self, update: Update) -> Recorder | None:
         """None where nothing is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import ChainMap
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +21,7 @@ from sdpo.learner.checkpoint import Counters
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
 from sdpo.preflight.models import hidden_size
 from sdpo.protocols import Weights
+from sdpo.run import digests
 from sdpo.run.logs import redirect_output
 from sdpo.types import Metrics, Ranks, TokenCredit, Update
 from sdpo.weights import WeightPayload, weight_payload
@@ -81,14 +83,18 @@ class LearnerActor:
     def refresh_teacher(self) -> None:
         self._learner.refresh_teacher()
 
-    def save(self, folder: Path) -> None:
-        """This rank's part of a checkpoint, into ``folder``; rank 0 adds the plain model."""
-        self._learner.save(folder)
+    def save(self, folder: Path) -> dict[str, str]:
+        """This rank's part of a checkpoint, into ``folder`` and onto the disk; rank 0 adds the plain model. Returns digests."""
+        mine = self._learner.save(folder)
         self.write_policy(folder / checkpoint.POLICY)
+        policy = (
+            [f"{checkpoint.POLICY}/{name}" for name in digests.files_in(folder / checkpoint.POLICY)] if self._is_first else []
+        )
+        return digests.sealed(folder, [mine, *policy])
 
-    def save_state(self, folder: Path) -> None:
-        """This rank's part of a state, without a plain model."""
-        self._learner.save(folder)
+    def save_state(self, folder: Path) -> dict[str, str]:
+        """This rank's part of a state, without a plain model. Returns digests."""
+        return digests.sealed(folder, [self._learner.save(folder)])
 
     def write_policy(self, folder: Path) -> None:
         """The plain model in a new ``folder``, from rank 0."""
@@ -283,9 +289,9 @@ class LearnerGroup:
         """
         try:
             scratch = checkpoint.begin(path)
-            self._answers([actor.save.remote(scratch) for actor in self._actors])
+            sealed: list[dict[str, str]] = self._answers([actor.save.remote(scratch) for actor in self._actors])
             step, num_updates = self._answers([self._actors[0].counters.remote()])[0]
-            checkpoint.commit(path, Counters(step=step, num_updates=num_updates, score=score))
+            checkpoint.commit(path, Counters(step=step, num_updates=num_updates, score=score), dict(ChainMap(*sealed)))
         except LearnerLost:
             raise
         except (OSError, MachineError) as error:
@@ -296,9 +302,9 @@ class LearnerGroup:
         """Everything to go on from here with ``restore``, and no more: a checkpoint without the plain model."""
         try:
             scratch = checkpoint.begin(path)
-            self._answers([actor.save_state.remote(scratch) for actor in self._actors])
+            sealed: list[dict[str, str]] = self._answers([actor.save_state.remote(scratch) for actor in self._actors])
             step, num_updates = self._answers([self._actors[0].counters.remote()])[0]
-            checkpoint.commit(path, Counters(step=step, num_updates=num_updates))
+            checkpoint.commit(path, Counters(step=step, num_updates=num_updates), dict(ChainMap(*sealed)))
         except OSError as error:
             raise checkpoint.abandon(path, error) from error
 

@@ -32,14 +32,15 @@ class _Stretch(NamedTuple):
     key: str
 
 
-def save(folder: Path, rank: int, shards: Shards, average: Average | None) -> None:
-    """Write this rank's file into ``folder``."""
+def save(folder: Path, rank: int, shards: Shards, average: Average | None) -> str:
+    """Write this rank's file into ``folder``; returns its name."""
     tensors = {_RANDOM: torch.get_rng_state()}
     for piece in shards.pieces if rank == 0 or not shards.are_replicas else ():
         for kind, flat in _kinds(shards, average, piece.flat).items():
             stretch = flat.detach().reshape(-1).narrow(0, piece.offset, piece.numel)
             tensors[f"{kind}/{piece.start}/{piece.name}"] = stretch.to("cpu").contiguous()
-    save_file(tensors, folder / f"rank-{rank:05d}.safetensors")
+    save_file(tensors, folder / _name(rank))
+    return _name(rank)
 
 
 def restore(folder: Path, rank: int, shards: Shards, average: Average | None, num_updates: int) -> None:
@@ -58,10 +59,14 @@ def restore(folder: Path, rank: int, shards: Shards, average: Average | None, nu
     shards.publish()
     if average is not None:
         average.publish()
-    mine = folder / f"rank-{rank:05d}.safetensors"
+    mine = folder / _name(rank)
     if mine.is_file():  # else a rank that was not there before, with the random state it began with
         with safe_open(mine, framework="pt") as file:
             torch.set_rng_state(file.get_tensor(_RANDOM))
+
+
+def _name(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
 
 
 def _kinds(shards: Shards, average: Average | None, flat: int) -> dict[str, Tensor]:

@@ -23,7 +23,9 @@ from safetensors import SafetensorError
 from sdpo.envs.children import Lifeline, own_module
 from sdpo.errors import UserError
 from sdpo.preflight.model_folder import refuse_missing_weights
+from sdpo.run import digests
 from sdpo.run.cache import cache_folder
+from sdpo.run.files import step_in
 from sdpo.run.logs import output_into
 
 PREFIX = "package:"
@@ -51,6 +53,8 @@ PACKAGED = {
         num_bytes=280_000_000,
     ),
 }
+_COUNTERS = "learner.json"
+"""File by which a checkpoint is known, and the last that its digests name."""
 _MANIFEST = "sdpo.json"
 """Names and sizes of the cached files, written last."""
 
@@ -65,7 +69,7 @@ def resolve(path: str, say: Say) -> str:
     if path.startswith(PREFIX):
         return str(_packaged(path.removeprefix(PREFIX), say))
     if _is_meant_as_a_folder(path):
-        return _checked_folder(Path(os.path.expanduser(path)))  # pathlib's raises for a user who is not there
+        return _checked_folder(Path(os.path.expanduser(path)), say)  # pathlib's raises for a user who is not there
     return path
 
 
@@ -92,7 +96,7 @@ def _is_meant_as_a_folder(path: str) -> bool:
     return path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
 
 
-def _checked_folder(folder: Path) -> str:
+def _checked_folder(folder: Path, say: Say) -> str:
     if not (folder / "config.json").is_file():
         found = "it does not exist" if not folder.exists() else "it has no config.json"
         raise UserError(
@@ -100,7 +104,24 @@ def _checked_folder(folder: Path) -> str:
             f"{', '.join(PACKAGED)}; got {str(folder)!r}, and {found}."
         )
     refuse_missing_weights(folder)
+    _verify_policy(folder.resolve(), say)
     return str(folder.absolute())
+
+
+def _verify_policy(folder: Path, say: Say) -> None:
+    """Raises UserError where the folder is the policy of a run's checkpoint, and not what the run has written."""
+    checkpoint = folder.parent
+    if step_in(checkpoint.name.partition(".")[0]) is None or not (checkpoint / _COUNTERS).is_file():
+        return
+    if not digests.are_kept(checkpoint):
+        say(f"The checkpoint {checkpoint} has no {digests.FILE} (an earlier version wrote none), so its policy was not verified.")
+        return
+    wrong = digests.fault(checkpoint, last=_COUNTERS, within=folder.name)
+    if wrong is not None:
+        raise UserError(
+            f"a policy that a run has written must be what was written; {checkpoint} is damaged: {wrong}. Put the file back as "
+            "it was, or name the policy of another checkpoint."
+        )
 
 
 def _packaged(name: str, say: Say) -> Path:

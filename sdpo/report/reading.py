@@ -185,7 +185,7 @@ class _PlainLoader(yaml.SafeLoader):
     """YAML as a run writes it. An alias can make a few lines into gigabytes, or a thing that holds itself; tags make objects."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) not in (None, "!"):
             raise yaml.YAMLError("a run's config has neither aliases nor tags")
         return super().compose_node(parent, index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,13 @@ from sdpo.errors import UserError
 
 _LONGEST = 255
 """Bytes that a name may have in the usual file systems."""
+_STEP = re.compile(r"step_([0-9]{1,18})")
+
+
+def step_in(name: str, suffix: str = "") -> int | None:
+    """The number in ``step_NNNNNN`` and ``suffix``. None for any other name, ``step_backup`` say."""
+    match = _STEP.fullmatch(name.removesuffix(suffix)) if name.endswith(suffix) else None
+    return None if match is None else int(match[1])
 
 
 def refuse_unwritable(folder: Path, key: str = "runs_dir") -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,7 +24,8 @@ import yaml
 from sdpo.config import Config, Resume, SearchConfig, WarmupConfig
 from sdpo.config.kinds import as_today
 from sdpo.errors import UserError, without_credentials
-from sdpo.run.files import refuse_unwritable, write_whole
+from sdpo.run import stored
+from sdpo.run.files import refuse_unwritable, step_in, write_whole
 
 _MAY_DIFFER = (
     "num_steps", "resume", "dry_run", "runs_dir", "name", "cluster.", "tracking.", "checkpoint.", "rollout.", "evaluation.",
@@ -112,9 +113,15 @@ class RunFolder:
     def claim(self, config: Config) -> None:
         """Make the folder this run's, or find that it is. Raises UserError where it belongs to another config or process."""
         self.check(config)
-        for folder in (self.path, self.rollouts, self.checkpoints, self.logs):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
+        try:
+            for folder in (self.path, self.rollouts, self.checkpoints, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            raise UserError(
+                f"a run's folder must be one that can be written; {error.filename} in it is not as a run makes it "
+                f"({error.strerror}). Nothing was removed. Move it away, or choose another name=."
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -126,7 +133,11 @@ class RunFolder:
     def check(self, config: Config) -> None:
         """Raises UserError where the folder is not writable, or ``resume=`` or its config forbids this run. Touches nothing."""
         refuse_unwritable(self.path)
-        if not self.config.is_file():
+        for folder in (self.rollouts, self.checkpoints, self.logs, self.unfinished, self.credit, self.skipped, self.tensorboard):
+            if folder.exists():
+                refuse_unwritable(folder)
+        self._refuse_lacking()
+        if not os.path.lexists(self.config):
             if config.resume is Resume.must:
                 raise UserError(f"resume=must continues a run, and there is none in {self.path}. Check name= and runs_dir=.")
             return
@@ -136,9 +147,7 @@ class RunFolder:
                 "continue it."
             )
         differences = [
-            (key, old, new)
-            for key, old, new in differing(yaml.safe_load(self.config.read_text()), config)
-            if key in _MAY_NOT or not key.startswith(_MAY_DIFFER)
+            (key, old, new) for key, old, new in self._differing(config) if key in _MAY_NOT or not key.startswith(_MAY_DIFFER)
         ]
         if differences:
             raise UserError(
@@ -147,23 +156,67 @@ class RunFolder:
                 + ". Choose another name=, or repeat the command with the old values."
             )
 
+    def _refuse_lacking(self) -> None:
+        """Raises UserError where a part is gone without which the rest would be taken for another run's, or thrown away."""
+        has_steps = self.checkpoints.is_dir() and any(step_in(path.name) is not None for path in self.checkpoints.iterdir())
+        is_recorded = any(line.step for line in stored.lines(self.metrics))
+        if (has_steps or is_recorded) and not os.path.lexists(self.config):
+            raise UserError(
+                f"a run continues with the config it began with; {self.path} holds a run, and {self.config.name} is gone. Put it "
+                "back, or choose another name=."
+            )
+        if is_recorded and not self.checkpoints.exists():
+            raise UserError(
+                f"a run continues from its checkpoints; {self.path} holds the records of steps, and {self.checkpoints.name}/ is "
+                "gone. Put it back, or choose another name=."
+            )
+
+    def _differing(self, config: Config) -> list[tuple[str, object, object]]:
+        try:
+            return differing(stored.config(self.config), config)
+        except UserError:
+            raise
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"a run's folder must hold the config it was started with; {self.config} is none of a run ({error}). Put it back "
+                "as it was, or choose another name=."
+            ) from error
+
+    def refuse_damaged(self, step: int) -> list[str]:
+        """What records of the first ``step`` steps are missing, in sentences. Touches nothing.
+
+        Raises UserError where a record that is there cannot be read.
+        """
+        for file in (self.evaluations, self.alarms):
+            stored.up_to(file, step)
+        recorded = {line.step for line in stored.up_to(self.metrics, step)}
+        missing = [number for number in range(1, step + 1) if number not in recorded]
+        if not missing:
+            return []
+        return [
+            f"{self.metrics} has no record of {len(missing)} of the {step} steps (step {missing[0]} is the first of them); the "
+            "run goes on, and its guards judge by what is there"
+        ]
+
     def forget_after(self, step: int) -> None:
-        """Drop what was recorded of steps after ``step``: they will be run again. A line cut off by a kill goes too."""
-        self.best.unlink(missing_ok=True)
-        for file in (self.metrics, self.evaluations, self.alarms):
-            if file.is_file():
-                lines = file.read_text().splitlines(keepends=True)
-                kept = [line for line in lines if step > 0 and _step_of(line) <= step]  # before the first step, nothing counts
-                write_whole(file, "".join(kept))
-        for file in (*self.rollouts.glob("step_*.jsonl"), *self.credit.glob("step_*.jsonl.gz")):
-            if int(file.name.partition(".")[0].removeprefix("step_")) > step:
-                file.unlink()
+        """Drop what was recorded of steps after ``step``: they will be run again. A line cut off by a kill goes too.
+
+        Raises UserError, before anything is changed, where a record of an earlier step cannot be read.
+        """
+        kept = {file: stored.up_to(file, step) for file in (self.metrics, self.evaluations, self.alarms) if file.is_file()}
+        if self.best.is_file():
+            self.best.unlink()
+        for file, lines in kept.items():
+            write_whole(file, "".join(line.text.decode() for line in lines))
+        for folder, suffix in ((self.rollouts, ".jsonl"), (self.credit, ".jsonl.gz")):
+            for file in folder.glob(f"step_*{suffix}"):
+                if (number := step_in(file.name, suffix)) is not None and number > step and file.is_file():
+                    file.unlink()
 
 
 def records(file: Path) -> list[dict[str, Any]]:
-    """A file's lines as JSON has them, without one that a kill cut off; none where there is no file."""
-    lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
-    return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
+    """A file's lines as JSON has them, without those that cannot be read; none where there is no file."""
+    return [line.record for line in stored.lines(file) if line.record is not None]
 
 
 def plain(config: Config | WarmupConfig | SearchConfig) -> dict[str, object]:
@@ -217,13 +270,5 @@ def flat(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
         if isinstance(value, Mapping):
             found.update(flat(value, f"{prefix}{key}."))
         else:
-            found[prefix + key] = value
+            found[f"{prefix}{key}"] = value
     return found
-
-
-def _step_of(line: str) -> float:
-    """The step a line belongs to; infinity for one that was cut off."""
-    try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else float("inf")
-    except (ValueError, KeyError, TypeError):
-        return float("inf")

@@ -22,7 +22,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from sdpo.run.files import write_whole
+from sdpo.run.files import step_in, write_whole
 from sdpo.types import Attempt, Completion, Finish, Message, Prompt, Role, SetAside, Verdict
 
 Place = tuple[int, int]
@@ -66,7 +66,7 @@ class Journal:
         return Page(file, prompts, {line.place: line.outcome for line in kept if isinstance(line.outcome, Attempt)})
 
     def _forget_weights_after(self, step: int) -> None:
-        for file in self._folder.glob("step_*.jsonl"):
+        for _, file in _pages(self._folder):
             _write(file, [line for line in _lines(file) if line.outcome.completion.weights_version <= step])
 
 
@@ -107,9 +107,15 @@ class Page:
 
 def forget(folder: Path, step: int) -> None:
     """Remove what was kept of the first ``step`` steps, which will not be repeated."""
-    for file in folder.glob("step_*.jsonl"):
-        if int(file.stem.removeprefix("step_")) <= step:
+    for number, file in _pages(folder):
+        if number <= step:
             file.unlink()
+
+
+def _pages(folder: Path) -> list[tuple[int, Path]]:
+    """The files of steps, each with its step. Others that lie there are nobody's."""
+    found = [(step_in(file.name, ".jsonl"), file) for file in folder.glob("step_*.jsonl") if file.is_file()]
+    return [(number, file) for number, file in found if number is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,26 +133,27 @@ class _Line:
 
 def _lines(file: Path) -> list[_Line]:
     """The lines that can be read; one that a kill or a full disk cut off cannot."""
-    texts = file.read_text().splitlines(keepends=True) if file.is_file() else []
+    texts = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
     return [line for line in map(_line, texts) if line is not None]
 
 
-def _line(text: str) -> _Line | None:
-    if not text.endswith("\n"):
+def _line(written: bytes) -> _Line | None:
+    if not written.endswith(b"\n"):
         return None
     try:
+        text = written.decode()
         record = json.loads(text)
         completion = _completion(record["completion"])
         return _Line(
             text=text,
-            place=(record["task_index"], record["attempt_index"]),
+            place=(int(record["task_index"]), int(record["attempt_index"])),
             seed=record["seed"],
             prompt=record["prompt"],
             outcome=SetAside(completion=completion, error=record["set_aside"])
             if "set_aside" in record
             else Attempt(completion=completion, verdict=Verdict(**record["verdict"])),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -178,7 +185,7 @@ def _completion(fields: Mapping[str, Any]) -> Completion:
         logprobs=tuple(fields["logprobs"]),
         text=fields["text"],
         finish=Finish(fields["finish"]),
-        weights_version=fields["weights_version"],
+        weights_version=int(fields["weights_version"]),
         versions=tuple((version, num) for version, num in fields["versions"]),
         own_mask=None if fields["own_mask"] is None else tuple(fields["own_mask"]),
         turns=tuple(Message(role=Role(role), content=content) for role, content in fields["turns"]),

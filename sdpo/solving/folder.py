@@ -18,7 +18,7 @@ from typing import Any
 
 from sdpo.errors import UserError
 from sdpo.learner import checkpoint
-from sdpo.run.files import write_whole
+from sdpo.run.files import step_in, write_whole
 from sdpo.solving.parts import SearchLearner
 from sdpo.solving.search import Ending, Search, Step, Tried
 from sdpo.types import Message, Role
@@ -70,6 +70,11 @@ class SearchFolder:
         if learner is not None:
             states = [state for state in checkpoint.checkpoints(self._states) if _number(state) <= len(steps)]
             steps = steps[: _number(states[-1]) if states else 0]
+            if states and (wrong := checkpoint.fault(states[-1])) is not None:
+                raise UserError(
+                    f"a search continues from a state that is what was written; {states[-1]} is damaged: {wrong}. Put the file "
+                    "back as it was, or move the state away to go on from the one before it."
+                )
             if states:
                 learner.restore(states[-1])
         write_whole(self.path / STEPS, "".join(map(_line, steps)))
@@ -113,7 +118,9 @@ class SearchFolder:
 
 def _number(state: Path) -> int:
     """Steps after which the learner stood so."""
-    return int(state.name.removeprefix(checkpoint.PREFIX))
+    number = step_in(state.name)
+    assert number is not None, state
+    return number
 
 
 def _line(step: Step) -> str:

@@ -82,7 +82,9 @@ class Tracker:
             for task_index, (group, hints_G) in enumerate(zip(groups_P, hints_P_G, strict=True))
             for line in _attempts(group, hints_G)
         )
-        self._folder.rollouts_of(step).write_text(text)
+        file = self._folder.rollouts_of(step)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
 
     def credit(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
         """What was kept of a step's tokens, gzipped: whole or not at all, and the same records are the same bytes."""

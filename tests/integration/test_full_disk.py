@@ -49,7 +49,7 @@ def test_a_full_disk_ends_the_run_with_one_paragraph_and_whole_checkpoints(train
     assert len(whole) == 2
     for path in whole:
         assert path.name.startswith("step_")
-        assert {"learner.json", "rank-00000.safetensors", "policy"} == {item.name for item in path.iterdir()}
+        assert {"learner.json", "rank-00000.safetensors", "policy", "SHA256SUMS"} == {item.name for item in path.iterdir()}
 
     filler.unlink()
     last = max(int(path.name.removeprefix("step_")) for path in whole)

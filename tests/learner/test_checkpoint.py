@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.errors import UserError
-from sdpo.learner.checkpoint import COUNTERS, Counters, abandon, begin, checkpoints, commit, counters_of, prune
+from sdpo.learner.checkpoint import (
+    COUNTERS,
+    Counters,
+    abandon,
+    begin,
+    checkpoints,
+    commit,
+    counters_of,
+    fault,
+    newest_sound,
+    prune,
+    readable,
+    remove,
+    sweep,
+    verify,
+)
+from sdpo.run import digests
 
 
 def save(folder: Path, step: int, score: float | None = None) -> Path:
@@ -104,7 +123,7 @@ def test_a_step_that_is_saved_again_replaces_what_was_there(tmp_path: Path) -> N
     path = save(tmp_path, 3, 0.5)
     (path / "left over").write_text("of the first time")
     save(tmp_path, 3, None)
-    assert sorted(file.name for file in path.iterdir()) == [COUNTERS, "rank-00000.safetensors"]
+    assert sorted(file.name for file in path.iterdir()) == [digests.FILE, COUNTERS, "rank-00000.safetensors"]
     assert counters_of(path).score is None
 
 
@@ -127,7 +146,19 @@ def test_a_checkpoint_from_before_there_were_scores_has_none(tmp_path: Path) -> 
     assert counters_of(path) == Counters(step=5, num_updates=20, score=None)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"step": 1}', '{"step": 1, "num_updates": 2, "unheard_of": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"step": 1}',
+        '{"step": true, "num_updates": 2}',
+        "[" * 100_000,
+        '{"step": 1, "num_updates": 2, "unheard_of": 3}',
+    ],
+)
 def test_a_folder_without_readable_counters_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = save(tmp_path, 5)
     (path / COUNTERS).write_text(text)
@@ -135,3 +166,173 @@ def test_a_folder_without_readable_counters_is_refused_by_name(tmp_path: Path, t
         counters_of(path)
     with pytest.raises(UserError, match="nowhere"):
         counters_of(tmp_path / "nowhere")
+
+
+def test_checkpoints_are_ordered_by_number_and_are_called_by_digits_alone(tmp_path: Path) -> None:
+    """``step_backup`` came last, so a run went back to it; ``step_1000000`` came before ``step_999999``."""
+    for step in (999_999, 1_000_000, 7):
+        save(tmp_path, step)
+    for name in ("step_backup", "step_000007 (copy)", "step_", "step_7x", "step_-1", "step_٧", ".step_000009", "Step_000009"):
+        shutil.copytree(tmp_path / "step_000007", tmp_path / name)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_000007", "step_999999", "step_1000000"]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    prune(tmp_path, keep=1, keep_best=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        name for name in before if name not in ("step_000007", "step_999999")
+    ]
+
+
+def test_a_checkpoint_that_contradicts_its_name_neither_counts_nor_goes(tmp_path: Path) -> None:
+    """Its counters were believed, and the records of all steps after them were removed."""
+    for step in (1, 2, 3):
+        save(tmp_path, step, 0.5)
+    (tmp_path / "step_000001").rename(tmp_path / "step_000009")
+    assert list(readable(tmp_path)) == [tmp_path / "step_000002", tmp_path / "step_000003"]
+    with pytest.raises(UserError, match=r"learner\.json is of step 1, and the folder's name says 9"):
+        verify(tmp_path / "step_000009", print)
+    prune(tmp_path, keep=1, keep_best=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000003", "step_000009"]
+
+
+def test_pruning_survives_a_checkpoint_whose_counters_cannot_be_read(tmp_path: Path) -> None:
+    """A run ended in its next save because the counters of an old checkpoint were damaged."""
+    for step in (1, 2, 3):
+        save(tmp_path, step, 0.5)
+    (tmp_path / "step_000001" / COUNTERS).write_text("")
+    prune(tmp_path, keep=1, keep_best=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000001", "step_000003"]
+
+
+def test_only_what_interrupted_writes_left_is_swept(tmp_path: Path) -> None:
+    """Every hidden folder whose name began with ``.step_`` went."""
+    for name in (".step_000001.partial", ".step_000002.removed", ".step_mine", ".step_000003.backup"):
+        (tmp_path / name).mkdir()
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".step_000003.backup", ".step_mine"]
+
+
+def test_what_an_interrupted_removal_left_does_not_stop_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".step_000001.removed"
+    left.mkdir()
+    (left / "file").write_text("of the first time")
+    remove(save(tmp_path, 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_file_of_a_checkpoint_has_a_digest_that_sha256sum_confirms(tmp_path: Path) -> None:
+    path = tmp_path / "step_000003"
+    scratch = begin(path)
+    (scratch / "policy").mkdir()
+    (scratch / "policy" / "model.safetensors").write_bytes(b"policy")
+    (scratch / "rank-00000.safetensors").write_bytes(b"rank")
+    commit(path, Counters(step=3, num_updates=6))
+    lines = (path / digests.FILE).read_text().splitlines()
+    assert [line.partition("  ")[2] for line in lines] == ["policy/model.safetensors", "rank-00000.safetensors", COUNTERS]
+    assert subprocess.run(["sha256sum", "--check", "--strict", digests.FILE], cwd=path, check=False).returncode == 0
+    assert fault(path) is None
+
+
+def test_a_digest_of_whoever_wrote_the_file_is_believed(tmp_path: Path) -> None:
+    """A rank digests its own file before anything can happen to it: what is damaged until the commit is found."""
+    path = tmp_path / "step_000003"
+    scratch = begin(path)
+    (scratch / "rank-00000.safetensors").write_bytes(b"as written")
+    sealed = digests.sealed(scratch, ["rank-00000.safetensors"])
+    (scratch / "rank-00000.safetensors").write_bytes(b"as damaged")
+    commit(path, Counters(step=3, num_updates=6), sealed)
+    assert fault(path) == "rank-00000.safetensors is not what was written (its SHA-256 is another)"
+
+
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after the rename left a checkpoint whose files were empty."""
+    events: list[str] = []
+    path = tmp_path / "step_000003"
+    replace, fsync = os.replace, os.fsync
+
+    def renamed(source: Path, target: Path) -> None:
+        events.append(f"rename {Path(target).name}")
+        replace(source, target)
+
+    def flushed(handle: int) -> None:
+        events.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "replace", renamed)
+    monkeypatch.setattr(os, "fsync", flushed)
+    scratch = begin(path)
+    (scratch / "policy").mkdir()
+    (scratch / "policy" / "model.safetensors").write_bytes(b"policy")
+    (scratch / "rank-00000.safetensors").write_bytes(b"rank")
+    commit(path, Counters(step=3, num_updates=6))
+    at = events.index("rename step_000003")
+    assert set(events[:at]) == {
+        "policy",
+        "model.safetensors",
+        "rank-00000.safetensors",
+        COUNTERS,
+        digests.FILE,
+        ".step_000003.partial",
+    }
+    assert events[at + 1 :] == [tmp_path.name]
+
+
+def test_the_newest_sound_checkpoint_up_to_a_step_is_found(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    said: list[str] = []
+    assert newest_sound(tmp_path, said.append, up_to=2) == tmp_path / "step_000002"
+    assert said == []
+    (tmp_path / "step_000002" / "rank-00000.safetensors").write_text("Weights of step 2")
+    assert newest_sound(tmp_path, said.append, up_to=2) == tmp_path / "step_000001"
+    assert said == [
+        "the checkpoint step_000002 is damaged: rank-00000.safetensors is not what was written (its SHA-256 is another). "
+        "step_000001 takes its place"
+    ]
+    assert newest_sound(tmp_path, said.append, up_to=0) is None
+    assert newest_sound(tmp_path / "nowhere", said.append) is None
+
+
+def test_what_is_read_alone_is_verified_alone(tmp_path: Path) -> None:
+    """Whoever exports the policy needs nothing of the moments."""
+    path = tmp_path / "step_000003"
+    scratch = begin(path)
+    (scratch / "policy").mkdir()
+    (scratch / "policy" / "model.safetensors").write_bytes(b"policy")
+    (scratch / "rank-00000.safetensors").write_bytes(b"rank")
+    commit(path, Counters(step=3, num_updates=6))
+    (path / "rank-00000.safetensors").write_bytes(b"RANK")
+    assert verify(path, print, within="policy").step == 3
+    with pytest.raises(UserError, match=r"is damaged: rank-00000\.safetensors is not what was written"):
+        verify(path, print)
+    (path / "policy" / "model.safetensors").write_bytes(b"POLICY")
+    with pytest.raises(UserError, match=r"is damaged: policy/model\.safetensors is not what was written"):
+        verify(path, print, within="policy")
+
+
+@pytest.mark.parametrize("line", ["../outside", "/etc/passwd", ""])
+def test_digests_name_nothing_outside_of_their_folder(line: str, tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    with (path / digests.FILE).open("a") as file:
+        file.write(f"{'0' * 64}  {line}\n")
+    assert fault(path) == f"{digests.FILE} cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(28, "No space left on device"), "Free some space"),
+        (OSError(30, "Read-only file system"), "Make it writable"),
+        (PermissionError(13, "Permission denied"), "Make it writable"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_written_is_told_with_its_own_remedy(tmp_path: Path, error: OSError, remedy: str) -> None:
+    """A read-only folder was told to free some space."""
+    said = str(abandon(tmp_path / "step_000002", error))
+    assert remedy in said
+    assert ("Free some space" in said) == (remedy == "Free some space")
+
+
+def test_a_checkpoint_whose_folder_is_gone_is_told_so(tmp_path: Path) -> None:
+    """Asking for the free space there raised an error of its own."""
+    said = str(abandon(tmp_path / "gone" / "step_000002", FileNotFoundError(2, "No such file or directory")))
+    assert "is not there any more" in said

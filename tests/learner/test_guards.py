@@ -12,6 +12,7 @@ import pytest
 from sdpo.config import (
     Blend,
     Dtype,
+    EmaTeacher,
     FrozenTeacher,
     LearnerConfig,
     LoraConfig,
@@ -21,7 +22,7 @@ from sdpo.config import (
 )
 from sdpo.types import Sample, Update
 from tests.learner.launch import launch
-from tests.learner.ranks import Moment, Setup, moments_after
+from tests.learner.ranks import Leg, Moment, Setup, courses, moments_after
 from tests.learner.samples import rows, update_of
 from tests.learner.test_resume import differing
 from tests.learner.tiers import ranks_and, tiered
@@ -105,6 +106,20 @@ def test_an_update_that_is_not_finite_changes_nothing_on_any_rank(label: str, nu
         check_same(second, after_second)
         assert differing(first.state, second.state) != []
     print(f"{label}, {num_ranks} ranks: three bad updates left no trace; grad_norm {second.metrics['grad_norm']:.3f} both ways")
+
+
+def test_after_a_step_whose_only_update_was_skipped_the_teacher_does_not_move(model: Path) -> None:
+    """The policy stood still, and its average went on towards it; in a step with another update it follows."""
+    algorithm = replace(ALGORITHM, teacher=EmaTeacher(ema_rate=0.2))
+    setup = Setup(model=model, algorithm=algorithm, config=CONFIG)
+    first, second = (update(model, 1, seed=seed) for seed in (0, 1))
+    bad = update(model, 1, seed=2, bad=BAD[0])
+    steps = ([[first]], [[first], [bad]], [[first], [second]], [[first], [bad], [replace(bad, index=1), second]])
+    control, skipped, moved, both = launch(1, courses, [Leg(setup=setup, steps=of) for of in steps])[0]
+    assert differing(control.ends["average"], skipped.ends["average"]) == []
+    assert skipped.num_steps == 2
+    assert differing(control.ends["average"], moved.ends["average"]) != []
+    assert differing(control.ends["average"], both.ends["average"]) != []
 
 
 @pytest.mark.parametrize(("num_ranks", "labels"), ranks_and(CORNERS, VARIANTS))

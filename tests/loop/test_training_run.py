@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -122,7 +123,7 @@ class Run:
             terminal=terminal,
             stop=self.stop,
             progress=Progress(),
-        ).go_on(standing(self.config, self.folder))
+        ).go_on(standing(self.config, self.folder, terminal.warn))
 
     @property
     def said(self) -> str:
@@ -225,3 +226,27 @@ def test_a_learner_is_not_rebuilt_for_a_run_that_shall_stop(tmp_path: Path) -> N
     with pytest.raises(LearnerLost, match="rank 1 of the learner died"):
         run()
     assert "rebuild" not in run.events
+
+
+def test_a_run_whose_newest_checkpoint_was_damaged_ends_as_an_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    """The damaged weights were loaded and trained on, and the next checkpoint was of them."""
+    run = Run(tmp_path / "run", "update 5")
+    died = run.learner._may_die
+
+    def damage_and_die(event: str) -> None:
+        if event == "update 5" and run.learner.deaths:
+            (run.folder.checkpoints / "step_000004" / "rank-00000.safetensors").write_text("HALF of it")
+        died(event)
+
+    run.learner._may_die = damage_and_die  # type: ignore[method-assign]
+    run()
+    assert "restore step_000002" in run.events
+    assert "restore step_000004" not in run.events
+    assert "warning: the checkpoint step_000004 is damaged: rank-00000.safetensors is not what was written" in run.said
+    kept = run.folder.checkpoints / "step_000004.damaged"
+    assert f"step_000004 is kept as {kept}".replace(" ", "") in run.said.replace(" ", "")
+    assert (kept / "rank-00000.safetensors").read_text() == "HALF of it"
+    shutil.move(kept, tmp_path)
+    assert run.recorded() == undisturbed
