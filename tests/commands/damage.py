@@ -241,7 +241,8 @@ DAMAGES: Mapping[str, Damage] = {
     "the config refers to itself": Damage(do=lambda run: run.config.write_text("name: &a\n  b: *a\n"), says=CONFIG),
     "the config's keys are numbers": Damage(do=lambda run: run.config.write_text("1: 2\n"), says=CONFIG),
     "the config has an unheard-of kind": Damage(
-        do=lambda run: run.config.write_text("algorithm:\n  teacher:\n    kind: nobody\n"), says=CONFIG
+        do=lambda run: run.config.write_text("algorithm:\n  teacher:\n    kind: nobody\n"),
+        says=r"algorithm\.teacher\.kind was 'nobody'",
     ),
     "the config is a folder": Damage(do=lambda run: becomes_folder(run.config), says=CONFIG),
     "the config is a pipe": Damage(do=lambda run: becomes_pipe(run.config), says=CONFIG),
