@@ -280,7 +280,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=ascii)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_what_repr_writes_is_read_as_the_same_value(value):
     text = repr(value).replace("inf", "1e999")
     read = read_literal(text)
