@@ -56,11 +56,7 @@ def reply_of(environment: Environment, task: Task, transcript: Sequence[Message]
         return None
     if not isinstance(returned, str):
         raise InvalidReply(f"reply must return a text or None; {type(environment).__name__} returned a {type(returned).__name__}")
-    text = _plain(returned)
-    wrong = _wrong_text(text)
-    if wrong:
-        raise InvalidReply(f"a reply {wrong}; that of {type(environment).__name__} does not")
-    return text
+    return _sayable(returned, InvalidReply, "a reply", f"; that of {type(environment).__name__} does not")
 
 
 def reference_of(environment: HasReference, task: Task) -> str:
@@ -68,10 +64,15 @@ def reference_of(environment: HasReference, task: Task) -> str:
     returned: object = environment.reference(task)
     if not isinstance(returned, str):
         raise ValueError(f"a reference must be a text; got a {type(returned).__name__}")
+    return _sayable(returned, ValueError, "a reference")
+
+
+def _sayable(returned: str, error: type[ValueError], what: str, ending: str = "") -> str:
+    """The text in plain values. Raises ``error`` where no file or tokenizer could hold it."""
     text = _plain(returned)
     wrong = _wrong_text(text)
     if wrong:
-        raise ValueError(f"a reference {wrong}")
+        raise error(f"{what} {wrong}{ending}")
     return text
 
 

@@ -158,7 +158,7 @@ class SearchConfig:
             self.max_question_tokens,
             "the hindsight prompt repeats the question, and what it tells of earlier attempts",
         )
-        if not self.algorithm.teacher.is_self or isinstance(self.algorithm.teacher, OnGainTeacher):
+        if self.algorithm.teacher.other_model is not None or isinstance(self.algorithm.teacher, OnGainTeacher):
             raise ValueError(
                 "algorithm.teacher.kind must be ema, frozen, live or trust_region in a search (the teacher is the model itself, "
                 "and before the end no success has risen that could refresh it); got "

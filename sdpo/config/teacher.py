@@ -48,8 +48,6 @@ class TeacherConfig:
     """Whether it has fp32 weights of its own, which follow the policy's or are set to them."""
     is_another_self: ClassVar[bool] = False
     """Whether it is one model, the policy's earlier self, which an engine could sample from."""
-    is_self: ClassVar[bool] = True
-    """Whether its weights come from the policy's."""
 
     @property
     def other_model(self) -> str | None:
@@ -170,7 +168,6 @@ class ExternalTeacher(TeacherConfig):
     kind: str = "external"
     path: str = MISSING
     """A folder, a hub id, or ``package:NAME``."""
-    is_self = False
 
     @property
     def other_model(self) -> str | None:

@@ -219,13 +219,17 @@ def test_what_an_interrupted_removal_left_does_not_stop_the_next(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_file_of_a_checkpoint_has_a_digest_that_sha256sum_confirms(tmp_path: Path) -> None:
-    path = tmp_path / "step_000003"
+def write_policy_and_rank(path: Path) -> None:
     scratch = begin(path)
     (scratch / "policy").mkdir()
     (scratch / "policy" / "model.safetensors").write_bytes(b"policy")
     (scratch / "rank-00000.safetensors").write_bytes(b"rank")
     commit(path, Counters(step=3, num_updates=6))
+
+
+def test_every_file_of_a_checkpoint_has_a_digest_that_sha256sum_confirms(tmp_path: Path) -> None:
+    path = tmp_path / "step_000003"
+    write_policy_and_rank(path)
     lines = (path / digests.FILE).read_text().splitlines()
     assert [line.partition("  ")[2] for line in lines] == ["policy/model.safetensors", "rank-00000.safetensors", COUNTERS]
     assert subprocess.run(["sha256sum", "--check", "--strict", digests.FILE], cwd=path, check=False).returncode == 0
@@ -259,11 +263,7 @@ def test_all_of_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path: Pa
 
     monkeypatch.setattr(os, "replace", renamed)
     monkeypatch.setattr(os, "fsync", flushed)
-    scratch = begin(path)
-    (scratch / "policy").mkdir()
-    (scratch / "policy" / "model.safetensors").write_bytes(b"policy")
-    (scratch / "rank-00000.safetensors").write_bytes(b"rank")
-    commit(path, Counters(step=3, num_updates=6))
+    write_policy_and_rank(path)
     at = events.index("rename step_000003")
     assert set(events[:at]) == {
         "policy",
@@ -295,11 +295,7 @@ def test_the_newest_sound_checkpoint_up_to_a_step_is_found(tmp_path: Path) -> No
 def test_what_is_read_alone_is_verified_alone(tmp_path: Path) -> None:
     """Whoever exports the policy needs nothing of the moments."""
     path = tmp_path / "step_000003"
-    scratch = begin(path)
-    (scratch / "policy").mkdir()
-    (scratch / "policy" / "model.safetensors").write_bytes(b"policy")
-    (scratch / "rank-00000.safetensors").write_bytes(b"rank")
-    commit(path, Counters(step=3, num_updates=6))
+    write_policy_and_rank(path)
     (path / "rank-00000.safetensors").write_bytes(b"RANK")
     assert verify(path, print, within="policy").step == 3
     with pytest.raises(UserError, match=r"is damaged: rank-00000\.safetensors is not what was written"):
