@@ -25,7 +25,8 @@ from sdpo.envs import sandbox
 from sdpo.envs.base import Environment, Message, Role, Task
 from sdpo.envs.judging import told, verdict_of
 from sdpo.errors import UserError
-from sdpo.run.folder import RunFolder, records
+from sdpo.run.folder import RunFolder
+from sdpo.run.stored import lines
 
 SETTINGS = ("json",)
 HELDOUT_SEED = 0
@@ -115,10 +116,14 @@ def _stored(folder: RunFolder) -> Iterator[Stored]:
 
 
 def _lines(file: Path) -> list[dict[str, object]]:
+    """The file's records. Raises UserError for one that is no text."""
     try:
-        return records(file)
+        found = lines(file)
+        for line in found:
+            line.text.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} must be a readable file of JSON lines; {error}. Restore it, or name another run.") from error
+    return [line.record for line in found if line.record is not None]
 
 
 def _attempt(line: object, source: Source, step: object) -> Iterator[Stored]:
