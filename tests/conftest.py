@@ -64,6 +64,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.nodeid.partition("::")[0]
         first[file] = min(first.get(file, (True, True, len(LONGEST))), place(item))
     items.sort(key=lambda item: first[item.nodeid.partition("::")[0]])
+    for item in items:  # one that starts a real run by mistake ends the suite in two minutes, not in ten
+        if not any(item.get_closest_marker(mark) for mark in ("integration", "full", "timeout")):
+            item.add_marker(pytest.mark.timeout(120))
 
 
 def pytest_collection_finish() -> None:

@@ -151,7 +151,8 @@ def test_no_manifest_holds_a_password() -> None:
 
 def test_an_error_that_quotes_the_command_does_not_quote_the_password(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", f"tracking.mlflow.urri='{ADDRESS}'", "--dry-run"]) == 2
-    assert main(["train", f"tracking.mlflow.uri={ADDRESS},)("]) == 2
+    assert main(["train", f"steps={ADDRESS},)(", "--dry-run"]) == 2
+    assert main(["train", f"env.options={{a:{ADDRESS},)(", "--dry-run"]) == 2
     assert main([f"trian {ADDRESS}"]) == 2
     said = capsys.readouterr().err
     assert SECRET not in said
