@@ -56,6 +56,9 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
         "algorithm.pointwise_clip=0.05",
     ),
     "teacher refreshed on gain (CGTR)": ("algorithm.teacher.kind=on_gain",),
+    "learner in bf16": ("learner.dtype=bfloat16",),
+    "engine in bf16": ("rollout.dtype=bfloat16",),
+    "learner and engine in bf16": ("learner.dtype=bfloat16", "rollout.dtype=bfloat16"),
     "forward KL, future credit (DistIL)": ("algorithm.divergence=forward_kl", "algorithm.future_credit=1.0"),
 }
 GRPO_BESIDE_ABLATIONS: dict[str, tuple[str, ...]] = {

@@ -139,9 +139,19 @@ def ablated(pool: Pool, report: Report, rates: dict[str, str], seeds: range) -> 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.learning.gym", description=__doc__)
-    parser.add_argument("what", choices=["all", "model"], nargs="?", default="all", help="model: make it and print its folder")
+    parser.add_argument(
+        "what",
+        choices=["all", "model", "ablations"],
+        nargs="?",
+        default="all",
+        help="model: make it and print its folder; ablations: those alone, at the rates of --rates",
+    )
+    parser.add_argument("--rates", nargs=2, default=["1e-3", "1e-3"], metavar=("SDPO", "GRPO"), help="of the ablations alone")
     parser.add_argument("--folder", type=Path, default=Path("runs/gym"), help="records, curves and pictures")
-    parser.add_argument("--seeds", type=int, default=cases.NUM_SEEDS, help="of the comparison over base success")
+    parser.add_argument(
+        "--seeds", type=int, default=cases.NUM_SEEDS, help="of the comparison over base success, or of the ablations alone"
+    )
+    parser.add_argument("--workers", type=int, help="processes, one a core; every core if not said")
     arguments = parser.parse_args(words)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     report = Report(arguments.folder)
@@ -149,7 +159,12 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.what == "model":
         print(model)
         return 0
-    with Pool(model, arguments.folder) as pool:
+    with Pool(model, arguments.folder, arguments.workers) as pool:
+        if arguments.what == "ablations":
+            rates = dict(zip(ALGORITHMS, arguments.rates, strict=True))
+            changed = ablated(pool, report, rates, range(arguments.seeds))
+            (report.folder / "ablations.json").write_text(json.dumps({"rates": rates, **changed}, indent=1) + "\n")
+            return 0
         rates = tuned(pool, report)
         over_success = compared(
             pool,
