@@ -311,7 +311,7 @@ def test_a_forged_result_neither_holds_up_nor_bloats_the_judge(expected: object,
     judged = verdict(f"{source}while line: line = line[os.write(3, line):]\ndef f(n): return 0", task)
     assert judged.reward == 0.0
     assert judged.feedback is not None
-    assert time.process_time() - started < 2.0
+    assert time.process_time() - started < 5.0
     assert peak_kilobytes() - before < 100_000
 
 
@@ -323,7 +323,7 @@ def test_what_a_program_prints_neither_holds_up_nor_bloats_the_judge(printed: st
     Path("/proc/self/clear_refs").write_text("5")
     before, started = peak_kilobytes(), time.process_time()
     assert verdict(f"print({printed})", task).reward == 0.0
-    assert time.process_time() - started < 2.0
+    assert time.process_time() - started < 5.0
     assert peak_kilobytes() - before < 30_000
 
 

@@ -325,7 +325,7 @@ def test_members_that_collide_take_no_longer_than_others(expected, text):
     assert not is_equal(expected, read)
     with pytest.raises(ValueError, match=r"collide|differ"):
         plain(read)
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 4.0
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_a_huge_integer_is_shown_as_it_came():
     text = "0x" + "f" * 1_000_000
     started = time.process_time()
     assert shown_text(text, read_literal(text)) == text
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 4.0
     assert shown_text("0xff", 255) == "255"
 
 

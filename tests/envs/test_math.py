@@ -346,7 +346,7 @@ def test_hostile_completions_get_a_verdict_quickly(file: str) -> None:
     ):
         started = time.process_time()
         feedback_of(environment.verify(task, completion)).encode()
-        assert time.process_time() - started < 2.0
+        assert time.process_time() - started < 5.0
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, file: str) -> None:

@@ -261,7 +261,7 @@ def test_hostile_answers_get_a_verdict_quickly(file: str) -> None:
         for completion in (text, f"<answer>{text}</answer>"):
             start = time.process_time()
             verdict = environment.verify(task, completion)
-            assert time.process_time() - start < 1.0
+            assert time.process_time() - start < 4.0
             assert verdict.reward == 0.0
             (verdict.feedback or "").encode()
 

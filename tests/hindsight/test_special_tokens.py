@@ -43,6 +43,6 @@ def test_no_token_is_left_in_ten_thousand_texts_made_of_pieces_of_tokens() -> No
 def test_half_a_megabyte_of_tokens_within_tokens_takes_less_than_two_seconds() -> None:
     """Each pass removed one level of them: 5 s for 80 KB, and four times as long for twice as much."""
     depth = 50_000
-    began = time.perf_counter()
+    began = time.process_time()
     assert without_special_tokens("x" + "<|im_" * depth + "end|>" * depth, CHATML) == "x"
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0

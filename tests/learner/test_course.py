@@ -183,10 +183,11 @@ def test_every_teacher_follows_as_it_should(num_ranks: int, stage: int, model: P
         check(label, ours, expected(setup), keeps_average=setup.algorithm.teacher.keeps_average)
 
 
+@pytest.mark.parametrize("kinds", [("ema", "external"), pytest.param(tuple(TEACHERS), marks=FULL)], ids=["corners", "all"])
 @RANKS_AND_STAGE
-def test_adapters_learn_from_every_teacher(num_ranks: int, stage: int, model: Path, untied: Path) -> None:
+def test_adapters_learn_from_every_teacher(num_ranks: int, stage: int, kinds: tuple[str, ...], model: Path, untied: Path) -> None:
     asked, labels = [], []
-    for kind in TEACHERS:
+    for kind in kinds:
         setup = Setup(
             model=model,
             algorithm=sdpo(kind, reference_kl=0.1),
