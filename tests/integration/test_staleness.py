@@ -54,6 +54,7 @@ def test_with_partial_completions_go_on_across_an_update_and_each_token_knows_it
     assert max(row["mismatch"] for row in trainer.rows()) < 0.05
 
 
+@pytest.mark.full
 def test_an_interrupt_ends_a_run_that_is_ahead_and_what_it_had_begun_is_taken_over(trainer: Trainer) -> None:
     words = trainer.words("rollout.staleness=1", "evaluation.num_tasks=0", env=THOUGHTFUL)
     process = trainer.start([*words, "num_steps=50"])

@@ -134,6 +134,7 @@ def test_two_ranks_and_two_engines_learn_what_one_of_each_learns(trainer: Traine
             assert two[name] == pytest.approx(one[name], rel=1e-3), name
 
 
+@pytest.mark.full
 def test_two_ranks_with_an_untied_head_and_split_gradients_learn_what_one_learns(trainer: Trainer, tmp_path: Path) -> None:
     """A rank that has run out of rows must still reduce every parameter, the head's too, or the ranks wait for ever."""
     untied = write_tiny_model(tmp_path / "untied", tie_embeddings=False)

@@ -54,6 +54,7 @@ def test_a_warmup_leaves_a_model_that_has_learned_from_pairs_and_says_what_it_me
     assert "must name a folder that is not there yet" in trainer.run(words(trainer), "warmup", expected=2)
 
 
+@pytest.mark.full
 def test_an_interrupt_leaves_nothing_half_written(trainer: Trainer) -> None:
     process = trainer.start(words(trainer, "num_updates=10000", "evaluation.num_tasks=0"), "warmup")
     assert process.stdout is not None
