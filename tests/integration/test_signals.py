@@ -23,6 +23,17 @@ from tests.session import RAY
 pytestmark = [pytest.mark.integration]
 SLOW = LETTERS.replace(":Letters", ":Thoughtful")
 """Sixteen attempts of a step are judged in some seconds."""
+SLOWING = """
+import time
+from pathlib import Path
+from tests.letters import Letters
+
+class Slowing(Letters):
+    def verify(self, task, completion):
+        time.sleep(1.5 if Path(__file__).with_suffix(".now").exists() else 0.0)
+        return super().verify(task, completion)
+"""
+"""A run whose steps are short is quick enough to win against whatever dies."""
 MARKER = "SDPO_TEST_OF_SIGNALS"
 
 
@@ -63,13 +74,15 @@ def check_last_step_is_kept(trainer: Trainer, said: str, number: signal.Signals)
     assert f"Stopped by {number.name} after a checkpoint; the same command continues." in said, said
 
 
-def test_a_signal_to_the_whole_group_in_a_step_costs_no_checkpoint(trainer: Trainer) -> None:
+def test_a_signal_to_the_whole_group_in_a_step_costs_no_checkpoint(trainer: Trainer, tmp_path: Path) -> None:
     """``timeout`` sends SIGTERM to its child and to the child's group. Ray's processes stood in that and died: the run said that
     it would stop after this step, hung for a minute and ended with exit code 1."""
-    process = trainer.start_from_nothing(words(trainer), **{MARKER: "group"})
+    (tmp_path / "slowing.py").write_text(SLOWING)
+    process = trainer.start_from_nothing(words(trainer, f"env.name={tmp_path / 'slowing.py'}:Slowing"), **{MARKER: "group"})
     assert os.getpgid(process.pid) == process.pid
-    checkpoints = trainer.runs / "run" / "checkpoints"
-    wait_until((checkpoints / "step_000001").is_dir, process)
+    wait_until((trainer.runs / "run" / "checkpoints" / "step_000001").is_dir, process)
+    (tmp_path / "slowing.now").touch()
+    time.sleep(4.0)  # some verdicts of the step under way were quick; those of this one or the next take twelve seconds
     os.kill(process.pid, signal.SIGTERM)
     os.killpg(process.pid, signal.SIGTERM)
     said, _ = process.communicate(timeout=200)
