@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "set runs_dir to another disk, and repeat the command.",
             2,
         )
-    except Stopped as stopped:
-        name = signal.Signals(stopped.signal_number).name
-        return _failed(f"stopped at once by {name}{_left(command)}", 128 + stopped.signal_number)
+    except KeyboardInterrupt as stopped:
+        number = signal.Signals(stopped.signal_number if isinstance(stopped, Stopped) else signal.SIGINT)
+        return _failed(f"stopped at once by {number.name}{_left(command)}", 128 + number)
 
 
 def _forks(command: str, rest: list[str]) -> bool:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -177,6 +178,15 @@ def test_a_second_request_of_a_person_ends_a_step_at_once(trainer: Trainer) -> N
     check_all_is_over("twice")
 
 
+def read(terminal: int) -> bytes:
+    """What was written to it in the next moment; nothing where nobody has its other end open."""
+    if select.select([terminal], [], [], 0.05)[0]:
+        with suppress(OSError):
+            return os.read(terminal, 65536)
+        time.sleep(0.05)
+    return b""
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("how", ["Ctrl-C", "closed", "nohup"])
 def test_a_terminal_ends_a_run_after_its_step(how: str, trainer: Trainer) -> None:
@@ -194,6 +204,7 @@ def test_a_terminal_ends_a_run_after_its_step(how: str, trainer: Trainer) -> Non
             stderr=theirs,
             text=True,
             env={**environment, "TERM": "xterm", MARKER: how},
+            cwd=trainer.runs.parent,  # for nohup.out
             pass_fds=line.pass_fds,
         )
         line.tie(process)
@@ -201,16 +212,11 @@ def test_a_terminal_ends_a_run_after_its_step(how: str, trainer: Trainer) -> Non
         seen = b""
         while not (trainer.runs / "run" / "checkpoints" / "step_000001").is_dir():
             assert process.poll() is None, seen
-            if select.select([ours], [], [], 0.05)[0]:
-                seen += os.read(ours, 65536)
+            seen += read(ours)
         if how == "Ctrl-C":
             os.write(ours, b"\x03")
             while process.poll() is None:
-                if select.select([ours], [], [], 0.5)[0]:
-                    try:
-                        seen += os.read(ours, 65536)
-                    except OSError:
-                        break
+                seen += read(ours)
         os.close(ours)
         code = process.wait(timeout=200)
     last = int(trainer.rows()[-1]["step"])

@@ -251,6 +251,21 @@ def test_a_request_to_stop_waits_for_nothing_but_a_step(tmp_path: Path, monkeypa
     assert all(can_wait for event, can_wait in seen if event.startswith(("update", "save")))
 
 
+def test_a_request_that_comes_while_a_checkpoint_is_written_waits_for_no_other_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more step was taken, for a checkpoint that was there."""
+    run = Run(tmp_path / "run")
+
+    def asked(event: str) -> None:
+        run.stop.is_set = run.stop.is_set or event == "save 2"
+
+    monkeypatch.setattr(run.learner, "_may_die", asked)
+    run()
+    assert [row["step"] for row in records(run.folder.metrics)] == [1, 2]
+    assert [path.name for path in run.folder.checkpoints.iterdir()] == ["step_000002"]
+
+
 def test_a_run_whose_newest_checkpoint_was_damaged_ends_as_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
