@@ -10,7 +10,43 @@ import os
 import signal
 import subprocess
 import sys
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+ASKS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1})
+"""Signals that ask a command to end."""
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Have what this thread starts in the block not hear ``ASKS``. Only SIGKILL ends it then, and what it starts.
+
+    Schedulers and init systems signal every process of a job, whatever its session. The command shall hear it alone: it still
+    needs the others for its step and its checkpoint.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def deaf_alone() -> None:
+    """Have this process not hear ``ASKS``, but whatever it starts from now on. To be called in its main thread.
+
+    A process with other people's code in it: that may end what it started by SIGTERM, and wait for it.
+    """
+    owner = os.getpid()
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # it was forked, with the handlers of this process
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in ASKS - {signal.SIGUSR1}:  # that one asks for stacks
+        signal.signal(number, ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKS)
 
 
 def own_module(name: str, *words: str) -> list[str]:

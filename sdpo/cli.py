@@ -6,9 +6,10 @@ An error of the user's is a paragraph and exit code 2.
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +19,7 @@ from sdpo.errors import MachineError, Stopped, UserError, without_credentials
 from sdpo.forkserver.owner import fork_servers
 from sdpo.forkserver.transformers_index import keep_index
 from sdpo.terminal.printable import printable
+from sdpo.terminal.stop_request import StopRequest, stopping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, *rest = words
     keep_index()
     try:
-        with fork_servers() if _forks(command, rest) else nullcontext():
+        with stopping(StopRequest()), fork_servers() if _forks(command, rest) else nullcontext():
             return _run(command, rest)
     except UserError as error:
         return _failed(str(error), 2)
@@ -54,10 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "set runs_dir to another disk, and repeat the command.",
             2,
         )
-    except Stopped as stopped:
-        return _failed("stopped at once" + _left(command), 128 + stopped.signal_number)
-    except KeyboardInterrupt:
-        return _failed("stopped at once" + _left(command), 130)
+    except KeyboardInterrupt as stopped:
+        number = signal.Signals(stopped.signal_number if isinstance(stopped, Stopped) else signal.SIGINT)
+        return _failed(f"stopped at once by {number.name}{_left(command)}", 128 + number)
 
 
 def _forks(command: str, rest: list[str]) -> bool:
@@ -67,9 +68,10 @@ def _forks(command: str, rest: list[str]) -> bool:
 
 
 def _failed(sentence: str, code: int) -> int:
-    Console(stderr=True).print(
-        f"[bold red]error:[/] {escape(printable(without_credentials(sentence)))}", highlight=False, soft_wrap=True
-    )
+    with suppress(OSError):  # of a terminal that was closed
+        Console(stderr=True).print(
+            f"[bold red]error:[/] {escape(printable(without_credentials(sentence)))}", highlight=False, soft_wrap=True
+        )
     return code
 
 

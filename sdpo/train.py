@@ -84,6 +84,7 @@ def train(
         if guards.may_save and (run.checkpoint.is_due(step + 1, run.num_steps) or is_last):
             with report.saving(step + 1):
                 learner.save(checkpoints / f"step_{step + 1:06d}", score=score)
+            is_last = report.should_stop  # asked for meanwhile: all that was done is kept
         if is_last:
             return
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpo.envs.children import Lifeline
+from sdpo.envs.children import Lifeline, deaf
 from sdpo.envs.sandbox.seccomp import filter_program
 
 _BOOTSTRAP = """
@@ -51,14 +51,15 @@ class Helper:
         # Hash seed 0: libraries that walk over a set of strings are then the same in every process. -P, not -I, which would
         # drop it.
         self._line = Lifeline()  # the end of its input would end it only after the question that it is at
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-c", _BOOTSTRAP, str(Path(__file__).parent), str(script), refusals],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
-            pass_fds=self._line.pass_fds,
-        )
+        with deaf():
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-s", "-c", _BOOTSTRAP, str(Path(__file__).parent), str(script), refusals],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
+                pass_fds=self._line.pass_fds,
+            )
         self._line.tie(self._process)
         self._lock = threading.Lock()
         self.is_alive = True

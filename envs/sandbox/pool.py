@@ -22,6 +22,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypedDict
 
+from sdpo.envs.children import deaf
 from sdpo.envs.sandbox import server
 from sdpo.envs.sandbox.isolation import Isolation, Settings, command
 from sdpo.envs.sandbox.outcome import Ending, Limits, Outcome, SandboxUnavailable
@@ -86,7 +87,7 @@ class ForkServer:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = os.memfd_create("log")
         try:
-            with theirs:
+            with theirs, deaf():
                 self._process = subprocess.Popen(
                     command(isolation, theirs.fileno(), "" if self._scratch is None else str(self._scratch.path)),
                     stdin=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import auto_init_hook
+from ray._private import auto_init_hook, services
 
 from sdpo.cluster import authentication
 from sdpo.cluster.actors import is_alive, node_title
@@ -86,9 +86,13 @@ def _join(config: ClusterConfig, there: str | LocalNode) -> None:
 
 
 def _init(**words: Any) -> None:
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **words)
-    signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
+    on_terminate, elsewhere = signal.getsignal(signal.SIGTERM), services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = str  # else 127.0.0.1 becomes this machine's address, where a node of our own is not
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **words)
+    finally:
+        services.resolve_ip_for_localhost = elsewhere
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
 
 
 @contextmanager

@@ -5,15 +5,21 @@ serve nobody here. Ray's ``Node`` is private; the lock file pins its version (2.
 
 The node is started by a thread while the command checks its tasks. The thread lives as long as the node does: its processes are
 told to end with the thread that started them.
+
+A request to stop is the command's alone, which still takes a step and writes a checkpoint. So Ray's processes have sessions of
+their own, where no signal to the command's group or from its terminal gets, and are started deaf to the rest (``children.py``).
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +30,7 @@ from ray._private.parameter import RayParams
 from sdpo.cluster import no_agent
 from sdpo.cluster.machine import object_store_bytes
 from sdpo.config import ClusterConfig
+from sdpo.envs.children import deaf
 from sdpo.forkserver import worker_setup
 
 NUM_STARTS = 3
@@ -48,20 +55,21 @@ class _Node(Node):
 
 
 @contextmanager
-def _without_agent() -> Iterator[None]:
-    """Give Ray an agent that does nothing in place of the dashboard's, on which it insists."""
-    starts = services.start_ray_process
+def _own_way() -> Iterator[None]:
+    """Give Ray an agent that does nothing in place of the dashboard's, on which it insists, and each process its own session."""
+    starts, opens = services.start_ray_process, services.ConsolePopen
 
     def start(command: list[str], *words: Any, **others: Any) -> Any:
         folder = next((word.removeprefix(_SESSION) for word in command if word.startswith(_SESSION)), "")
         instead = _AGENT + subprocess.list2cmdline([sys.executable, "-S", no_agent.__file__, folder])
         return starts([instead if word.startswith(_AGENT) else word for word in command], *words, **others)
 
-    services.start_ray_process = start
+    services.start_ray_process, services.ConsolePopen = start, partial(subprocess.Popen, start_new_session=True)
     try:
-        yield
+        with deaf():
+            yield
     finally:
-        services.start_ray_process = starts
+        services.start_ray_process, services.ConsolePopen = starts, opens
 
 
 class LocalNode:
@@ -92,6 +100,7 @@ class LocalNode:
     def _params(self) -> RayParams:
         """New parameters for each trial: a node writes into its own."""
         return RayParams(
+            node_ip_address="127.0.0.1",  # Ray then listens there alone, so nobody on the network can ask it for anything
             num_cpus=self._config.cpus_per_node,
             num_gpus=self._config.gpus_per_node,
             object_store_memory=self._store_bytes,
@@ -105,7 +114,7 @@ class LocalNode:
     def _run(self) -> None:
         for trial in range(1, NUM_STARTS + 1):
             try:
-                with _without_agent():
+                with _own_way():
                     self._node = _Node(self._params(), head=True, shutdown_at_exit=False, spawn_reaper=True)
                 break
             except Exception as error:  # noqa: BLE001 - whoever asks for the address hears of it
@@ -115,4 +124,13 @@ class LocalNode:
         self._is_up.set()
         if self._node is not None:
             self._is_over.wait()
-            self._node.kill_all_processes(check_alive=False, allow_graceful=True)
+            _end(self._node)
+
+
+def _end(node: _Node) -> None:
+    """Kill its processes and what they have started: they hear no other signal."""
+    for of_kind in node.all_processes.values():
+        for started in of_kind:
+            if started.process.poll() is None:
+                os.killpg(started.process.pid, signal.SIGKILL)
+    node.kill_all_processes(check_alive=False)

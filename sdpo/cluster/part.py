@@ -7,6 +7,7 @@ the driver and join its Ray. They leave when it ends, when it was not heard of f
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,11 @@ from types import FrameType
 from sdpo.cluster.allocation import Allocation, of_slurm
 from sdpo.cluster.machine import address, object_store_bytes
 from sdpo.cluster.meeting import Driver, Meeting
-from sdpo.cluster.ray_node import ASKS, NodeSpec, RayNode, started
+from sdpo.cluster.ray_node import NodeSpec, RayNode, started
 from sdpo.config import AllocationKind, ClusterConfig
-from sdpo.errors import MachineError, Stopped, UserError
-from sdpo.terminal.foreground import handling
+from sdpo.envs.children import ASKS
+from sdpo.errors import MachineError, UserError
+from sdpo.terminal.stop_request import StopRequest, handling, stopping
 
 MAX_JOINS = 3
 """Times that a node's Ray is started; one that was killed joins again."""
@@ -31,13 +33,17 @@ def taking_part(config: ClusterConfig, logs: Path, say: Callable[[str], None]) -
 
     ``logs`` lies on a file system that all nodes share.
     """
-    if config.allocation is AllocationKind.none or config.nodes == 1:
+    if config.allocation is AllocationKind.none:
         yield True
+        return
+    if config.nodes == 1:
+        with stopping(StopRequest(), signal.SIGUSR1):
+            yield True
         return
     allocation = of_slurm(os.environ, num_nodes=config.nodes)
     meeting = meeting_of(allocation, logs)
     if allocation.is_first:
-        with meeting.held(allocation.name), handling(_stop, *ASKS):  # so that the others hear of an end that is asked for early
+        with meeting.held(allocation.name), stopping(StopRequest(), signal.SIGUSR1):  # so that the others hear of an early end
             yield True
     else:
         lend(config, allocation, meeting, logs, say)
@@ -99,10 +105,6 @@ def _lend(config: ClusterConfig, allocation: Allocation, meeting: Meeting, log: 
     finally:
         if node is not None:
             node.stop()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
 
 
 def _wait(number: int, frame: FrameType | None) -> None:

@@ -21,15 +21,13 @@ import psutil
 
 from sdpo.cluster import authentication
 from sdpo.cluster.machine import free_ports, temporary_folder
-from sdpo.envs.children import own_module
+from sdpo.envs.children import ASKS, own_module
 from sdpo.errors import MachineError
 from sdpo.run.logs import tail
 
 NUM_STARTS = 3
 START_S = 90.0
 """Ray gives its own processes 30 s to start, whatever the machine is busy with, and then ends; so it is tried again."""
-ASKS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
-"""Signals by which a run is asked to stop."""
 _SETTINGS = {"worker_niceness": 0, "enable_metrics_collection": False}
 """For all nodes of the cluster. Metrics would be served at all addresses, without a token, and nobody reads them."""
 _NO_METRICS = {"DASHBOARD_METRIC_PORT": "-1"}

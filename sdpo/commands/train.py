@@ -33,10 +33,11 @@ from sdpo.preflight.models import is_fetched
 from sdpo.protocols import Sampler
 from sdpo.run.folder import RunFolder, plain
 from sdpo.run.watchdog import Progress, Watchdog, WatchedVerifier
-from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
+from sdpo.terminal.foreground import process_output_into, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.printable import printable
 from sdpo.terminal.remaining import plan_of
+from sdpo.terminal.stop_request import StopRequest, stopping
 from sdpo.tracking.packages import refuse_missing
 
 
@@ -123,7 +124,13 @@ def _train(
     also = (signal.SIGUSR1,) if config.cluster.allocation is AllocationKind.slurm else ()  # elsewhere it asks for stacks
     models = Models(policy=ready.model_path, teacher=ready.teacher_path, max_tokens=config.max_model_tokens)
     aside = ThreadPoolExecutor(1, thread_name_prefix="imports")
-    with stopping(stop, terminal, *also), connected(config.cluster, folder.path, node), terminal, watchdog, aside:
+    with (
+        stopping(stop, *also, on_stop=terminal.stop_was_asked),
+        connected(config.cluster, folder.path, node),
+        terminal,
+        watchdog,
+        aside,
+    ):
         mark("ray")
         terminal.say(f"{folder.path}: " + (f"continuing after step {where.step}" if where.step else "a new run"))
         rendering = aside.submit(ready.make_renderer)
@@ -141,7 +148,6 @@ def _train(
         ) as parts:
             renderer = rendering.result()
             mark("tokenizer")
-            stop.can_wait = True
             TrainingRun(
                 config=config,
                 folder=folder,

@@ -24,8 +24,8 @@ from sdpo.protocols import Learner, Sampler
 from sdpo.run.folder import RunFolder, records
 from sdpo.run.journal import Journal
 from sdpo.run.watchdog import Progress
-from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
+from sdpo.terminal.stop_request import StopRequest
 from sdpo.tracking.background import closed
 from sdpo.tracking.run_report import RunReport
 from sdpo.tracking.tracker import Tracker, trackers_of
@@ -140,6 +140,7 @@ class TrainingRun:
 
     def _stand(self, where: Standing, why: str) -> None:
         """Bring the learner to where the run stands. ``why`` it must be rebuilt for that; empty: it is there, and new."""
+        self.stop.can_wait = False  # nothing is lost by ending at once until a step has begun
         began = time.monotonic()
         if why:
             self.terminal.phase("rebuild")

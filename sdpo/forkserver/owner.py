@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sdpo.envs.children import own_module
+from sdpo.envs.children import deaf, own_module
 from sdpo.envs.scratch import ScratchFolder
 from sdpo.forkserver.server import USUAL, address
 from sdpo.forkserver.worker_setup import SERVER
@@ -32,7 +32,7 @@ def fork_servers(kinds: Sequence[str] = USUAL) -> Iterator[None]:
         return
     scratch = ScratchFolder("fork")
     folder = scratch.path
-    with (folder / "log").open("w") as log:
+    with (folder / "log").open("w") as log, deaf():
         process = subprocess.Popen(
             own_module("sdpo.forkserver.server", str(folder), str(os.getpid()), *kinds),
             stdin=subprocess.DEVNULL,

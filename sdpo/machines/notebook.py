@@ -60,9 +60,9 @@ from sdpo.preflight.model_traits import refuse_odd_targets
 from sdpo.protocols import Rollouts, Sampler, Watcher
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run.folder import RunFolder, records
-from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import plan_of
+from sdpo.terminal.stop_request import StopRequest
 from sdpo.tracking.background import closed
 from sdpo.tracking.run_report import RunReport
 from sdpo.tracking.tracker import Tracker, trackers_of

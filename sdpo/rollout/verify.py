@@ -18,6 +18,7 @@ from sdpo.cluster.actors import Process, kill, start, this_process
 from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig, SandboxIsolation
 from sdpo.envs import registry, sandbox
 from sdpo.envs.base import Environment
+from sdpo.envs.children import deaf_alone
 from sdpo.envs.judging import reply_of, told_at_length, verdict_of
 from sdpo.errors import MachineError, UserError
 from sdpo.forkserver.marks import mark
@@ -55,6 +56,7 @@ class VerifierActor:
 
     def __init__(self, log: Path, env: EnvConfig, asked: SandboxConfig) -> None:
         redirect_output(log)
+        deaf_alone()
         kind = None if asked.isolation is SandboxIsolation.auto else sandbox.Isolation(asked.isolation.value)
         sandbox.use(sandbox.Settings(isolation=kind, allow_weak=asked.allow_weak))
         self._environment = registry.make(env.name, env.options)

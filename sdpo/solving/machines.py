@@ -30,8 +30,7 @@ from sdpo.preflight.model_traits import refuse_odd_targets
 from sdpo.protocols import Sampler
 from sdpo.solving.parts import Parts
 from sdpo.solving.view import SearchView
-from sdpo.terminal.foreground import StopRequest, process_output_into, stopping
-from sdpo.terminal.live import Terminal
+from sdpo.terminal.foreground import process_output_into
 from sdpo.types import Task
 
 
@@ -80,7 +79,6 @@ def started(
     logs = folder / "logs"
     with (
         process_output_into(logs / f"driver-{os.getpid()}.log", screen),
-        stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)),
         view,
         _in_process(config, ready, logs) if config.in_process else _as_actors(config, ready, logs, view, node) as parts,
     ):

@@ -17,9 +17,7 @@ from rich.status import Status
 from sdpo.envs.children import Lifeline, own_module
 from sdpo.errors import MachineError
 from sdpo.run.logs import tail
-from sdpo.terminal.foreground import StopRequest, stopping
 from sdpo.terminal.heartbeat import Clock, Heartbeat
-from sdpo.terminal.live import Terminal
 from sdpo.terminal.view import duration
 
 POLL_S = 1.0
@@ -38,7 +36,7 @@ def run_workers(
     files = [logs / f"worker-{index}.log" for index in range(num_workers)]
     alike = [*(word for word in words if not word.startswith(_OWN)), f"name={name}", "num_workers=1", "quiet=true"]
     said = _Said(screen)
-    with stopping(StopRequest(), Terminal(screen, "", 1, quiet=True)), said.status, ExitStack() as lines:
+    with said.status, ExitStack() as lines:
         running = [
             _start(command, alike, mine, file, lines.enter_context(Lifeline())) for mine, file in zip(shares, files, strict=True)
         ]
@@ -67,11 +65,12 @@ def _start(command: str, words: Sequence[str], cores: set[int], log: Path, line:
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # it is asked to end by this process, once
             env={**os.environ, "OMP_NUM_THREADS": str(len(cores))},
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
             pass_fds=line.pass_fds,
         )
-    line.tie(process, signal.SIGTERM)  # as it is asked to end below
+    line.tie(process, signal.SIGTERM)
     return process
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 from sdpo.envs.children import Lifeline, own_module
 from sdpo.errors import without_credentials
 from sdpo.sweep.names import Point
-from sdpo.terminal.foreground import asking, handling
+from sdpo.terminal.stop_request import asking, handling
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
 
     def stop(number: int, frame: FrameType | None) -> None:
         present.stopped_by = number
-        if present.process is not None and number != signal.SIGINT:  # Ctrl-C reaches the run by itself
+        if present.process is not None:
             with suppress(ProcessLookupError):
                 present.process.send_signal(number)
 
@@ -50,7 +50,11 @@ def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
                 continue
             say(f"== {number} of {len(points)}: {point.name}")
             with Lifeline() as line:
-                present.process = subprocess.Popen(own_module("sdpo.cli", "train", *point.words), pass_fds=line.pass_fds)
+                present.process = subprocess.Popen(
+                    own_module("sdpo.cli", "train", *point.words),
+                    pass_fds=line.pass_fds,
+                    start_new_session=True,  # it hears what this process is told, once
+                )
                 line.tie(present.process, signal.SIGTERM)
                 code = present.process.wait()
             outcomes.append("done" if code == 0 else f"failed, exit code {code}" if present.stopped_by is None else "stopped")

@@ -48,7 +48,7 @@ SHOWN = (
     ("tokens_per_s", "generation", "speed", "{:.0f} tokens/s"),
 )
 """Metrics with a curve: name, label at length and in short, form of the last value."""
-STOPPING = "stopping after this step, with a checkpoint; once more to stop at once"
+STOPPING = "stopping after this step, with a checkpoint; Ctrl-C once more stops at once"
 _BARS = "▁▂▃▄▅▆▇█"
 _T = TypeVar("_T")
 

@@ -12,8 +12,8 @@ from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
 from sdpo.protocols import Renderer, Watcher
 from sdpo.run.watchdog import Progress
-from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
+from sdpo.terminal.stop_request import StopRequest
 from sdpo.tracking import credit
 from sdpo.tracking.tracker import Tracker, rounded
 from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Prompt, Sample, TokenCredit
@@ -138,6 +138,7 @@ class RunReport:
 
     @contextmanager
     def step(self, step: int) -> Iterator[_StepLog]:
+        self._stop.can_wait = True
         began = time.monotonic()
         log = _StepLog(step, self._terminal, self._tracker, self._progress, self._renderer)
         self._terminal.step_begins(step)

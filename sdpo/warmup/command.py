@@ -14,6 +14,7 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.config.named import place_anywhere
+from sdpo.errors import Stopped
 from sdpo.evaluation.heldout import heldout_survey
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
@@ -21,7 +22,7 @@ from sdpo.preflight.models import WARMUP_RECORD
 from sdpo.protocols import Sampler
 from sdpo.run.files import refuse_existing, refuse_unwritable, whole_folder
 from sdpo.run.folder import plain
-from sdpo.terminal.foreground import StopRequest, process_output_into, stopping, user_screen
+from sdpo.terminal.foreground import process_output_into, user_screen
 from sdpo.terminal.live import Terminal
 from sdpo.terminal.remaining import Plan
 from sdpo.tracking.run_report import ProgressLog
@@ -57,9 +58,9 @@ def run_warmup(config: WarmupConfig) -> int:
             ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))
             with process_output_into(Path(config.logs_dir).absolute() / "driver.log", screen):
                 outcome = _warm_up(config, ready, target, screen, node)
-    except KeyboardInterrupt:
+    except Stopped as stopped:
         screen.print(f"Stopped: {target} was not made, and no part of it is left. The same command begins anew.", soft_wrap=True)
-        return 130
+        return 128 + stopped.signal_number
     if outcome.before:
         screen.print(table(outcome.before, outcome.after, config.evaluation.num_attempts))
     screen.print(f"{target} is a model like any other: sdpo train model.path={target}", highlight=False, soft_wrap=True)
@@ -81,7 +82,6 @@ def _warm_up(config: WarmupConfig, ready: Ready, target: Path, screen: Console, 
     with (
         connected(config.cluster, node=node),
         terminal,
-        stopping(StopRequest(), terminal),
         machines(config, models, logs, terminal.say, terminal.waits_for, seed=config.seed) as parts,
     ):
         engine, learner = parts.engine, parts.learner

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from sdpo.cluster import local_node
@@ -15,6 +17,7 @@ class Node:
     failures: list[Exception]
     seen: list[object]
     address = "127.0.0.1:1"
+    all_processes: Mapping[str, object] = {}
 
     def __init__(self, params: object, **words: object) -> None:
         assert all(params is not other for other in self.seen)
@@ -48,3 +51,10 @@ def test_what_does_not_come_up_is_told(monkeypatch: pytest.MonkeyPatch, failures
     with pytest.raises(error):
         node.address()
     node.stop()
+
+
+def test_it_listens_at_loopback_alone() -> None:
+    """It listened at all addresses and asked for no token: whoever reached the machine could have it run anything."""
+    node = object.__new__(LocalNode)
+    node._config, node._store_bytes = ClusterConfig(object_store_gib=0.2), 2**28
+    assert node._params().node_ip_address == "127.0.0.1"

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sdpo.envs.children import Lifeline, own_module
+from sdpo.envs.children import ASKS, Lifeline, deaf, own_module
 
 ROOT = Path(__file__).parent.parent.parent
 ENDLESS = """
@@ -127,6 +127,40 @@ def test_a_process_whose_line_is_closed_is_ended_and_nothing_is_left_open() -> N
         line.close()
         assert child.wait(timeout=10) == -signal.SIGKILL
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_started_deaf_hears_no_request_to_stop_and_whoever_starts_it_does() -> None:
+    """``systemctl stop`` signals every process of the unit, whatever its session: the engines died before the last step."""
+    asked = "import signal; print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with deaf():
+        said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert {int(number) for number in said.split()} >= ASKS
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+DEAF_ALONE = """
+import multiprocessing, os, signal, subprocess, sys, time
+from sdpo.envs.children import ASKS, deaf_alone
+
+signal.pthread_sigmask(signal.SIG_BLOCK, ASKS)
+deaf_alone()
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    os.kill(os.getpid(), number)
+started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+started.terminate()
+forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+forked.start()
+forked.terminate()
+forked.join()
+print(started.wait(), forked.exitcode)
+"""
+
+
+def test_a_deaf_process_with_other_peoples_code_still_ends_what_that_started() -> None:
+    """A process started by one that is deaf to SIGTERM is deaf to it, too: ``terminate`` changes nothing, and ``wait`` lasts."""
+    done = subprocess.run([sys.executable, "-P", "-c", DEAF_ALONE], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split() == ["-15", "-15"], done.stderr
 
 
 HOSTILE = "import os, pathlib; pathlib.Path(__file__).with_suffix('.was_run').touch()\n"

@@ -27,8 +27,8 @@ from sdpo.preflight.checks import check_training
 from sdpo.protocols import Rollouts, Sampler
 from sdpo.rollout.engine import VllmEngine
 from sdpo.run.folder import RunFolder
-from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
+from sdpo.terminal.stop_request import StopRequest
 from sdpo.tracking.run_report import RunReport
 from sdpo.tracking.tracker import Tracker
 from sdpo.train import train

@@ -33,8 +33,8 @@ from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
 from sdpo.protocols import Sampler
 from sdpo.run.folder import RunFolder, records
-from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
+from sdpo.terminal.stop_request import StopRequest
 from sdpo.tracking.run_report import RunReport
 from sdpo.tracking.tracker import Tracker
 from sdpo.train import train

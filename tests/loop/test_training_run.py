@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,9 +33,9 @@ from sdpo.preflight.checks import Ready
 from sdpo.protocols import Sampler
 from sdpo.run.folder import RunFolder, records
 from sdpo.run.watchdog import Progress
-from sdpo.terminal.foreground import StopRequest
 from sdpo.terminal.live import Terminal
-from sdpo.types import Metrics, Ranks, Update
+from sdpo.terminal.stop_request import StopRequest
+from sdpo.types import Completion, Metrics, Prompt, Ranks, Sampling, Update
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier, task
 
 TASKS = tuple(task(f"task {index}") for index in range(6))
@@ -226,6 +227,43 @@ def test_a_learner_is_not_rebuilt_for_a_run_that_shall_stop(tmp_path: Path) -> N
     with pytest.raises(LearnerLost, match="rank 1 of the learner died"):
         run()
     assert "rebuild" not in run.events
+
+
+def test_a_request_to_stop_waits_for_nothing_but_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was noted in the first evaluation, and in a rebuild, and then nobody looked for it for as long as they took."""
+    run = Run(tmp_path / "run", "update 2")
+    seen: list[tuple[str, bool]] = []
+    sample, may_die = FakeEngine.sample, run.learner._may_die
+
+    def noted_sample(engine: FakeEngine, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Prompt, Completion]]:
+        seen.append(("sample", run.stop.can_wait))
+        return sample(engine, prompts, sampling)
+
+    def noted(event: str) -> None:
+        seen.append((event, run.stop.can_wait))
+        may_die(event)
+
+    monkeypatch.setattr(FakeEngine, "sample", noted_sample)
+    monkeypatch.setattr(run.learner, "_may_die", noted)
+    run()
+    assert seen[0] == ("sample", False)
+    assert ("rebuild", False) in seen
+    assert all(can_wait for event, can_wait in seen if event.startswith(("update", "save")))
+
+
+def test_a_request_that_comes_while_a_checkpoint_is_written_waits_for_no_other_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more step was taken, for a checkpoint that was there."""
+    run = Run(tmp_path / "run")
+
+    def asked(event: str) -> None:
+        run.stop.is_set = run.stop.is_set or event == "save 2"
+
+    monkeypatch.setattr(run.learner, "_may_die", asked)
+    run()
+    assert [row["step"] for row in records(run.folder.metrics)] == [1, 2]
+    assert [path.name for path in run.folder.checkpoints.iterdir()] == ["step_000002"]
 
 
 def test_a_run_whose_newest_checkpoint_was_damaged_ends_as_an_undisturbed_one(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -184,17 +184,20 @@ def test_a_worker_that_fails_is_named_with_its_last_words(tmp_path: Path) -> Non
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from rich.console import Console; from sdpo.solving.workers import run_workers;"
-        f"run_workers('solve', ['task=no-such-task'], 'a', 2, Path({str(tmp_path)!r}), Console(), lambda: 'they work')"
+        "from pathlib import Path; from rich.console import Console; from sdpo.solving.workers import run_workers\n"
+        "from sdpo.terminal.stop_request import StopRequest, stopping\n"
+        "with stopping(StopRequest()):\n"
+        f"    run_workers('solve', ['task=no-such-task'], 'a', 2, Path({str(tmp_path)!r}), Console(), lambda: 'they work')"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "they work\n"
+    workers = psutil.Process(parent.pid).children()
+    assert len(workers) == 2
     parent.terminate()
     parent.wait(timeout=60)
-    assert not (tmp_path / "worker-0.log").read_text().strip(), "they had no time to end by themselves"
-    with pytest.raises(ProcessLookupError):
-        os.killpg(parent.pid, 0)
+    assert "no-such-task" not in (tmp_path / "worker-0.log").read_text(), "they had no time to end by themselves"
+    assert not any(worker.is_running() for worker in workers)
 
 
 def _right() -> Tried:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -130,6 +133,41 @@ def test_one_point_that_fails_stops_no_other_and_each_gets_a_line(capfd: pytest.
     bad, fine = (Point(name=name, words=("--help",) if name == "fine" else ("no.such.key=1",)) for name in ("bad", "fine"))
     assert here.run([bad, fine], said.append) == 1
     assert said[-2:] == ["bad: failed, exit code 2", "fine: done"]
+
+
+HEARING = """
+import pathlib, signal, sys, time
+heard = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: heard.append(number))
+pathlib.Path(sys.argv[1], "hears").touch()
+until = time.monotonic() + 10.0
+while not heard and time.monotonic() < until:
+    time.sleep(0.02)
+time.sleep(0.3)
+pathlib.Path(sys.argv[1], "heard").write_text(str(len(heard)))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_run_that_goes_on_hears_once_of_whatever_ends_the_sweep(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did not hear of a SIGINT to the sweep alone, and heard two of a SIGTERM to the group."""
+    monkeypatch.setattr(here, "own_module", lambda name, *words: [sys.executable, "-P", "-c", HEARING, str(tmp_path)])
+
+    def interrupt() -> None:
+        until = time.monotonic() + 10.0
+        while not (tmp_path / "hears").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code = here.run([Point(name="one", words=()), Point(name="two", words=())], lambda line: None)
+    thread.join()
+    assert code == 128 + number
+    assert (tmp_path / "heard").read_text() == "1"
 
 
 def test_a_dry_run_shows_every_point_and_starts_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
