@@ -25,7 +25,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import statistics
 import subprocess
@@ -67,6 +66,8 @@ DAMAGES = {"newest checkpoint flipped": "flip", "newest checkpoint cut off": "cu
 """Faults after which the newest checkpoint is damaged before the command is given again."""
 FULL_S = 20.0
 """Longest that shared memory stays full."""
+MOST_SHARED = 700 * 2**20
+"""Bytes of it."""
 OWN_SHARED = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=700m tmpfs /dev/shm && exec "$@"', "sh")
 """Words before a command that becomes it, with a /dev/shm of its own."""
 ATTEMPTS = 16
@@ -148,7 +149,12 @@ def own_memory(pid: int) -> int | None:
 def fill_shared(run: Run) -> None:
     """Take what is free in the run's shared memory, until it ends or ``FULL_S`` are over."""
     with suppress(OSError), (run.shared / "filler").open("wb") as filler:  # it may end at any time
-        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(run.shared).free)
+        size = 0
+        for num_bytes in (2**20, 2**12):
+            with suppress(OSError):
+                while size < MOST_SHARED:
+                    os.posix_fallocate(filler.fileno(), size, num_bytes)
+                    size += num_bytes
     until = time.monotonic() + FULL_S
     while run.process.poll() is None and time.monotonic() < until:
         time.sleep(0.2)

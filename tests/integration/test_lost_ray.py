@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -61,6 +61,17 @@ def test_a_run_whose_ray_is_killed_ends_at_once_and_is_continued(trainer: Traine
     goes_on(trainer)
 
 
+def take_all(file: Path) -> None:
+    """Make a file of all that is free there."""
+    with file.open("wb") as filler:
+        size = 0
+        for num_bytes in (2**20, 2**12):
+            with suppress(OSError):
+                while True:
+                    os.posix_fallocate(filler.fileno(), size, num_bytes)
+                    size += num_bytes
+
+
 @pytest.mark.full
 def test_a_run_whose_shared_memory_is_full_ends_at_once_and_is_continued(trainer: Trainer) -> None:
     """The raylet is ended by SIGBUS, and the run waited for it without end. /dev/shm is the run's own, of 700 MiB."""
@@ -70,8 +81,7 @@ def test_a_run_whose_shared_memory_is_full_ends_at_once_and_is_continued(trainer
     process = trainer.start_from_nothing(trainer.words(*WORDS), before=isolated)
     wait_for(trainer.runs / "run" / "logs" / "learner-0.log", process)  # Ray is up, and no weights were sent yet
     began = time.monotonic()
-    with Path(f"/proc/{process.pid}/root/dev/shm/filler").open("wb") as filler:
-        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(f"/proc/{process.pid}/root/dev/shm").free)
+    take_all(Path(f"/proc/{process.pid}/root/dev/shm/filler"))
     error = end(process, began)
     assert "/dev/shm is full (0 MiB of 0.7 GiB are free), and Ray's object store lies there: free it, enlarge it" in error
     assert CONTINUES in error
