@@ -1,10 +1,17 @@
 """Does a long run outlive everything that dies in it, and does it leak?
 
-``sdpo train`` on a tiny model with two engines, two learner ranks and two verifiers; every few steps, at a random moment, one
-process is killed or stopped: an engine, both engines, a verifier, a rank of the learner, or the run's own process, after whose
-death the same command is given again. At the end every step must be there once, with exactly its attempts, all sampled by the
-weights of the step before; no process may be left; and the memory of driver, engines and learner (what each has for itself) in
-the last fifth of the steps is compared with that in the second fifth.
+``sdpo train`` on a tiny model with two engines, two learner ranks and two verifiers. Every few steps, at a random moment,
+something is done to it:
+
+- a process is killed or stopped: an engine, both engines, a verifier, a rank of the learner, or the run's own process, after
+  whose death the same command is given again;
+- likewise, and the newest checkpoint is damaged in between: a byte flipped, or a file cut off;
+- the shared memory in which Ray's object store lies is filled for some seconds. It is the run's own, a mount of 700 MiB; where
+  this process may not mount one, that is left out.
+
+At the end every step must be there once, with exactly its attempts, all sampled by the weights of the step before. Every damaged
+checkpoint must have been named, and no process may be left. The memory of driver, engines and learner (what each has for itself)
+in the last fifth of the steps is compared with that in the second fifth.
 
 Prints a table and ends in a line of JSON; the exit code is 1 where something of the above does not hold.
 
@@ -50,7 +57,19 @@ FAULTS = {
     "learner rank killed": ("learner", signal.SIGKILL),
     "learner rank stopped": ("learner", signal.SIGSTOP),
     "driver killed": ("driver", signal.SIGKILL),
+    "newest checkpoint flipped": ("driver", signal.SIGKILL),
+    "newest checkpoint cut off": ("driver", signal.SIGKILL),
+    "shared memory full": ("driver", None),
 }
+"""Who is struck, and by which signal."""
+DAMAGES = {"newest checkpoint flipped": "flip", "newest checkpoint cut off": "cut"}
+"""Faults after which the newest checkpoint is damaged before the command is given again."""
+FULL_S = 20.0
+"""Longest that shared memory stays full."""
+MOST_SHARED = 700 * 2**20
+"""Bytes of it."""
+OWN_SHARED = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=700m tmpfs /dev/shm && exec "$@"', "sh")
+"""Words before a command that becomes it, with a /dev/shm of its own."""
 ATTEMPTS = 16
 RECOVERY = re.compile(r"(engine) \d+ is back.*, ([0-9.]+) s after|the (learner) was rebuilt in ([0-9.]+) s")
 MEMORY_GROWTH = 0.05
@@ -64,12 +83,14 @@ class Run:
     words: list[str]
     lines: list[str] = field(default_factory=list)
     num_starts: int = 0
+    before: tuple[str, ...] = ()
+    """Words before the command, which become it."""
 
     def start(self) -> None:
         self.num_starts += 1
         line = Lifeline()  # open as long as this process is there
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sdpo.cli", "train", *self.words],
+            [*self.before, sys.executable, "-P", "-m", "sdpo.cli", "train", *self.words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=ROOT,
             env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, pass_fds=line.pass_fds,
         )  # fmt: skip
@@ -80,6 +101,17 @@ class Run:
         assert process.stdout is not None
         for line in process.stdout:
             self.lines.append(line)
+
+    @property
+    def shared(self) -> Path:
+        """Its /dev/shm, as this process sees it."""
+        return Path(f"/proc/{self.process.pid}/root/dev/shm")
+
+    @property
+    def newest(self) -> Path | None:
+        """Its newest checkpoint."""
+        found = [path for path in (self.folder / "checkpoints").glob("step_*") if path.name.removeprefix("step_").isdigit()]
+        return max(found, key=lambda path: int(path.name.removeprefix("step_")), default=None)
 
     @property
     def steps(self) -> list[int]:
@@ -114,16 +146,58 @@ def own_memory(pid: int) -> int | None:
     return int(info.rss - info.shared)
 
 
+def fill_shared(run: Run) -> None:
+    """Take what is free in the run's shared memory, until it ends or ``FULL_S`` are over."""
+    with suppress(OSError), (run.shared / "filler").open("wb") as filler:  # it may end at any time
+        size = 0
+        for num_bytes in (2**20, 2**12):
+            with suppress(OSError):
+                while size < MOST_SHARED:
+                    os.posix_fallocate(filler.fileno(), size, num_bytes)
+                    size += num_bytes
+    until = time.monotonic() + FULL_S
+    while run.process.poll() is None and time.monotonic() < until:
+        time.sleep(0.2)
+    with suppress(OSError):
+        (run.shared / "filler").unlink()
+
+
+def damage(run: Run, name: str, chance: random.Random) -> bool:
+    """Damage the newest of several checkpoints once nobody writes. Returns whether there was one."""
+    run.process.wait()
+    until = time.monotonic() + 60.0
+    while run.strays() and time.monotonic() < until:
+        time.sleep(0.2)
+    if run.newest is None or len(list((run.folder / "checkpoints").glob("step_*[0-9]"))) < 2:
+        return False
+    file = chance.choice(sorted(run.newest.glob("*.safetensors")))
+    if DAMAGES[name] == "cut":
+        os.truncate(file, file.stat().st_size // 2)
+    else:
+        place = chance.randrange(file.stat().st_size)
+        with file.open("r+b") as stream:
+            stream.seek(place)
+            (byte,) = stream.read(1)
+            stream.seek(place)
+            stream.write(bytes([byte ^ 0xFF]))
+    return True
+
+
 def strike(run: Run, name: str, chance: random.Random) -> bool:
     """Whether there was somebody to strike."""
     role, number = FAULTS[name]
+    if number is None:
+        if not run.before:
+            return False
+        fill_shared(run)
+        return True
     pids = run.pids("engine" if role == "engines" else role)
     if not pids or (role == "engines" and len(pids) < 2):
         return False
     for pid in pids if role == "engines" else [chance.choice(pids)]:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-    return True
+    return damage(run, name, chance) if name in DAMAGES else True
 
 
 Memory = dict[str, dict[int, float]]
@@ -134,7 +208,9 @@ def soak(run: Run, num_steps: int, every: int, chance: random.Random, screen: Co
     """Until the command ends by itself: the faults that were made, and each role's memory by step."""
     faults: Counter[str] = Counter()
     memory: Memory = defaultdict(dict)
-    names = list(FAULTS)
+    names = [name for name, (_, number) in FAULTS.items() if number is not None or run.before]
+    num_lines = 0
+    """Lines that were there when the command was given last."""
     next_fault, last = every, 0
     run.start()
     while True:
@@ -142,8 +218,10 @@ def soak(run: Run, num_steps: int, every: int, chance: random.Random, screen: Co
         if run.process.poll() is not None:
             if run.process.returncode == 0:
                 return faults, memory
-            if run.process.returncode != -signal.SIGKILL:
+            lost_shared = run.process.returncode == 1 and any("/dev/shm is full" in line for line in run.lines[num_lines:])
+            if run.process.returncode != -signal.SIGKILL and not lost_shared:
                 raise SystemExit(f"the run ended with exit code {run.process.returncode}:\n{''.join(run.lines[-40:])}")
+            num_lines = len(run.lines)
             run.start()
         step = max(run.steps, default=0)
         if step != last:
@@ -168,9 +246,12 @@ def growth(sizes: dict[int, float], num_steps: int) -> float:
     return statistics.median(late) / statistics.median(early) - 1.0
 
 
-def complaints(run: Run, num_steps: int) -> list[str]:
+def complaints(run: Run, num_steps: int, faults: Counter[str]) -> list[str]:
     """What should be and is not."""
     found = []
+    num_named = sum(" is damaged: " in line for line in run.lines)
+    if num_named < sum(faults[name] for name in DAMAGES):
+        found.append(f"{num_named} damaged checkpoints were named")
     if run.steps != list(range(1, num_steps + 1)):
         found.append(f"steps are missing, or there twice: {run.steps}")
     for step in range(1, num_steps + 1):
@@ -208,9 +289,10 @@ def main() -> int:
         "learner.lr=1e-4", "rollout.dtype=float32", "learner.dtype=float32", "rollout.kv_cache_gib=1",
         "cluster.object_store_gib=0.5", "rollout.num_engines=2", "learner.num_ranks=2", "rollout.silence_s=15",
         "rollout.verify_timeout_s=5", "learner.timeout_s=60", "tracking.quiet=true", "tracking.tensorboard=false",
-        "algorithm.on_low_lift=ignore",
+        "algorithm.on_low_lift=ignore", "checkpoint.keep=3",
     ]  # fmt: skip
-    run = Run(folder / "soak", words)
+    may_mount = subprocess.run([*OWN_SHARED, "true"], capture_output=True, check=False).returncode == 0
+    run = Run(folder / "soak", words, before=OWN_SHARED if may_mount else ())
     began = time.monotonic()
     try:
         faults, memory = soak(run, options.steps, options.every, random.Random(options.seed), screen)
@@ -218,7 +300,7 @@ def main() -> int:
         if run.process.poll() is None:
             os.killpg(run.process.pid, signal.SIGKILL)
     took_s = time.monotonic() - began
-    found = complaints(run, options.steps)
+    found = complaints(run, options.steps, faults)
     recovered: dict[str, list[float]] = defaultdict(list)
     for line in run.lines:
         match = RECOVERY.search(line)

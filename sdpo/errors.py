@@ -36,6 +36,14 @@ class LearnerLost(MachineError):
     """A rank of the learner died or hangs, so that the others cannot go on: who and why, in the first line."""
 
 
+class LearnerOutOfMemory(LearnerLost):
+    """A rank of the learner was killed because its machine had no memory left."""
+
+
+class OutOfMemory(UserError):
+    """A machine had no memory left for the same work twice: a third time would end alike. Exit code 2; the run can be resumed."""
+
+
 class NodeLost(MachineError):
     """A machine of the cluster is gone, and those that are left have no room for what ran there: which, in the first line."""
 

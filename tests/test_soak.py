@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-NUM_STEPS, EVERY = 48, 5
+NUM_STEPS, EVERY = 63, 5
 
 
 @pytest.mark.full
@@ -26,4 +26,4 @@ def test_a_run_outlives_everything_that_dies_in_it(tmp_path: Path) -> None:
     told = json.loads(figures.read_text())
     assert [sentence for sentence in told["not_as_it_should_be"] if not sentence.startswith("the memory of")] == []
     assert told["steps"] == NUM_STEPS
-    assert len(told["faults"]) == 8, "one of each kind"
+    assert len(told["faults"]) >= 10, "one of each kind; shared memory is filled where this process may mount its own"

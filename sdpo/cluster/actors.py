@@ -8,7 +8,6 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from sdpo.errors import NodeLost
 from sdpo.forkserver import owner as fork_servers
+from sdpo.run.logs import began_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Process:
 
     pid: int
     started: int
-    """Clock ticks after the machine's own start, which no change of its clock moves: an id is given out again."""
+    """``sdpo.run.logs.began_at``: an id is given out again."""
     node: str
     """Ray's id of the machine."""
 
@@ -45,13 +45,7 @@ def talk_over_the_clusters_network() -> None:
 
 
 def this_process() -> Process:
-    return Process(pid=os.getpid(), started=_started(os.getpid()), node=ray.get_runtime_context().get_node_id())
-
-
-def _started(pid: int) -> int:
-    """The 22nd field of ``/proc/PID/stat`` (proc(5)); the second is a name that may hold anything. Raises OSError where there is
-    no such process."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return Process(pid=os.getpid(), started=began_at(os.getpid()), node=ray.get_runtime_context().get_node_id())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +155,7 @@ def kill(actor: Any, process: Process | None) -> None:
 
 def _kill(process: Process) -> None:
     with suppress(OSError):  # it is gone, or somebody else's
-        if _started(process.pid) == process.started:
+        if began_at(process.pid) == process.started:
             os.kill(process.pid, signal.SIGKILL)
 
 

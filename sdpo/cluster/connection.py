@@ -19,6 +19,7 @@ from sdpo.cluster.actors import is_alive, node_title
 from sdpo.cluster.allocation import of_slurm
 from sdpo.cluster.local_node import LocalNode
 from sdpo.cluster.part import meeting_of, spec_of
+from sdpo.cluster.presence import Listener, Part, Stranger, listening_at, while_there
 from sdpo.cluster.ray_node import started
 from sdpo.cluster.sharing import refuse_unshared
 from sdpo.config import AllocationKind, ClusterConfig
@@ -63,14 +64,25 @@ def _up(config: ClusterConfig, folder: Path | None, node: LocalNode | None) -> I
         elif config.address is not None:
             _join(config, config.address)
             _wait_for_number(config)
-            yield
+            with while_there(_joined_parts()):
+                yield
         else:
             with nullcontext(node) if node is not None else beginning(config) as own:
                 assert own is not None
                 _join(config, own)
-                yield
+                with while_there(own.parts()):
+                    yield
     finally:
         ray.shutdown()
+
+
+def _joined_parts() -> tuple[Part, ...]:
+    """The processes of somebody else's cluster without which this process cannot go on."""
+    joined = ray._private.worker.global_worker.node
+    host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
+    store = Listener(title=f"Ray's control store at {host}:{port}", address=(host.strip("[]"), int(port)))
+    raylet = listening_at(str(joined.raylet_socket_name))
+    return (store,) if raylet is None else (store, Stranger(title="Ray's raylet on this machine", process=raylet))
 
 
 def _join(config: ClusterConfig, there: str | LocalNode) -> None:
@@ -116,6 +128,7 @@ def _on_allocation(config: ClusterConfig, folder: Path | None) -> Iterator[None]
             meeting = meeting_of(allocation, logs)
             meeting.announce(head.address, token)
             _wait_for_names(allocation.nodes, meeting.failures, config.start_timeout_s)
+        at_end.enter_context(while_there(head.parts()))
         yield
 
 

@@ -29,6 +29,7 @@ from ray._private.parameter import RayParams
 
 from sdpo.cluster import no_agent
 from sdpo.cluster.machine import object_store_bytes
+from sdpo.cluster.presence import Child
 from sdpo.config import ClusterConfig
 from sdpo.envs.children import deaf
 from sdpo.forkserver import worker_setup
@@ -42,6 +43,8 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+_TITLES = {"raylet": "Ray's raylet on this machine", "gcs_server": "Ray's control store (gcs_server)"}
+"""Ray's names of its processes, and ours."""
 _AGENT, _SESSION = "--dashboard_agent_command=", "--session_dir="
 """Options of the raylet's command line."""
 
@@ -91,6 +94,14 @@ class LocalNode:
             raise self._failure
         assert self._node is not None
         return str(self._node.address)
+
+    def parts(self) -> tuple[Child, ...]:
+        """The processes without which nothing goes on, once the node is up."""
+        assert self._node is not None
+        processes = self._node.all_processes
+        return tuple(
+            Child(title=title, process=found.process) for kind, title in _TITLES.items() for found in processes.get(kind, ())
+        )
 
     def stop(self) -> None:
         """End all its processes. Where it is still starting, wait until it is up."""

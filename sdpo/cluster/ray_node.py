@@ -21,6 +21,7 @@ import psutil
 
 from sdpo.cluster import authentication
 from sdpo.cluster.machine import free_ports, temporary_folder
+from sdpo.cluster.presence import Stranger
 from sdpo.envs.children import ASKS, own_module
 from sdpo.errors import MachineError
 from sdpo.run.logs import tail
@@ -32,6 +33,8 @@ _SETTINGS = {"worker_niceness": 0, "enable_metrics_collection": False}
 """For all nodes of the cluster. Metrics would be served at all addresses, without a token, and nobody reads them."""
 _NO_METRICS = {"DASHBOARD_METRIC_PORT": "-1"}
 """No port: Ray's API server takes up none, and says so in its log. There is no setting for it."""
+_TITLES = {"raylet": "Ray's raylet on this node", "gcs_server": "Ray's control store (gcs_server)"}
+"""Names of Ray's processes, and what they are called here."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -147,6 +150,14 @@ class RayNode:
             children = psutil.Process(self._process.pid).children()
             return any(child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE for child in children)
         return False
+
+    def parts(self) -> tuple[Stranger, ...]:
+        """The processes without which nothing goes on, once the node is up."""
+        with suppress(psutil.Error):
+            children = psutil.Process(self._process.pid).children()
+            titled = [(found, _TITLES.get(found.name())) for found in children]
+            return tuple(Stranger(title=title, process=found) for found, title in titled if title is not None)
+        return ()
 
     def stop(self) -> None:
         """End every process of the node for certain, and remove its folder."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -19,11 +21,13 @@ from sdpo.commands.training_run import TrainingRun, standing_at, taken_up
 from sdpo.config import AllocationKind, Config
 from sdpo.config.named import place_anywhere
 from sdpo.environments.show import left_out
+from sdpo.errors import LearnerOutOfMemory, OutOfMemory
 from sdpo.forkserver.marks import mark
 from sdpo.kubernetes.manifests import refuse_pods
 from sdpo.learner import checkpoint
 from sdpo.learner.orders import Recording
 from sdpo.machines.remote import Models, machines
+from sdpo.planning.lighter import lighter
 from sdpo.preflight.checks import (
     Ready,
     check_environment,
@@ -83,7 +87,7 @@ def _prepare_and_train(config: Config, folder: RunFolder, screen: Console, node:
         screen.print(f"{folder.path} has all its {config.num_steps} steps; raise num_steps to go on, or choose another name=.")
         outcome.show(screen, folder)
         return 0
-    with process_output_into(folder.logs / "driver.log", screen):
+    with process_output_into(folder.logs / "driver.log", screen), _advising(config, ready.model_path):
         stopped_by = _train(config, folder, last, ready, screen, node)
     outcome.show(screen, folder)
     if outcome.ended_by_alarm(screen, folder, config):
@@ -92,6 +96,18 @@ def _prepare_and_train(config: Config, folder: RunFolder, screen: Console, node:
         screen.print(f"Stopped by {signal.Signals(stopped_by).name} after a checkpoint; the same command continues.")
         return 128 + stopped_by
     return 0
+
+
+@contextmanager
+def _advising(config: Config, model_path: str) -> Iterator[None]:
+    """Have an end for want of memory say what would need less of it."""
+    try:
+        yield
+    except (OutOfMemory, LearnerOutOfMemory) as error:
+        first, _, rest = str(error).partition("\n")
+        less = lighter(config, model_path)
+        continues = "The last checkpoint stands; the same command, with such a key besides, continues from it."
+        raise OutOfMemory("\n".join(filter(None, (f"{first} {less} {continues}", rest)))) from error
 
 
 def _show_plan(config: Config, folder: RunFolder, screen: Console) -> None:

@@ -7,6 +7,7 @@ verifiers that are there. So the run ends with the same bits as one that lost no
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Protocol
 from sdpo.attempts.generation import rollouts_of
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config
-from sdpo.errors import LearnerLost, MachineError, NodeLost
+from sdpo.errors import LearnerLost, LearnerOutOfMemory, MachineError, NodeLost, OutOfMemory
 from sdpo.guards.fold import Guards, folded
 from sdpo.hindsight.success_buffer import SuccessBuffer, remembered
 from sdpo.learner import checkpoint
@@ -117,6 +118,7 @@ class TrainingRun:
 
     def _go_on(self, where: Standing, tracker: Tracker) -> None:
         why, num_restarts, most = "", 0, self.config.learner.max_restarts
+        memory_deaths: Counter[int] = Counter()
         while True:
             try:
                 self._stand(where, why)
@@ -127,6 +129,11 @@ class TrainingRun:
                 is_lost = isinstance(error, LearnerLost) or not self.learner.is_whole
                 if self.stop.is_set or not is_lost or isinstance(error, NodeLost):
                     raise
+                if isinstance(error, LearnerOutOfMemory):
+                    step = 1 + max((int(row["step"]) for row in records(self.folder.metrics)), default=0)
+                    memory_deaths[step] += 1
+                    if memory_deaths[step] > 1:
+                        raise OutOfMemory(f"step {step} died twice, so it is not begun a third time: {_cause(error)}.") from error
                 before, where = where, standing(self.config, self.folder, self.terminal.warn)
                 num_restarts = 1 + (num_restarts if where.checkpoint == before.checkpoint else 0)
                 if num_restarts > most:
@@ -134,7 +141,7 @@ class TrainingRun:
                         f"the learner was lost once more than learner.max_restarts={most} allows without a new checkpoint in "
                         f"between. The last time: {error}"
                     ) from error
-                why = str(error).partition("\n")[0].rstrip(".")
+                why = _cause(error)
                 if not isinstance(error, LearnerLost):  # it is the engines that failed, over weights that died with their rank
                     why = f"the learner died, so {why}"
 
@@ -175,3 +182,8 @@ class TrainingRun:
             )
         finally:
             rollouts.close()
+
+
+def _cause(error: MachineError) -> str:
+    """Its first line, as a part of a sentence."""
+    return str(error).partition("\n")[0].rstrip(".")

@@ -161,6 +161,7 @@ class LearnerGroup:
 
     def _start(self) -> None:
         self._placements.wait_for_room()
+        self._processes: list[Process] = []
         threads = self._config.num_threads or self._placements.num_threads
         self._actors = [
             start(
@@ -201,7 +202,6 @@ class LearnerGroup:
         """New ranks instead of what is left of these, which begin like those of a new run."""
         for actor, process in zip_longest(self._actors, self._processes):
             kill(actor, process)
-        self._processes = []
         self.step, self._num_skipped = 0, 0
         self._start()
         self.wait_until_ready()
@@ -314,4 +314,10 @@ class LearnerGroup:
 
     def _answers(self, asked: Sequence[ray.ObjectRef], *, at_least_s: float = 0.0) -> list:  # type: ignore[type-arg]
         """The answers of the ranks that were asked, which are the first ones. Raises the reason why one gave none."""
-        return answers(self._actors, asked, self._logs, timeout_s=max(self._config.timeout_s, at_least_s))
+        return answers(
+            self._actors,
+            asked,
+            self._logs,
+            timeout_s=max(self._config.timeout_s, at_least_s),
+            pids=[process.pid for process in self._processes],
+        )

@@ -15,7 +15,7 @@ from sdpo.planning.page import show_cpu, show_gpu, show_problems, show_scale
 from sdpo.planning.request import PlanRequest, plan_request
 from sdpo.planning.scale import curves
 from sdpo.planning.scale_source import workload
-from sdpo.planning.shapes import ModelShape, shape_of
+from sdpo.planning.shapes import ModelShape, external_shape, shape_of
 from sdpo.planning.suggestions import Turn, suggestions
 
 WIDTH_IN_FILES = 140
@@ -25,7 +25,7 @@ def run_plan(words: Sequence[str]) -> int:
     """The exit code: 0 where the run fits, 1 where it cannot. Raises UserError for bad input."""
     request = plan_request(words)
     config = request.config
-    shape, external = shape_of(config.model.path), _external(config)
+    shape, external = shape_of(config.model.path), external_shape(config)
     plan = plan_of(request, config, shape, external)
     scaled = curves(workload(request, shape), request.network) if request.scale is not None else ()
     ways: tuple[tuple[Turn, ...], ...] = ()
@@ -57,13 +57,6 @@ def _fits(request: PlanRequest, config: Config, shape: ModelShape, external: Mod
         return plan_of(request, config, shape, external).fits
     except UserError:
         return False
-
-
-def _external(config: Config) -> ModelShape | None:
-    """The external teacher's, where there is one."""
-    teacher = config.algorithm.taught_by
-    path = None if teacher is None else teacher.other_model
-    return None if path is None else shape_of(path)
 
 
 def _record(plan: GpuPlan | CpuPlan, ways: Sequence[Sequence[Turn]]) -> dict[str, object]:

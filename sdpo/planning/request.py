@@ -39,7 +39,7 @@ def plan_request(words: Sequence[str], root: Path = Path("/")) -> PlanRequest:
     own, others = _own(words)
     joins = _says_where(others)
     config = train_config(others if joins else _as_joined(others))
-    gpus = _gpus_per_node(config, root)
+    gpus = gpus_per_node(config, root)
     if not joins and gpus == 0 and config.cluster.nodes == 1:
         config = train_config(others)
     on_cpu = psutil.virtual_memory().total / 2**30 if gpus == 0 and config.cluster.nodes == 1 else None
@@ -92,7 +92,7 @@ def _positive(key: str, text: str) -> float:
     return value
 
 
-def _gpus_per_node(config: Config, root: Path) -> int:
+def gpus_per_node(config: Config, root: Path = Path("/")) -> int:
     """Those that were asked for, or that this machine has. Raises UserError for a number that cannot be."""
     asked = config.cluster.gpus_per_node
     if asked is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from sdpo.config import Config
 from sdpo.errors import UserError
 from sdpo.preflight.models import PREFIX
 from sdpo.run.cache import cache_folder
@@ -131,6 +132,13 @@ def shape_of(path: str) -> ModelShape:
         f"sdpo plan must know the model's shape: model.path is a folder with a config.json (weights are not needed), or one of "
         f"{', '.join(PUBLISHED)}; got {path!r}, which is neither. Save the model's config.json in a folder and name that."
     )
+
+
+def external_shape(config: Config) -> ModelShape | None:
+    """The shape of the teacher that is another model; None where there is none. Raises UserError as ``shape_of`` does."""
+    teacher = config.algorithm.taught_by
+    path = None if teacher is None else teacher.other_model
+    return None if path is None else shape_of(path)
 
 
 _QK_NORMS = {

@@ -38,16 +38,21 @@ class Turn:
 
 
 def suggestions(
-    config: Config, shape: ModelShape, fits: Callable[[Config], bool], *, is_gpu: bool
+    config: Config,
+    shape: ModelShape,
+    fits: Callable[[Config], bool],
+    *,
+    is_gpu: bool,
+    may_turn: Callable[[str], bool] = lambda key: True,
 ) -> tuple[tuple[Turn, ...], ...]:
-    """Ways of at most three turns; where the object store is too small, that is turned besides."""
+    """Ways of at most three turns of keys that may be turned; where the object store is too small, that is turned besides."""
     needed, given = object_store_bytes(shape, config) / GIB, config.cluster.object_store_gib
     base: tuple[Turn, ...] = ()
     if given is not None and needed > given:
         base = (Turn(key="cluster.object_store_gib", value=ceil(needed), cost="shared memory of every node"),)
     if base and (found := turned(config, base)) is not None and fits(found):
         return (base,)
-    ladders = [ladder for ladder in _ladders(config, is_gpu=is_gpu) if ladder]
+    ladders = [ladder for ladder in _ladders(config, is_gpu=is_gpu) if ladder and may_turn(ladder[0].key)]
     ways: list[tuple[Turn, ...]] = []
     for num in (1, 2, 3):
         for picked in combinations(ladders, num):

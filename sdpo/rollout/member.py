@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from sdpo.cluster import actors
+from sdpo.cluster.deaths import DIED, death, num_memory_kills
 from sdpo.config import RolloutConfig
 from sdpo.rollout.engine_loop import Abort, Load, Order, Pulse, Request, Rest, Sample, Served, WeightsLost
 from sdpo.types import Completion, Sampling
@@ -79,6 +80,8 @@ class Died:
     reason: str
     is_hopeless: bool = False
     """It could not begin, and would not the next time."""
+    is_for_memory: bool = False
+    """It was killed because its machine had no memory left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,8 @@ class Member:
         self._spawn, self._config = spawn, config
         self.num_restarts = 0
         """Restarts without a completion in between."""
+        self.num_memory_deaths = 0
+        """Times that it was killed for memory since the fleet was given weights last, so within a step."""
         self._has_ever_started = False
         self.start()
 
@@ -117,6 +122,7 @@ class Member:
         self._num_orders = self._num_steps = 0
         self._calls: dict[Any, _Call | Load] = {}
         self._began_at = self._asked_at = self._moved_at = time.monotonic()
+        self._num_kills = num_memory_kills()
         self._calls[self._actor.process.remote()] = _Call.process
         self._calls[self._actor.wait_until_ready.remote()] = _Call.start
 
@@ -184,8 +190,7 @@ class Member:
             yield Died(reason=f"{type(error.cause).__name__}: {cause}", is_hopeless=never_could)
             return
         except RayError as error:
-            died = isinstance(error, RayActorError)
-            yield Died(reason=f"its process died{actors.and_lost_nodes()}" if died else f"{type(error).__name__}: {error}")
+            yield self._died(error)
             return
         match call:
             case _Call.process:
@@ -202,6 +207,14 @@ class Member:
             case Load():
                 self._moved_at, self._version = time.monotonic(), answer.version
                 yield Loaded(load=call, served=answer)
+
+    def _died(self, error: RayError) -> Died:
+        pid = None if self._process is None else self._process.pid
+        how = death(error, pid=pid, num_kills_before=self._num_kills)
+        if how.words != DIED:
+            return Died(reason=f"its process {how.words}", is_for_memory=how.is_for_memory)
+        died = isinstance(error, RayActorError)
+        return Died(reason=f"its process died{actors.and_lost_nodes()}" if died else f"{type(error).__name__}: {error}")
 
     def complaint(self) -> Died | None:
         """Died, where it has been starting, silent or stuck for too long; else None. A silent one becomes suspect before."""
@@ -244,6 +257,7 @@ class Member:
     def _beat(self) -> None:
         """Ask for the next sign of life."""
         self._asked_at = time.monotonic()
+        self._num_kills = num_memory_kills()
         self._calls[self._actor.take.remote(PULSE_S)] = _Call.pulse
 
     def _order(self, order: Order) -> Any:

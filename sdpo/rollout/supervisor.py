@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 import ray
 
 from sdpo.config import RolloutConfig
-from sdpo.errors import MachineError, UserError
+from sdpo.errors import MachineError, OutOfMemory, UserError
 from sdpo.rollout.engine_loop import Load, Request
 from sdpo.rollout.member import Condition, Died, Ended, Health, Loaded, Member, News, NotLoaded, Started
 from sdpo.rollout.questions import Cancelled, Job, Loading, Question, Readiness, Resting
@@ -236,6 +236,9 @@ class Supervisor:
         last_words = f"The end of {member.log}:\n{tail(member.log)}"
         if died.is_hopeless:
             raise UserError(f"a rollout engine must be able to start; engine {member.index} is not: {died.reason}. {last_words}")
+        member.num_memory_deaths += died.is_for_memory
+        if member.num_memory_deaths > 1:
+            raise OutOfMemory(f"engine {member.index} died twice in a step, so it is not started again: {died.reason}.")
         if member.num_restarts > self._config.max_restarts:
             raise MachineError(
                 f"engine {member.index} died {member.num_restarts} times without a completion in between "
@@ -302,6 +305,8 @@ class Supervisor:
 
     def _begin(self, loading: Loading) -> None:
         self._present = loading.load
+        for member in self._members:
+            member.num_memory_deaths = 0
         self._loadings.append(loading)
         for member in self._members:
             if member.health in (Health.ready, Health.suspect, Health.refitting):

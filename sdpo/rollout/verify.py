@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from sdpo.cluster.actors import Process, kill, start, this_process
+from sdpo.cluster.deaths import DIED, death, num_memory_kills
 from sdpo.config import EnvConfig, RolloutConfig, SandboxConfig, SandboxIsolation
 from sdpo.envs import registry, sandbox
 from sdpo.envs.base import Environment
@@ -106,6 +107,8 @@ class _Worker:
     owed: deque[_Owed] = field(default_factory=deque)
     since: float = 0.0
     """When the oldest became the oldest, as far as was seen; time.monotonic() seconds."""
+    num_kills: int = field(default_factory=num_memory_kills)
+    """``num_memory_kills`` when it was asked last."""
 
 
 class VerifierPool:
@@ -186,6 +189,7 @@ class VerifierPool:
     def _submit(self, worker: _Worker, question: _Question) -> None:
         if not worker.owed:
             worker.since = time.monotonic()
+        worker.num_kills = num_memory_kills()
         ref = getattr(worker.actor, question.method).remote(question.task, question.completion)
         worker.owed.append(_Owed(ref=ref, question=question))
 
@@ -209,7 +213,7 @@ class VerifierPool:
                 outcome = ray.get(ref)
             except RayError as error:
                 self._note_start(worker)
-                self._outlive(worker, f"the verifier's process died: {type(error).__name__}: {error}")
+                self._outlive(worker, f"the verifier's process {self._how(worker, error)}")
                 continue
             worker.owed.popleft()
             worker.since, self._num_failed_starts = time.monotonic(), 0
@@ -224,6 +228,12 @@ class VerifierPool:
                 missed = _MISSED[worker.owed[0].question.method]
                 limit = f"rollout.verify_timeout_s={self._config.verify_timeout_s:g} s"
                 self._set_aside(worker, f"the environment gave no {missed} within {limit}")
+
+    def _how(self, worker: _Worker, error: RayError) -> str:
+        """The end of a sentence on what happened to a worker."""
+        pid = None if worker.process is None else worker.process.pid
+        how = death(error, pid=pid, num_kills_before=worker.num_kills)
+        return how.words if how.words != DIED else f"died: {type(error).__name__}: {error}"
 
     def _note_start(self, worker: _Worker) -> None:
         if worker.starting is not None and ray.wait([worker.starting], timeout=0.0)[0]:

@@ -37,6 +37,11 @@ _MAY_NOT = ("rollout.dtype",)
 """Config keys that a continued run may change, and exceptions: they decide how it is run and watched, not what is learned."""
 
 
+def may_change(key: str) -> bool:
+    """Whether a continued run may have another value of this config key."""
+    return key.startswith(_MAY_DIFFER) and key not in _MAY_NOT
+
+
 @dataclass(slots=True)
 class RunFolder:
     """The folder of one run."""
@@ -146,9 +151,7 @@ class RunFolder:
                 f"resume=never begins a new run, and {self.path} already holds one. Choose another name=, or resume=auto to "
                 "continue it."
             )
-        differences = [
-            (key, old, new) for key, old, new in self._differing(config) if key in _MAY_NOT or not key.startswith(_MAY_DIFFER)
-        ]
+        differences = [(key, old, new) for key, old, new in self._differing(config) if not may_change(key)]
         if differences:
             raise UserError(
                 f"a run continues with the config it began with; {self.path} belongs to another one: "

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 from sdpo.run.files import write_whole
 
 PROCESSES = "processes"
-"""Folder beside the logs: a file ``HOST-PID`` for each process that writes one, with the time at which it was created."""
+"""Folder beside the logs: a file ``HOST-PID`` for each process that writes one, with when it began (``began_at``)."""
+_users_errors = [2]
+"""Descriptors of the user's standard error; the last one holds, while the process's own is a file."""
 
 
 def redirect_output(path: Path) -> None:
@@ -32,16 +32,24 @@ def redirect_output(path: Path) -> None:
 def output_into(path: Path) -> Iterator[None]:
     """Send this process's output to the end of ``path`` for the length of the block."""
     saved = os.dup(1), os.dup(2)
+    _users_errors.append(saved[1])
     try:
         _send_output(path)
         yield
     finally:
+        _users_errors.pop()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # the log's disk may be full
                 stream.flush()
         for descriptor, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, descriptor)
             os.close(copy)
+
+
+def print_last_words(text: str) -> None:
+    """Write to the user's standard error, also while this process's output goes into a file; for the last words of a process."""
+    with suppress(OSError):
+        os.write(_users_errors[-1], text.encode(errors="replace"))
 
 
 def answer_with_stacks(logs: Path) -> None:
@@ -65,14 +73,23 @@ def processes(logs: Path) -> list[int]:
     for file in (logs / PROCESSES).glob(f"{platform.node()}-*"):
         pid = int(file.name.rpartition("-")[2])
         try:
-            is_the_same = abs(psutil.Process(pid).create_time() - float(file.read_text())) < 2.0  # ids are given out again
-        except (OSError, ValueError, psutil.Error):
+            is_the_same = began_at(pid) == int(file.read_text())  # ids are given out again
+        except (OSError, ValueError):
             is_the_same = False
         if is_the_same:
             found.append(pid)
         else:
             file.unlink(missing_ok=True)
     return found
+
+
+def began_at(pid: int) -> int:
+    """When a process began, in clock ticks after the machine's own start, which no change of its clock moves.
+
+    The 22nd field of ``/proc/PID/stat`` (proc(5)); the second is a name that may hold anything. Raises OSError where there is no
+    such process.
+    """
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def ask_for_stacks(logs: Path) -> int:
@@ -98,4 +115,4 @@ def _sign_in(folder: Path) -> None:
     with suppress(OSError):  # a full disk; then nobody will ask this process
         folder.mkdir(exist_ok=True)
         file = folder / f"{platform.node()}-{os.getpid()}"
-        write_whole(file, str(psutil.Process().create_time()))
+        write_whole(file, str(began_at(os.getpid())))

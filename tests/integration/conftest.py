@@ -50,12 +50,16 @@ class Trainer:
     def start(self, words: Sequence[str], command: str = "train") -> Forked:
         return Forked([command, *words], {**os.environ, "COLUMNS": "200"})
 
-    def start_from_nothing(self, words: Sequence[str], command: str = "train", **variables: str) -> subprocess.Popen[str]:
-        """As a user starts it: a process that imports everything itself and brings up its own Ray."""
+    def start_from_nothing(
+        self, words: Sequence[str], command: str = "train", *, before: Sequence[str] = (), **variables: str
+    ) -> subprocess.Popen[str]:
+        """As a user starts it: a process that imports everything itself and brings up its own Ray. ``before`` are words of a
+        command that becomes it."""
         environment = {key: value for key, value in os.environ.items() if key != FOLDER}
         line = Lifeline()  # open as long as the tests run
         process = subprocess.Popen(
             [
+                *before,
                 *own_module("sdpo.cli", command),
                 *(word for word in words if not word.startswith("cluster.address=")),
                 "cluster.object_store_gib=0.5",

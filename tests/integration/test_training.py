@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.integration
 TINY = Path(__file__).parent.parent / "letters.py"
 
 
-def wait_for(file: Path, process: Forked, timeout_s: float = 200.0) -> None:
+def wait_for(file: Path, process: Forked | subprocess.Popen[str], timeout_s: float = 200.0) -> None:
     until = time.monotonic() + timeout_s
     while not file.exists():
         assert process.poll() is None, process.communicate()[0]

@@ -25,7 +25,7 @@ from sdpo.config import (
     SDPOConfig,
     TrackingConfig,
 )
-from sdpo.errors import LearnerLost, MachineError
+from sdpo.errors import LearnerLost, LearnerOutOfMemory, MachineError, OutOfMemory
 from sdpo.hindsight.hints import no_reference
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
@@ -194,6 +194,32 @@ def test_a_learner_that_is_lost_too_often_without_a_checkpoint_ends_the_run(tmp_
     run.learner.step = 0
     run()  # the same command continues
     assert [row["step"] for row in records(run.folder.metrics)] == [1, 2, 3, 4, 5, 6]
+
+
+KILLED = LearnerOutOfMemory(
+    "rank 1 of the learner was killed by Ray's memory monitor (95 % of 23.5 GiB used; it held 6.1 GiB).\nThe end of LOG:"
+)
+
+
+def test_a_step_that_dies_of_memory_twice_is_not_begun_a_third_time(tmp_path: Path) -> None:
+    """It was begun until no restarts were left, and the user was told that a rank had died. Step 3 is repeated from step 2."""
+    run = Run(tmp_path / "run", "update 4", "update 4", learner=LearnerConfig(max_restarts=9))
+    run.learner.error = KILLED
+    with pytest.raises(OutOfMemory, match=r"^step 4 died twice, so it is not begun a third time: rank 1 .* held 6.1 GiB\)\.$"):
+        run()
+    assert run.events.count("rebuild") == 1
+    assert [path.name for path in checkpoint.checkpoints(run.folder.checkpoints)] == ["step_000002"]
+    run.learner.step = 0
+    run()  # with something changed, it would get through
+    assert [row["step"] for row in records(run.folder.metrics)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_steps_that_die_of_memory_once_are_begun_again(tmp_path: Path, undisturbed: dict[str, object]) -> None:
+    run = Run(tmp_path / "run", "update 3", "update 4", "update 6")
+    run.learner.error = KILLED
+    run()
+    assert run.recorded() == undisturbed
+    assert "rank 1 of the learner was killed by Ray's memory monitor (95 % of 23.5 GiB used; it held 6.1 GiB)" in run.said
 
 
 def test_an_error_of_a_learner_that_is_there_ends_the_run(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from sdpo.config import RolloutConfig
+from sdpo.errors import OutOfMemory
 from sdpo.rollout import fleet, supervisor
-from sdpo.rollout.engine_loop import WeightsLost
+from sdpo.rollout.engine_loop import Request, WeightsLost
 from sdpo.rollout.fleet import EngineFleet
-from sdpo.rollout.member import Health, News, Started
+from sdpo.rollout.member import Died, Health, News, Started
 from sdpo.types import Sampling
 from sdpo.weights import WeightPayload
 
@@ -73,4 +74,38 @@ def test_an_engine_that_comes_back_while_the_others_rest_rests_too(monkeypatch: 
     engine.is_up = True
     watched.readiness().result(10.0)
     assert engine.num_rests == 1
+    watched.close()
+
+
+class Doomed(Coming):
+    """An engine that is killed for memory whenever it is started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_up, self.num_starts = True, 1
+        self.num_memory_deaths = self.num_restarts = 0
+        self.log = Path("engine-0.log")
+
+    def hear(self, ref: str) -> Iterator[News]:
+        self.is_up = False
+        yield Died(reason="its process was killed by Ray's memory monitor (95 % of 23.5 GiB used)", is_for_memory=True)
+
+    def bury(self) -> list[Request]:
+        self.health = Health.dead
+        return []
+
+    def start(self) -> None:
+        self.is_up, self.health, self.num_starts = True, Health.starting, self.num_starts + 1
+
+
+def test_an_engine_that_is_killed_for_memory_twice_is_not_started_a_third_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was, up to rollout.max_restarts, and the user was told that its process had died."""
+    monkeypatch.setattr(supervisor, "ray", SimpleNamespace(wait=lambda refs, num_returns, timeout: (refs, [])))
+    engine = Doomed()
+    watched = supervisor.Supervisor([engine], RolloutConfig(), lambda sentence: None)  # type: ignore[list-item]
+    with pytest.raises(
+        OutOfMemory, match=r"^engine 0 died twice in a step, so .*: its process was killed by Ray's memory monitor"
+    ):
+        watched.readiness().result(10.0)
+    assert engine.num_starts == 2
     watched.close()
