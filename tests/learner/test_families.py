@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sdpo.batches.packs import pack_rows
-from sdpo.config import FullSupport
+from sdpo.config import Dtype, FullSupport, LearnerConfig
 from sdpo.errors import UserError
 from sdpo.learner import attention
 from sdpo.learner import model as models
@@ -21,8 +22,12 @@ from sdpo.objectives.divergence import ReverseKL
 from sdpo.objectives.fused import fused_loss
 from sdpo.objectives.logits import Budget, HeadRule, Logits
 from sdpo.objectives.scores import TokenScores
-from tests.families import FAMILIES, SIZES, config, tiny_model
+from tests.families import FAMILIES, HEADS, SIZES, config, tiny_model, write_family
+from tests.learner.launch import launch
+from tests.learner.ranks import Setup, gradients
+from tests.learner.samples import taught, update_of
 from tests.learner.test_attention import ASKED, ROWS
+from tests.learner.test_gradient import BLEND, difference
 
 attention.install()
 NEAR = 1e-5
@@ -188,8 +193,42 @@ def test_a_learner_that_is_off_is_refused_with_both_numbers() -> None:
         prove(model, HeadRule(), asking(model))
 
 
+def test_dropout_has_no_part_in_what_is_learned(tmp_path: Path) -> None:
+    """Phi-2 drops a tenth of its residuals while it trains: old and new log-probabilities differed by what was dropped."""
+    AutoModelForCausalLM.from_config(config("phi", **SIZES, resid_pdrop=0.5, embd_pdrop=0.5)).save_pretrained(tmp_path)
+    model = models.load(str(tmp_path), LearnerConfig(dtype=Dtype.float32), {}).train()
+    prove(model, read_rule(model, asking(model)), asking(model))
+
+
+def test_a_model_whose_parts_transformers_does_not_name_is_refused_in_words() -> None:
+    text = {**HEADS, "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 48}
+    settings = config("llama4", text_config=text, vision_config={})
+    model = AutoModelForCausalLM.from_config(settings, attn_implementation=attention.NAME)
+    with pytest.raises(UserError, match="Llama4ForCausalLM does not name them"):
+        read_rule(model, asking(model))
+
+
 def test_a_model_that_does_not_tell_its_attention_is_refused_in_words() -> None:
     """StableLM failed with a TypeError on an argument that nobody had heard of."""
     model = AutoModelForCausalLM.from_config(config("stablelm", **SIZES), attn_implementation=attention.NAME)
     with pytest.raises(UserError, match="a model must hand on what its forward is given; StableLmAttention is not told"):
         prove(model, read_rule(model, asking(model)), asking(model))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["phi", pytest.param("gemma2", marks=pytest.mark.full)])
+def test_the_gradient_through_a_rule_is_the_same_on_ranks_that_share_the_parameters(
+    name: str, model: Path, tmp_path: Path
+) -> None:
+    """A bias is a parameter like others: it is whole only while the loss is computed, the frozen teacher's too."""
+    folder, samples = write_family(tmp_path / name, name), taught(model)
+    alone = Setup(model=folder, algorithm=BLEND).with_(zero_stage=0)
+    (one,) = launch(1, gradients, [(alone, [update_of(samples, BLEND)])])[0][0]
+    updates = [update_of(samples, BLEND, num_ranks=2, micro_batch_tokens=150)]
+    for stages in launch(2, gradients, [(alone.with_(zero_stage=stage), updates) for stage in (1, 3)])[0]:
+        (both,) = stages
+        assert both.by_parameter.keys() == one.by_parameter.keys()
+        assert difference(both.vector, one.vector) < 5e-6
+        assert both.loss == pytest.approx(one.loss, rel=1e-5)
+    if name == "phi":
+        assert float(one.by_parameter["lm_head.bias"].norm()) > 0.01
