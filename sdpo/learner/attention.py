@@ -20,6 +20,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from sdpo.errors import UserError
 from sdpo.types import Segment
 
 NAME = "sdpo_packed"
@@ -59,7 +60,7 @@ def packed_attention(
     value_1GTD: Tensor,
     attention_mask: None,
     *,
-    layout: Layout,
+    layout: Layout | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -67,6 +68,11 @@ def packed_attention(
     **ignored: object,
 ) -> tuple[Tensor, None]:
     """[1, T, H, D] attention outputs; H heads, G key-value heads, D per head. The signature is transformers'."""
+    if layout is None:
+        raise UserError(
+            "the learner tells a model's attention which tokens of a pack belong together, so a model must hand on what its "
+            f"forward is given; {type(module).__name__} is not told. Choose another model."
+        )
     if softcap is not None or s_aux is not None:
         raise ValueError(
             f"packed attention knows no logit soft-capping and no attention sinks; {type(module).__name__} asks for them"

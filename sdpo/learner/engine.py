@@ -30,7 +30,7 @@ from sdpo.learner.recording import Recorder
 from sdpo.learner.statistics import SUMS, LossStatistics, joined, metrics
 from sdpo.learner.stopwatch import Stopwatch, held_bytes
 from sdpo.objectives.fused import score_tokens
-from sdpo.objectives.logits import Budget, Logits
+from sdpo.objectives.logits import Budget, HeadRule, Logits
 from sdpo.types import MicroBatch, Pack, TokenCredit, Update
 
 
@@ -176,7 +176,7 @@ class DeepSpeedLearner:
     def _scored_before(self, batch: MicroBatch, is_first_of_many: bool) -> OldLogprobs:
         def logprobs(model: PreTrainedModel, head: Head) -> Tensor:
             hidden_nH, mine_n = response_hidden(model, batch.student, self._team)
-            logprobs_n: Tensor = head(hidden_nH, partial(self._logprobs, batch, mine_n))
+            logprobs_n: Tensor = head(hidden_nH, partial(self._logprobs, batch, mine_n, self._policy.rule))
             return logprobs_n
 
         old_n = self._policy.run(logprobs) if is_first_of_many else None
@@ -184,16 +184,15 @@ class DeepSpeedLearner:
         if self._reference is not None:
             mine_n = tokens_here(batch.student, self._team)
             hidden_NH = self._reference.hidden(batch.student, self._team)
-            with models.gathered([models.head(self._reference.model)]):
-                reference_n = self._logprobs(
-                    batch, mine_n, hidden_NH[mine_n.to(hidden_NH.device)], models.head(self._reference.model)
-                )
+            hidden_nH, reference = hidden_NH[mine_n.to(hidden_NH.device)], self._reference
+            with models.gathered(models.head_parameters(reference.model)):
+                reference_n = self._logprobs(batch, mine_n, reference.rule, hidden_nH, models.head(reference.model))
         return OldLogprobs(old_n=old_n, reference_n=reference_n)
 
-    def _logprobs(self, batch: MicroBatch, mine_n: Tensor, hidden_nH: Tensor, head_VH: Tensor) -> Tensor:
+    def _logprobs(self, batch: MicroBatch, mine_n: Tensor, rule: HeadRule, hidden_nH: Tensor, head_VH: Tensor) -> Tensor:
         ids_n = batch.response_ids_N[mine_n].to(self._device)
         budget = Budget(temperature=self._scale.temperature, chunk_mib=self._config.logits_chunk_mib)
-        return score_tokens(hidden_nH, head_VH, ids_n, budget=budget).student_N
+        return score_tokens(hidden_nH, head_VH, ids_n, budget=budget, rule=rule).student_N
 
     def _teacher_hidden(self, pack: Pack) -> list[Tensor]:
         """What each of the teacher's models says of the pack; nothing where there is nothing to be said."""
@@ -219,13 +218,18 @@ class DeepSpeedLearner:
         hidden_nH, mine_n = response_hidden(model, batch.student, self._team)
 
         def score(hidden_nH: Tensor, head_VH: Tensor) -> Tensor:
-            heads = [models.head(teacher_model.model) for teacher_model in self._teacher.models]
-            others = [weight for weight in heads if weight is not head.weight] if teacher_hidden else []
+            layers = [models.head_parameters(teacher_model.model) for teacher_model in self._teacher.models]
+            others = [part for layer in layers if layer[0] is not head.weight for part in layer] if teacher_hidden else []
             with models.gathered(others):
                 teacher = [
-                    Logits(hidden_NH=hidden_MH, head_VH=weight.detach(), weight=teacher_model.weight)
-                    for teacher_model, weight, hidden_MH in zip(
-                        self._teacher.models, heads, teacher_hidden, strict=bool(teacher_hidden)
+                    Logits(
+                        hidden_NH=hidden_MH,
+                        head_VH=layer[0].detach(),
+                        weight=teacher_model.weight,
+                        rule=teacher_model.rule,
+                    )
+                    for teacher_model, layer, hidden_MH in zip(
+                        self._teacher.models, layers, teacher_hidden, strict=bool(teacher_hidden)
                     )
                 ]
                 loss, statistics = micro_batch_loss(
@@ -240,6 +244,7 @@ class DeepSpeedLearner:
                     self._scale,
                     self._config.logits_chunk_mib,
                     recorder,
+                    self._policy.rule,
                 )
             parts.append(statistics)
             return loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.divergence import divergence_of
 from sdpo.objectives.fused import fused_loss
-from sdpo.objectives.logits import Budget, Logits
+from sdpo.objectives.logits import PLAIN, Budget, HeadRule, Logits
 from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss, reference_kl
 from sdpo.objectives.scores import TokenScores
 from sdpo.types import MicroBatch, Update
@@ -47,38 +47,39 @@ def micro_batch_loss(
     scale: Scale,
     chunk_mib: float,
     recorder: Recorder | None = None,
+    rule: HeadRule = PLAIN,
 ) -> tuple[Tensor, LossStatistics]:
     """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and their statistics.
 
     ``mine_n`` says which of the micro-batch's N tokens the ``hidden_nH`` predict. ``teacher`` scores the M distilled of all N.
-    ``recorder`` keeps what is said of single tokens. The statistics are on the CPU.
+    ``rule`` is how the student makes logits of hidden states and head. ``recorder`` keeps what is said of single tokens. The
+    statistics are on the CPU.
     """
     device = hidden_nH.device
     tokens = _tokens(batch, mine_n, old_logprobs, update, algorithm, scale, device)
     budget = Budget(temperature=scale.temperature, chunk_mib=chunk_mib)
     # Every parameter is in every rank's backward, also where there is no token to learn from: ranks reduce in step.
     loss = (hidden_nH.float().sum() + head_VH[:1].float().sum()) * 0.0
+    if rule.bias_V is not None:
+        loss = loss + rule.bias_V.float().nan_to_num().sum() * 0.0
     parts: list[LossStatistics] = []
     distilled_n = batch.distilled_N[mine_n].to(device)
     plain_n = tokens.mask_n & ~distilled_n
     if isinstance(algorithm, SDPOConfig) and bool(distilled_n.any()):
         places_n = (batch.distilled_N.cumsum(0) - 1)[mine_n].to(device)[distilled_n]  # which of the M each one is
         comparison = Comparison(
-            teacher=tuple(
-                Logits(hidden_NH=part.hidden_NH.index_select(0, places_n), head_VH=part.head_VH, weight=part.weight)
-                for part in teacher
-            ),
+            teacher=tuple(replace(part, hidden_NH=part.hidden_NH.index_select(0, places_n)) for part in teacher),
             support=algorithm.support,
             divergence=divergence_of(algorithm),
             pointwise_clip=algorithm.pointwise_clip,
         )
-        part, statistics, scores = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget)
+        part, statistics, scores = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget, rule)
         loss, parts = loss + part, [statistics]
         if recorder is not None:
             hidden_mH = hidden_nH.detach()[distilled_n]
-            recorder.keep(batch, mine_n[distilled_n.cpu()], scores, hidden_mH, head_VH, comparison, budget)
+            recorder.keep(batch, mine_n[distilled_n.cpu()], scores, hidden_mH, head_VH, comparison, budget, rule)
     if bool(plain_n.any()):
-        part, statistics, _ = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget)
+        part, statistics, _ = _learn(hidden_nH, head_VH, tokens.only(plain_n), algorithm, None, budget, rule)
         loss, parts = loss + part, [*parts, statistics]
     statistics = joined(parts, device)
     return loss, LossStatistics(sums=statistics.sums.cpu(), mismatch_n=statistics.mismatch_n.cpu())
@@ -167,12 +168,24 @@ def _tokens(
 
 
 def _learn(
-    hidden_nH: Tensor, head_VH: Tensor, tokens: _Tokens, algorithm: AlgorithmConfig, comparison: Comparison | None, budget: Budget
+    hidden_nH: Tensor,
+    head_VH: Tensor,
+    tokens: _Tokens,
+    algorithm: AlgorithmConfig,
+    comparison: Comparison | None,
+    budget: Budget,
+    rule: HeadRule,
 ) -> tuple[Tensor, LossStatistics, TokenScores]:
     """The loss of ``tokens``, and what else they say, in sum and one by one."""
     objective = _Objective(tokens, algorithm, is_distilled=comparison is not None)
     loss, scores = fused_loss(
-        hidden_nH.index_select(0, tokens.places_n), head_VH, tokens.ids_n, objective, comparison=comparison, budget=budget
+        hidden_nH.index_select(0, tokens.places_n),
+        head_VH,
+        tokens.ids_n,
+        objective,
+        comparison=comparison,
+        budget=budget,
+        rule=rule,
     )
     was_sampled_n = tokens.supervised_n == 0.0  # of the others no engine has said how probable they were
     log_ratio_n = (scores.student_N - tokens.sampled_n)[was_sampled_n].clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)

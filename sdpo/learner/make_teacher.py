@@ -11,8 +11,9 @@ from torch import nn
 from sdpo.config import AlgorithmConfig, LearnerConfig
 from sdpo.learner import model as models
 from sdpo.learner.importing import import_deepspeed
+from sdpo.learner.output import prove, read_rule, rule_of
 from sdpo.learner.policy import Computes, Policy, deepspeed_config
-from sdpo.learner.teacher import Average, Run, Teacher, TeacherModel
+from sdpo.learner.teacher import Average, Teacher, TeacherModel
 
 
 def make_teacher(
@@ -37,7 +38,8 @@ class _Parts:
     """The average that one of them follows by."""
 
     def now(self, *, weight: float = 1.0) -> TeacherModel:
-        return TeacherModel(self.policy.model, weight=weight, adapter=models.STUDENT, run=_asking(self.policy))
+        policy = self.policy
+        return TeacherModel(policy.model, rule=policy.rule, weight=weight, adapter=models.STUDENT, run=policy.ask)
 
     def start(self, *, weight: float = 1.0) -> TeacherModel:
         return frozen(self.policy, self.config, self.model_path, weight=weight)
@@ -47,28 +49,35 @@ class _Parts:
         if self.config.lora.rank:
             copy = [teacher for _, teacher in models.teacher_adapters(policy.model)]
             mode = partial(models.using_adapter, policy.model, models.TEACHER)
-            teacher_model = TeacherModel(policy.model, adapter=models.TEACHER, mode=mode, run=_asking(policy))
+            teacher_model = TeacherModel(policy.model, rule=policy.rule, adapter=models.TEACHER, mode=mode, run=policy.ask)
         else:
-            teacher_model = _other(self.model_path, self.config, policy.device)
+            teacher_model = _copy(policy, self.config, self.model_path)
             copy = list(teacher_model.model.parameters())
         self.kept = Average(policy.shards, copy, rate, on_host=on_host)
         return teacher_model
 
     def other(self) -> TeacherModel:
         assert self.teacher_path is not None, "whoever has another model is started with its path"
-        return _other(self.teacher_path, self.config, self.policy.device)
+        teacher_model = _other(self.teacher_path, self.config, self.policy.device)
+        model, run = teacher_model.model, teacher_model.ask
+        teacher_model.rule = read_rule(model, run)
+        prove(model, teacher_model.rule, run)
+        return teacher_model
 
 
 def frozen(policy: Policy, config: LearnerConfig, model_path: str, *, weight: float = 1.0) -> TeacherModel:
     """The policy before its first update: with adapters its base, for free, else a model of its own."""
     if config.lora.rank:
         mode = partial(models.using_adapter, policy.model, None)
-        return TeacherModel(policy.model, weight=weight, mode=mode, run=_asking(policy))
-    return _other(model_path, config, policy.device, weight=weight)
+        return TeacherModel(policy.model, rule=policy.rule, weight=weight, mode=mode, run=policy.ask)
+    return _copy(policy, config, model_path, weight=weight)
 
 
-def _asking(policy: Policy) -> Run:
-    return lambda compute: policy.run(lambda model, head: compute(model))
+def _copy(policy: Policy, config: LearnerConfig, model_path: str, *, weight: float = 1.0) -> TeacherModel:
+    """The policy's own model once more."""
+    teacher_model = _other(model_path, config, policy.device, weight=weight)
+    teacher_model.rule = rule_of(teacher_model.model, policy.rule)
+    return teacher_model
 
 
 def _other(path: str, config: LearnerConfig, device: torch.device, *, weight: float = 1.0) -> TeacherModel:

@@ -43,6 +43,9 @@ def load(path: str, config: LearnerConfig, deepspeed_config: Mapping[str, object
             "the learner has its own attention over packed rows, so a model must go through transformers' attention interface; "
             f"{type(model).__name__} does not. Choose another model."
         )
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # the ratio of new and old log-probabilities would measure what was dropped
     return model
 
 
@@ -105,6 +108,12 @@ def head(model: PreTrainedModel) -> nn.Parameter:
     weight = model.get_output_embeddings().weight
     assert isinstance(weight, nn.Parameter)
     return weight
+
+
+def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The output embedding's weight, and its bias where it has one."""
+    bias = model.get_output_embeddings().bias if hasattr(model.get_output_embeddings(), "bias") else None
+    return [head(model)] if bias is None else [head(model), bias]
 
 
 @contextmanager

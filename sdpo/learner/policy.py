@@ -16,15 +16,16 @@ from sdpo.config import Dtype, LearnerConfig, Offload
 from sdpo.learner import model as models
 from sdpo.learner.forward import refuse_leaks
 from sdpo.learner.importing import import_deepspeed
+from sdpo.learner.output import prove, read_rule
 from sdpo.learner.shards import shards_of
 
 
 class Head(nn.Module):
-    """The output embedding, asked for scores instead of logits: a module, so that ZeRO 3 has its weight whole while it is."""
+    """The output embedding, asked for scores instead of logits: a module, so that ZeRO 3 has it whole while it is."""
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None = None) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight, self.bias = weight, bias
 
     def forward(self, hidden_nH: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         return score(hidden_nH, self.weight)
@@ -36,7 +37,7 @@ class Computes(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self.head = Head(models.head(model))
+        self.head = Head(*models.head_parameters(model))
 
     def forward(self, compute: Callable[[PreTrainedModel, Head], Tensor]) -> Tensor:
         return compute(self.model, self.head)
@@ -64,7 +65,13 @@ class Policy:
             model=self._computes, optimizer=self._optimizer, config=deepspeed_config(config), dist_init_required=False
         )
         self.shards = shards_of(self._engine.optimizer, self.trained)
-        refuse_leaks(lambda compute: self.run(lambda model, head: compute(model)), type(model).__name__)
+        refuse_leaks(self.ask, type(model).__name__)
+        self.rule = read_rule(model, self.ask)
+        prove(model, self.rule, self.ask)
+
+    def ask(self, compute: Callable[[PreTrainedModel], Tensor]) -> Tensor:
+        """What ``compute`` finds on the model, without gradient and without the head; under ZeRO 3 all ranks must call."""
+        return self.run(lambda model, head: compute(model))
 
     @torch.no_grad()
     def run(self, compute: Callable[[PreTrainedModel, Head], Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdpo.learner.orders import Recording
 from sdpo.learner.stopwatch import Stopwatch
 from sdpo.objectives.comparison import Comparison
-from sdpo.objectives.logits import Budget, Logits
+from sdpo.objectives.logits import PLAIN, Budget, HeadRule, Logits
 from sdpo.objectives.scores import TokenScores
 from sdpo.objectives.top_tokens import top_tokens
 from sdpo.types import MicroBatch, TokenCredit, TopTokens
@@ -42,6 +42,7 @@ class Recorder:
         head_VH: Tensor,
         comparison: Comparison,
         budget: Budget,
+        rule: HeadRule = PLAIN,
     ) -> None:
         """``places_m``: which of the micro-batch's N response tokens the m ``scores`` and ``hidden_mH`` are of, all of them
         distilled."""
@@ -52,7 +53,7 @@ class Recorder:
                 if self.recording.draws(self.step, key):
                     here_n = (rows_m == row).nonzero()[:, 0]
                     places_n = places_m[here_n] - int((batch.rows_N == row).nonzero()[0, 0])
-                    self.kept.append(self._credit(key, places_n, here_n, scores, hidden_mH, head_VH, comparison, budget))
+                    self.kept.append(self._credit(key, places_n, here_n, scores, hidden_mH, head_VH, comparison, budget, rule))
 
     def _credit(
         self,
@@ -64,12 +65,11 @@ class Recorder:
         head_VH: Tensor,
         comparison: Comparison,
         budget: Budget,
+        rule: HeadRule,
     ) -> TokenCredit:
         there_n = here_n.to(hidden_mH.device)
-        student = [Logits(hidden_NH=hidden_mH.detach()[there_n], head_VH=head_VH.detach())]
-        teacher = [
-            Logits(hidden_NH=part.hidden_NH[there_n], head_VH=part.head_VH, weight=part.weight) for part in comparison.teacher
-        ]
+        student = [Logits(hidden_NH=hidden_mH.detach()[there_n], head_VH=head_VH.detach(), rule=rule)]
+        teacher = [replace(part, hidden_NH=part.hidden_NH[there_n]) for part in comparison.teacher]
         num_top, vocabulary = self.recording.num_top, len(head_VH)
         return TokenCredit(
             task_index=row_key[0],

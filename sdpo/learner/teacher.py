@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from sdpo.learner.forward import response_hidden
 from sdpo.learner.shards import Shards
+from sdpo.objectives.logits import PLAIN, HeadRule
 from sdpo.types import Pack
 
 
@@ -35,14 +36,15 @@ class TeacherModel:
         self,
         model: PreTrainedModel,
         *,
+        rule: HeadRule = PLAIN,
         weight: float = 1.0,
         adapter: str | None = None,
         mode: Callable[[], AbstractContextManager[None]] = nullcontext,
         run: Run | None = None,
     ) -> None:
-        """``weight`` is that of its logits in the teacher's. ``mode`` gives the context that it runs in. ``adapter`` is
-        the one that is active then, where the model has adapters, if any."""
-        self.model, self.weight, self.adapter = model, weight, adapter
+        """``rule`` is how the model makes logits, ``weight`` that of its logits in the teacher's. ``mode`` gives the context that
+        it runs in. ``adapter`` is the one that is active then, where the model has adapters, if any."""
+        self.model, self.rule, self.weight, self.adapter = model, rule, weight, adapter
         self._mode, self.run = mode, run
 
     @torch.no_grad()
@@ -58,6 +60,10 @@ class TeacherModel:
             distributed.all_reduce(hidden_MH, group=team)
             return hidden_MH
 
+        return self.ask(compute)
+
+    def ask(self, compute: Callable[[PreTrainedModel], Tensor]) -> Tensor:
+        """What ``compute`` finds on the model; under ZeRO 3 all ranks must call."""
         with self._mode():
             return compute(self.model) if self.run is None else self.run(compute)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdpo.config import SupportConfig
 from sdpo.objectives.divergence import Divergence, WholeRows
-from sdpo.objectives.logits import Logits
+from sdpo.objectives.logits import PLAIN, HeadRule, Logits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +37,15 @@ class Comparison:
         return self.support.num_ids_of(vocabulary) == vocabulary
 
 
-def check(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None) -> None:
+def check(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None, rule: HeadRule = PLAIN) -> None:
     """Raise ValueError for inputs that would otherwise give wrong numbers."""
     if len(hidden_NH) != len(ids_N):
         raise ValueError(f"each hidden state predicts one token; got {len(hidden_NH)} and {len(ids_N)}")
     if hidden_NH.dtype != head_VH.dtype:
         raise ValueError(f"hidden states and head must be of one type; got {hidden_NH.dtype} and {head_VH.dtype}")
+    for values_V in (rule.bias_V, rule.closed_V):
+        if values_V is not None and len(values_V) != len(head_VH):
+            raise ValueError(f"a head's rule has a value for each of its {len(head_VH)} ids; got {len(values_V)}")
     if comparison is None:
         return
     if comparison.pointwise_clip is not None and comparison.is_whole(len(head_VH)):

@@ -23,7 +23,7 @@ from sdpo.objectives.divergence import WholeRows
 from sdpo.objectives.logits import wide
 from sdpo.objectives.scores import TokenScores
 from sdpo.objectives.slopes import Slopes
-from sdpo.objectives.torch_rows import SCRATCH_ROWS, narrowed, row_dots, soften
+from sdpo.objectives.torch_rows import SCRATCH_ROWS, means, narrowed, soften
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +54,8 @@ class FullRows:
         return logits_nV.sub_(soften(logits_nV, self._weights[: len(logits_nV)])[:, None])
 
     def entropy(self, logprobs_nV: Tensor) -> Tensor:
-        """[n] nats, of what was settled last."""
-        return -row_dots(self._weights[: len(logprobs_nV)], logprobs_nV)
+        """[n] nats, of what was settled last. Log-probabilities of -inf are made finite."""
+        return -means(self._weights[: len(logprobs_nV)], logprobs_nV)
 
     def read(self, ids_n1: Tensor, teacher_entropy_n: Tensor) -> FullReading:
         """The reading of teacher and student, both settled, the student last.
@@ -64,6 +64,7 @@ class FullRows:
         """
         num = len(ids_n1)
         student_nV, teacher_nV, p_nV = self.student_CV[:num], self.teacher_CV[:num], self._weights[:num]
+        entropy_n = self.entropy(student_nV)
         student_n, teacher_n = student_nV.gather(-1, ids_n1)[:, 0], teacher_nV.gather(-1, ids_n1)[:, 0]
         divergence_n, mean_n = torch.empty_like(student_n), torch.empty_like(student_n)
         for first in range(0, num, SCRATCH_ROWS):
@@ -71,7 +72,7 @@ class FullRows:
             divergence_n[rows], mean_n[rows] = self._divergence.read(student_nV[rows], teacher_nV[rows], p_nV[rows])
         scores = TokenScores(
             student_N=student_n,
-            entropy_N=-row_dots(p_nV, student_nV),
+            entropy_N=entropy_n,
             teacher_N=teacher_n,
             teacher_entropy_N=teacher_entropy_n,
             divergence_N=divergence_n,

@@ -13,6 +13,9 @@ by log s_b, by the sampled token's log-probability and by the entropy H. Then:
 
     dL/dz_v = [v in S] g_v + [v not in S] g_tail p_v / s_tail + [v = y] l - p_v (Σ_b g_b + l) - e p_v (log p_v + H)
 
+What a model does to the product before it calls it logits (``HeadRule``: a bias, a scale, a soft cap) comes in between. Its
+derivatives are multiplied in: those of a soft cap for each logit, a scale at the end.
+
 The chunks are visited twice where a loss needs all tokens of a row before it knows the derivatives (GSPO, sequence-level
 distillation). The formula is another one where the buckets are the whole vocabulary: ``full_rows``.
 
@@ -26,7 +29,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sdpo.objectives.comparison import Comparison
-from sdpo.objectives.logits import HEAD_ROWS, Budget, wide
+from sdpo.objectives.logits import HEAD_ROWS, PLAIN, Budget, HeadRule, wide
 from sdpo.objectives.scores import TokenLoss, TokenScores
 from sdpo.objectives.visit import Visit
 
@@ -39,30 +42,40 @@ def fused_loss(
     *,
     comparison: Comparison | None = None,
     budget: Budget,
+    rule: HeadRule = PLAIN,
 ) -> tuple[Tensor, TokenScores]:
-    """The sum of ``loss`` over N tokens, which carries gradient to ``hidden_NH`` and ``head_VH``, and the detached scores.
+    """The sum of ``loss`` over N tokens, which carries gradient to ``hidden_NH``, ``head_VH`` and the rule's bias, and the
+    detached scores.
 
     ``ids_N`` int64 are the sampled tokens. The loss is fp32 (fp64 for fp64 hidden states). The gradients come in the types of
     hidden states and head; sums over tokens are kept in fp32. The teacher gets none. A second backward raises.
     """
-    total, scores = _fused_loss(hidden_NH, head_VH, ids_N, loss, comparison, budget)
+    total, scores = _fused_loss(hidden_NH, head_VH, ids_N, loss, comparison, budget, rule)
     return total, scores
 
 
-def score_tokens(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, *, budget: Budget) -> TokenScores:
+def score_tokens(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, *, budget: Budget, rule: HeadRule = PLAIN) -> TokenScores:
     """The student's scores alone, without gradient."""
     with torch.no_grad():
-        return Visit(hidden_NH, head_VH, ids_N, None, budget).scores()
+        return Visit(hidden_NH, head_VH, ids_N, None, budget, rule).scores()
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator] # chunked by hand, in shared buffers: nothing is left to fuse
 def _fused_loss(
-    hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, loss: TokenLoss, comparison: Comparison | None, budget: Budget
+    hidden_NH: Tensor,
+    head_VH: Tensor,
+    ids_N: Tensor,
+    loss: TokenLoss,
+    comparison: Comparison | None,
+    budget: Budget,
+    rule: HeadRule,
 ) -> tuple[Tensor, TokenScores]:
-    visit = Visit(hidden_NH, head_VH, ids_N, comparison, budget)
+    visit = Visit(hidden_NH, head_VH, ids_N, comparison, budget, rule)
+    bias_V = rule.bias_V
     if not torch.is_grad_enabled():  # inside of a Function nothing tells
         hidden_NH, head_VH = hidden_NH.detach(), head_VH.detach()
-    total: Tensor = _Fused.apply(hidden_NH, head_VH, visit, loss)  # type: ignore[no-untyped-call]
+        bias_V = None if bias_V is None else bias_V.detach()
+    total: Tensor = _Fused.apply(hidden_NH, head_VH, bias_V, rule.scale, visit, loss)  # type: ignore[no-untyped-call]
     assert visit.seen is not None
     return total, visit.seen
 
@@ -71,33 +84,52 @@ class _Fused(torch.autograd.Function):
     """Gradients are made in the forward, where the logits are, and kept for the backward."""
 
     @staticmethod
-    def forward(ctx, hidden_NH: Tensor, head_VH: Tensor, visit: Visit, loss: TokenLoss) -> Tensor:  # type: ignore[no-untyped-def]
-        gradients = Gradients(hidden_NH, head_VH, of_hidden=ctx.needs_input_grad[0], of_head=ctx.needs_input_grad[1])
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, hidden_NH: Tensor, head_VH: Tensor, bias_V: Tensor | None, scale: float, visit: Visit, loss: TokenLoss
+    ) -> Tensor:
+        of_hidden, of_head, of_bias, *_ = ctx.needs_input_grad
+        gradients = Gradients(
+            hidden_NH, head_VH, of_hidden=of_hidden, of_head=of_head, bias_V=bias_V if of_bias else None, scale=scale
+        )
         total = visit.learn(loss, gradients)
         ctx.gradients = gradients
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, by_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, by_total: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         if ctx.gradients is None:
             raise RuntimeError("the gradients of a fused loss are given once; call fused_loss again for a second backward")
         gradients, ctx.gradients = ctx.gradients, None
-        return (*gradients.times(by_total), None, None)
+        return (*gradients.times(by_total), None, None, None)
 
 
 class Gradients:
-    """Gradients of the loss by the hidden states and by the head, summed over chunks."""
+    """Gradients of the loss by the hidden states, the head and its bias, summed over chunks."""
 
-    def __init__(self, hidden_NH: Tensor, head_VH: Tensor, *, of_hidden: bool, of_head: bool) -> None:
-        self.are_wanted = of_hidden or of_head
+    def __init__(
+        self,
+        hidden_NH: Tensor,
+        head_VH: Tensor,
+        *,
+        of_hidden: bool,
+        of_head: bool,
+        bias_V: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """``bias_V`` where its gradient is wanted, ``scale`` what the product is multiplied by."""
+        self.are_wanted = of_hidden or of_head or bias_V is not None
+        self._scale, self._bias = scale, bias_V
+        self._bias_sum = torch.zeros_like(bias_V, dtype=wide(bias_V)) if bias_V is not None else None
         self._head = head_VH.detach()
         self._hidden = torch.zeros_like(hidden_NH) if of_hidden else None
         self._sum = torch.zeros(head_VH.shape, dtype=wide(head_VH), device=head_VH.device) if of_head else None
         self._rows = torch.empty(HEAD_ROWS, head_VH.shape[1], dtype=head_VH.dtype, device=head_VH.device) if of_head else None
 
     def add(self, by_logits_nV: Tensor, hidden_nH: Tensor, tokens: slice) -> None:
-        """``by_logits_nV`` in the type of the hidden states."""
+        """``by_logits_nV`` in the type of the hidden states, not yet times the scale."""
+        if self._bias_sum is not None:
+            self._bias_sum.add_(by_logits_nV.sum(0, dtype=self._bias_sum.dtype))
         if self._hidden is not None:
             torch.mm(by_logits_nV, self._head, out=self._hidden[tokens])
         if self._sum is not None and self._rows is not None:
@@ -107,10 +139,13 @@ class Gradients:
                 product = torch.mm(by_logits_nV[:, first : first + len(block)].T, hidden_nH, out=self._rows[: len(block)])
                 block.add_(product.to(block.dtype))
 
-    def times(self, factor: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients times the loss's own, in the types of hidden states and head."""
+    def times(self, factor: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients times the loss's own and the scale, in the types of hidden states, head and bias."""
+        if self._scale != 1.0:
+            factor = factor * self._scale
         head = _narrowed(self._sum.mul_(factor), self._head.dtype) if self._sum is not None else None
-        return (self._hidden.mul_(factor) if self._hidden is not None else None), head
+        bias = self._bias_sum.mul_(factor).to(self._bias.dtype) if self._bias is not None and self._bias_sum is not None else None
+        return (self._hidden.mul_(factor) if self._hidden is not None else None), head, bias
 
 
 def _narrowed(wide_VH: Tensor, dtype: torch.dtype) -> Tensor:

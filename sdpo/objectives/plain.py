@@ -60,8 +60,14 @@ def buckets(student_RV: Tensor, teacher_RV: Tensor, support: SupportConfig) -> t
     student_RK, teacher_RK = student_RV.gather(-1, ids_RK), teacher_RV.gather(-1, ids_RK)
     if not support.tail:
         return student_RK.log_softmax(-1), teacher_RK.log_softmax(-1)
-    student_R1, teacher_R1 = ((1.0 - inside_RK.exp().sum(-1, keepdim=True)).log() for inside_RK in (student_RK, teacher_RK))
+    student_R1, teacher_R1 = _rest(student_RV, ids_RK), _rest(teacher_RV, ids_RK)
     return torch.cat([student_RK, student_R1], -1), torch.cat([teacher_RK, teacher_R1], -1)
+
+
+def _rest(logprobs_RV: Tensor, ids_RK: Tensor) -> Tensor:
+    """[R, 1] log-probability of all ids but the K; -inf where the K are all there is."""
+    rest_R1 = logprobs_RV.exp().scatter(-1, ids_RK, 0.0).sum(-1, keepdim=True)
+    return rest_R1.masked_fill(rest_R1 == 0.0, 1.0).log().masked_fill(rest_R1 == 0.0, -math.inf)
 
 
 def divergence(student_RK: Tensor, teacher_RK: Tensor, algorithm: SDPOConfig) -> Tensor:
@@ -73,7 +79,8 @@ def divergence(student_RK: Tensor, teacher_RK: Tensor, algorithm: SDPOConfig) ->
             terms_RK = _kl(teacher_RK, student_RK)
         case "jsd":
             beta = algorithm.jsd_beta
-            mixture_RK = ((1.0 - beta) * student_RK.exp() + beta * teacher_RK.exp()).log()
+            both_RK = (1.0 - beta) * student_RK.exp() + beta * teacher_RK.exp()
+            mixture_RK = both_RK.clamp(min=torch.finfo(both_RK.dtype).tiny).log()
             terms_RK = (1.0 - beta) * _kl(student_RK, mixture_RK) + beta * _kl(teacher_RK, mixture_RK)
         case other:
             raise ValueError(f"only the papers' divergences are written out here; got {other}")
@@ -101,11 +108,16 @@ def reference_kl(student_R: Tensor, reference_R: Tensor) -> Tensor:
 
 def entropy(logprobs_RK: Tensor) -> Tensor:
     """[R] in nats."""
-    return -(logprobs_RK.exp() * logprobs_RK).sum(-1)
+    return -_times(logprobs_RK.exp(), logprobs_RK).sum(-1)
 
 
 def _kl(p_RK: Tensor, q_RK: Tensor) -> Tensor:
-    return p_RK.exp() * (p_RK - q_RK)
+    return _times(p_RK.exp(), p_RK - q_RK)
+
+
+def _times(p_RK: Tensor, logs_RK: Tensor) -> Tensor:
+    """p · logs, where an id that is excluded (p = 0, its log-probability -inf) adds 0 and has no gradient."""
+    return p_RK * logs_RK.masked_fill(p_RK == 0.0, 0.0)
 
 
 def _with_gradient(value_R: Tensor, student_R: Tensor) -> Tensor:

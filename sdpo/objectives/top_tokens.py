@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from sdpo.objectives.logits import Budget, Logits, wide, wide_product
+from sdpo.objectives.logits import Budget, Logits, follow, wide, wide_product
 from sdpo.types import TopTokens
 
 
@@ -30,7 +31,7 @@ def top_tokens(parts: Sequence[Logits], vocabulary: int, num: int, *, budget: Bu
 
 
 def _rows(part: Logits, tokens: slice) -> Logits:
-    return Logits(hidden_NH=part.hidden_NH[tokens], head_VH=part.head_VH, weight=part.weight)
+    return replace(part, hidden_NH=part.hidden_NH[tokens])
 
 
 def _top(parts: Sequence[Logits], vocabulary: int, num: int, temperature: float) -> tuple[Tensor, Tensor]:
@@ -38,6 +39,7 @@ def _top(parts: Sequence[Logits], vocabulary: int, num: int, temperature: float)
     for part in parts:
         product_nV = torch.empty(len(part.hidden_NH), vocabulary, dtype=wide(part.hidden_NH), device=part.hidden_NH.device)
         wide_product(part.hidden_NH, part.head_VH[:vocabulary], product_nV)
+        follow(part.rule, product_nV)
         product_nV.mul_(part.weight / temperature)
         logits_nV = product_nV if logits_nV is None else logits_nV.add_(product_nV)
     assert logits_nV is not None

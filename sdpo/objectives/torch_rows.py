@@ -101,13 +101,13 @@ class TorchRows:
         return logits_nV.sub_(logits_nV.amax(-1, keepdim=True))
 
     def read(self, logits_nV: Tensor, ids_n1: Tensor, support_nK: Tensor, *, keep: bool) -> Reading:
-        sampled_n = logits_nV.gather(-1, ids_n1)[:, 0]
-        inside_nK = logits_nV.gather(-1, support_nK)
+        sampled_n = logits_nV.gather(-1, ids_n1).clamp_(min=MASKED)[:, 0]
+        inside_nK = logits_nV.gather(-1, support_nK).clamp_(min=MASKED)
         logits_nV.scatter_(-1, support_nK, MASKED)
         if keep:
             weights_nV = self._weights[: len(logits_nV)]
             tail_n = soften(logits_nV, weights_nV)
-            mean_n = row_dots(weights_nV, logits_nV)
+            mean_n = means(weights_nV, logits_nV)
         else:
             tail_n, mean_n = torch.empty_like(sampled_n), None
             for first in range(0, len(logits_nV), SCRATCH_ROWS):
@@ -148,6 +148,14 @@ def soften(logits_nV: Tensor, out_nV: Tensor) -> Tensor:
     """
     softmax_nV = torch.softmax(logits_nV, -1, out=out_nV)
     return logits_nV.amax(-1) - softmax_nV.amax(-1).log()
+
+
+def means(weights_nV: Tensor, logits_nV: Tensor) -> Tensor:
+    """[n] Σ weight · logit. Logits of -inf, which weigh nothing, are made finite in place where there are any."""
+    means_n = row_dots(weights_nV, logits_nV)
+    if not bool(means_n.isfinite().all()):
+        means_n = row_dots(weights_nV, logits_nV.clamp_(min=MASKED))
+    return means_n
 
 
 def row_dots(a_nV: Tensor, b_nV: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ class TritonRows:
         return logits_nV  # neither a division by the temperature nor a subtraction changes their order
 
     def read(self, logits_nV: Tensor, ids_n1: Tensor, support_nK: Tensor, *, keep: bool) -> Reading:
-        sampled_n1 = logits_nV.gather(-1, ids_n1).div_(self._temperature)
-        inside_nK = logits_nV.gather(-1, support_nK).div_(self._temperature)
+        sampled_n1 = logits_nV.gather(-1, ids_n1).div_(self._temperature).clamp_(min=MASKED)
+        inside_nK = logits_nV.gather(-1, support_nK).div_(self._temperature).clamp_(min=MASKED)
         logits_nV.scatter_(-1, support_nK, MASKED)
         num, vocabulary = logits_nV.shape
         found_n3 = torch.empty(num, 3, dtype=logits_nV.dtype, device=logits_nV.device)
@@ -171,7 +171,7 @@ def _write(
     if TEMPERATURE != 1.0:
         z = tl.div_rn(z, TEMPERATURE)
     numbers += row * 6
-    log_q = z - tl.load(numbers) - tl.load(numbers + 1)
+    log_q = tl.maximum(z - tl.load(numbers) - tl.load(numbers + 1), -1.0e30)  # an excluded id's is -inf
     factor = tl.load(numbers + 2)
     if HAS_ENTROPY:
         factor -= tl.load(numbers + 3) * (log_q + tl.load(numbers + 4))

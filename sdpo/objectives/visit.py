@@ -14,7 +14,7 @@ from sdpo.objectives import triton_rows
 from sdpo.objectives.comparison import Comparison, check
 from sdpo.objectives.divergence import divergence, entropy
 from sdpo.objectives.full_rows import FullReading, FullRows
-from sdpo.objectives.logits import Budget, Logits, wide, wide_product
+from sdpo.objectives.logits import Budget, HeadRule, Logits, follow, wide, wide_product
 from sdpo.objectives.scores import TokenLoss, TokenScores
 from sdpo.objectives.slopes import Slopes, slopes_of
 from sdpo.objectives.support import Buckets
@@ -34,9 +34,12 @@ class Gradient(Protocol):
 class Visit:
     """One walk over the chunks; ``seen`` holds the scores afterwards."""
 
-    def __init__(self, hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None, budget: Budget) -> None:
-        check(hidden_NH, head_VH, ids_N, comparison)
-        self._student = Logits(hidden_NH=hidden_NH.detach(), head_VH=head_VH.detach())
+    def __init__(
+        self, hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Comparison | None, budget: Budget, rule: HeadRule
+    ) -> None:
+        check(hidden_NH, head_VH, ids_N, comparison, rule)
+        self._student = Logits(hidden_NH=hidden_NH.detach(), head_VH=head_VH.detach(), rule=rule)
+        self._slopes_CV: Tensor | None = None  # of the soft cap, where there is one and a gradient is wanted
         self._ids_N = ids_N
         self._comparison = comparison
         self._temperature = budget.temperature
@@ -63,6 +66,9 @@ class Visit:
         """The summed loss; its gradients are added to ``gradients``."""
         if not gradients.are_wanted:
             return loss(self.scores(), slice(0, len(self._ids_N))).sum()
+        if self._student.rule.soft_cap is not None:
+            shape_CV, states_NH = (self._chunk, self._vocabulary), self._hidden_NH
+            self._slopes_CV = torch.empty(shape_CV, dtype=states_NH.dtype, device=states_NH.device)
         if not loss.is_pointwise:
             total, slopes = slopes_of(self.scores(), slice(0, len(self._ids_N)), loss)
             if not slopes.has_divergence:
@@ -151,21 +157,26 @@ class Visit:
             by_logits_nV = self._rows.gradient(visited.full, slopes, ids_n1)
         else:
             by_logits_nV = self._rows.gradient(_row_gradient(visited, slopes, ids_n1))
+        if self._student.rule.closed_V is not None:
+            by_logits_nV.masked_fill_(self._student.rule.closed_V, 0.0)
+        if self._slopes_CV is not None:
+            by_logits_nV.mul_(self._slopes_CV[: len(by_logits_nV)])
         gradients.add(by_logits_nV, hidden_nH, tokens)
 
     def _make_student(self, tokens: slice) -> Tensor:
-        return self._make([self._student], tokens, self._rows.student_CV)
+        return self._make([self._student], tokens, self._rows.student_CV, self._slopes_CV)
 
     def _make_teacher(self, comparison: Comparison, tokens: slice) -> Tensor:
         return self._make(comparison.teacher, tokens, self._rows.teacher_CV)
 
-    def _make(self, parts: Sequence[Logits], tokens: slice, buffer_CV: Tensor) -> Tensor:
-        """[n, V] the chunk's logits in ``buffer_CV``, settled."""
+    def _make(self, parts: Sequence[Logits], tokens: slice, buffer_CV: Tensor, slopes_CV: Tensor | None = None) -> Tensor:
+        """[n, V] the chunk's logits in ``buffer_CV``, settled. ``slopes_CV`` takes the derivatives of a soft cap."""
         logits_nV = buffer_CV[: len(self._ids_N[tokens])]
         for index, part in enumerate(parts):
             head = part.head_VH[: self._vocabulary]
             product_nV = logits_nV if index == 0 else torch.empty_like(logits_nV)
             wide_product(part.hidden_NH[tokens], head, product_nV)
+            follow(part.rule, product_nV, slopes_CV)
             if part.weight != 1.0:
                 product_nV.mul_(part.weight)
             if index > 0:

@@ -37,7 +37,7 @@ from sdpo.hindsight.hints import hint_of, no_reference
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.hindsight.sources import source
 from sdpo.plugins.seams import DIVERGENCES, WEIGHT_SYNCS
-from sdpo.preflight.model_traits import refuse_endless, refuse_odd_targets, refuse_tokens_without_rows
+from sdpo.preflight.model_traits import refuse_endless, refuse_no_causal_lm, refuse_odd_targets, refuse_tokens_without_rows
 from sdpo.preflight.models import resolve
 from sdpo.preflight.proofs import Claim
 from sdpo.types import Hint, Task, Tasks
@@ -349,11 +349,12 @@ def model_and_renderer(
         raise UserError(
             f"model.path must have a chat template (tasks are conversations); {path!r} has none. Use an instruct model."
         )
+    refuse_no_causal_lm(settings, path)
     refuse_tokens_without_rows(tokenizer, settings, path)
     refuse_endless(tokenizer, path)
     prompt_tokens = max(sampling.max_prompt_tokens, hindsight_tokens)
     longest = prompt_tokens + sampling.max_response_tokens
-    limit = getattr(settings, "max_position_embeddings", None)
+    limit = getattr(settings.get_text_config(), "max_position_embeddings", None)
     if limit is not None and longest > limit:
         raise UserError(
             "prompt and response must fit into the model's context; the longest prompt (sampling.max_prompt_tokens="
@@ -379,7 +380,7 @@ def check_support(algorithm: SDPOConfig, model_path: str) -> None:
     """Raises UserError where the vocabulary has no room for the support."""
     from transformers import AutoConfig
 
-    vocabulary = AutoConfig.from_pretrained(model_path).vocab_size
+    vocabulary = AutoConfig.from_pretrained(model_path).get_text_config().vocab_size
     if isinstance(algorithm.support, TopSupport) and algorithm.support.num_ids > vocabulary:
         raise UserError(
             f"algorithm.support.num_ids (K) must not exceed the vocabulary; got {algorithm.support.num_ids}, and the model has "

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 ALL_LINEAR = "all-linear"
 
 
+def refuse_no_causal_lm(settings: PretrainedConfig, path: str) -> None:
+    """Raises UserError where transformers has no causal LM of this kind of model."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return
+    raise UserError(
+        f"model.path must be a model that transformers loads as a causal LM (text in, text out); {path} is a "
+        f"{settings.model_type}, and there is none of that kind. Take the family's text model."
+    )
+
+
 def refuse_tokens_without_rows(tokenizer: PreTrainedTokenizerBase, settings: PretrainedConfig, path: str) -> None:
     """Raises UserError where the tokenizer makes an id that the model has no row for.
 

@@ -197,6 +197,36 @@ def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(refused
     assert "resize_token_embeddings" in error
 
 
+def nested(kind: str) -> Change:
+    """The sizes of the text one level down, as in models of several modalities."""
+
+    def change(folder: Path) -> None:
+        config = {**json.loads((folder / "config.json").read_text()), "max_position_embeddings": 512}
+        text = {key: value for key, value in config.items() if key not in ("model_type", "architectures")}
+        (folder / "config.json").write_text(json.dumps({"model_type": kind, "text_config": text}))
+
+    return change
+
+
+def test_a_model_of_several_modalities_is_checked_by_its_text_part(
+    refused_model: Callable[[Change], str], words: list[str], model: Path, tmp_path: Path
+) -> None:
+    """Its config has no vocab_size of its own, which ended in a traceback."""
+    copy = shutil.copytree(model, tmp_path / "gemma")
+    nested("gemma3")(copy)
+    sound = [*(word for word in words if not word.startswith("model.path")), f"model.path={copy}"]
+    assert main(sound) == 0
+    assert main([*sound, "algorithm.support.num_ids=321"]) == 2
+    assert main([*sound, "sampling.max_response_tokens=500"]) == 2
+
+
+def test_a_model_that_transformers_has_no_causal_lm_of_is_refused(refused_model: Callable[[Change], str]) -> None:
+    """The learner ended in a traceback, minutes later."""
+    error = refused_model(nested("qwen2_5_vl"))
+    assert "a model that transformers loads as a causal LM" in error
+    assert "is a qwen2_5_vl" in error
+
+
 def test_a_special_token_that_nothing_uses_needs_no_row(words: list[str], model: Path, tmp_path: Path) -> None:
     """Some models of one modality share the tokenizer of a family with more."""
     copy = shutil.copytree(model, tmp_path / "more")
