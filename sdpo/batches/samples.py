@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sdpo.batches.filters import token_filter, unflagged
 from sdpo.config import AlgorithmConfig, PolicyGradientConfig, QuestionWeight, SDPOConfig
-from sdpo.objectives.advantage import group_advantages
+from sdpo.objectives.advantage import group_advantages, is_uniform
 from sdpo.protocols import Renderer, TokenFilter
 from sdpo.types import Attempt, Completion, Group, Hint, Sample
 
@@ -27,9 +27,10 @@ def training_samples(
         advantages_G = group_advantages(
             [shaped_reward(attempt, algorithm.policy_gradient, max_response_tokens) for attempt in group.attempts],
             divide_by_std=algorithm.policy_gradient.divide_by_std,
+            deviation=algorithm.policy_gradient.deviation,
         )
-        is_uniform = not any(advantages_G)
-        is_dropped = algorithm.policy_gradient.drop_uniform_groups and is_uniform
+        alike = is_uniform([attempt.verdict.reward for attempt in group.attempts])  # what shaping by length adds is no success
+        is_dropped = algorithm.policy_gradient.drop_uniform_groups and alike
         for attempt_index, (attempt, hint, advantage) in enumerate(zip(group.attempts, hints_G, advantages_G, strict=True)):
             completion = attempt.completion
             if not completion.token_ids:
@@ -38,7 +39,7 @@ def training_samples(
             if algorithm.taught_by is not None and algorithm.hints is None:
                 teacher_prompt = group.prompt_ids
             distillation, policy_gradient = algorithm.weights(
-                is_solved=attempt.verdict.is_solved, has_hint=teacher_prompt is not None, is_uniform=is_uniform
+                is_solved=attempt.verdict.is_solved, has_hint=teacher_prompt is not None, is_uniform=alike
             )
             samples.append(
                 Sample(

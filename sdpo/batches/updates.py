@@ -8,7 +8,7 @@ their prompts: what a rank is dealt, and what a micro-batch holds, are families 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -65,26 +65,61 @@ def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
 
 
 def _update(index: int, samples: Sequence[Sample], batch: BatchConfig, ranks: Ranks, algorithm: AlgorithmConfig) -> Update:
+    if isinstance(algorithm, SDPOConfig) and algorithm.normalisation is Normalisation.authors:
+        samples = _as_means_of_rows(samples)
     rows = [sample for sample in samples if any(sample.loss_mask) and _carries_gradient(sample, algorithm)]
     dealt = _shared_out(_families(rows, batch.micro_batch_tokens, ranks), ranks)
     batches = [[micro_batch(pack) for pack in _packs(families, batch.micro_batch_tokens)] for families in dealt]
     longest = max(len(of_rank) for of_rank in batches)
     graded = [sample for sample in samples if sample.policy_gradient_weight != 0.0]
-    if isinstance(algorithm, SDPOConfig) and algorithm.normalisation is Normalisation.reference:
-        divided_by = [sample for sample in samples if sample.distillation_weight != 0.0]
-    else:
-        divided_by = [sample for sample in samples if sample.is_distilled]
+    num_loss_tokens, num_distilled_tokens = _denominators(samples, graded, algorithm)
     return Update(
         index=index,
         micro_batches=tuple((*of_rank, *(_filler() for _ in range(longest - len(of_rank)))) for of_rank in batches),
-        num_loss_tokens=sum(sum(sample.loss_mask) for sample in graded),
+        num_loss_tokens=num_loss_tokens,
         num_loss_rows=len(graded),
-        num_distilled_tokens=sum(sum(sample.loss_mask) for sample in divided_by),
-        num_supervised_tokens=sum(sum(sample.loss_mask) for sample in samples if sample.supervised_weight != 0.0),
-        num_scored_tokens=sum(sum(sample.loss_mask) for sample in rows),
+        num_distilled_tokens=num_distilled_tokens,
+        num_supervised_tokens=_num_tokens([sample for sample in samples if sample.supervised_weight != 0.0]),
+        num_scored_tokens=_num_tokens(rows),
         num_learned_rows=len(rows),
         num_learned_tokens=sum(one.num_tokens for of_rank in batches for one in of_rank),
     )
+
+
+def _denominators(samples: Sequence[Sample], graded: Sequence[Sample], algorithm: AlgorithmConfig) -> tuple[int, int]:
+    """What the sums of the policy-gradient and of the distillation losses are divided by, in tokens."""
+    distilled = [sample for sample in samples if sample.is_distilled]
+    if not isinstance(algorithm, SDPOConfig):
+        return _num_tokens(graded), _num_tokens(distilled)
+    match algorithm.normalisation:
+        case Normalisation.distilled | Normalisation.authors:
+            return _num_tokens(graded), _num_tokens(distilled)
+        case Normalisation.paper:
+            return _num_tokens(graded), _num_tokens([sample for sample in samples if sample.distillation_weight != 0.0])
+        case Normalisation.joint:
+            both = _num_tokens([sample for sample in samples if sample.is_distilled or sample.policy_gradient_weight != 0.0])
+            return both, both
+
+
+def _as_means_of_rows(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with D/(B·n) in their distillation weights, so that their sum over D becomes the mean of B rows' means.
+
+    D counts the distilled tokens, B the rows that a hint would have distilled, n the row's own tokens. The authors' code takes a
+    mean in each micro-batch, of one row, and the mean over micro-batches and ranks.
+    """
+    num_tokens = _num_tokens([sample for sample in samples if sample.is_distilled])
+    num_rows = sum(sample.distillation_weight != 0.0 for sample in samples)
+    return [
+        replace(sample, distillation_weight=sample.distillation_weight * num_tokens / (num_rows * sum(sample.loss_mask)))
+        if sample.is_distilled and any(sample.loss_mask)
+        else sample
+        for sample in samples
+    ]
+
+
+def _num_tokens(samples: Sequence[Sample]) -> int:
+    """The policy's own tokens that carry a loss."""
+    return sum(sum(sample.loss_mask) for sample in samples)
 
 
 def _carries_gradient(sample: Sample, algorithm: AlgorithmConfig) -> bool:

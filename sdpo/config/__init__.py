@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sdpo.config.algorithm import (
     AlgorithmConfig,
+    ClipSide,
     FilterConfig,
     FullSupport,
     Granularity,
@@ -37,8 +38,8 @@ from sdpo.config.machines import (
     SandboxConfig,
     SandboxIsolation,
 )
-from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
-from sdpo.config.routing import Blend, ByGroup, ByHint, BySuccess, RoutingConfig
+from sdpo.config.policy_gradient import Deviation, LossMean, PolicyGradientConfig, RatioLevel
+from sdpo.config.routing import Blend, ByGroup, ByHint, BySuccess, BySuccessAndHint, RoutingConfig
 from sdpo.config.run import (
     BatchConfig,
     CheckpointConfig,
@@ -71,9 +72,12 @@ __all__ = [
     "ByGroup",
     "ByHint",
     "BySuccess",
+    "BySuccessAndHint",
     "CheckpointConfig",
+    "ClipSide",
     "ClusterConfig",
     "Config",
+    "Deviation",
     "DiscoveryConfig",
     "Dtype",
     "EmaTeacher",

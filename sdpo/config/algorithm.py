@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from sdpo.config.hindsight import HindsightConfig
-from sdpo.config.policy_gradient import PolicyGradientConfig, RatioLevel
+from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
 from sdpo.config.routing import ROUTINGS, Blend, RoutingConfig
 from sdpo.config.rules import at_least, between, positive
 from sdpo.config.teacher import EmaTeacher, TeacherConfig, teacher_class
@@ -45,12 +45,27 @@ class QuestionWeight(Enum):
 
 
 class Normalisation(Enum):
-    """What the sum of the distillation losses is divided by. Counted over the whole update, never over a micro-batch."""
+    """What the sum of the distillation losses is divided by. Counted over the whole update, never over a micro-batch of ours."""
 
     distilled = "distilled"
     """The tokens that are distilled."""
-    reference = "reference"
-    """Those of all attempts that a hint would have distilled, as the authors' code counts: few hints, small gradients."""
+    paper = "paper"
+    """Those of all attempts that a hint would have distilled (equation 12): few hints, small gradients."""
+    authors = "authors"
+    """As the authors' code does it, whose micro-batches are single attempts: the mean over all attempts that a hint would have
+    distilled of each one's mean over its tokens, 0 without a hint. So a token of a short response counts more."""
+    joint = "joint"
+    """The tokens of all attempts that are distilled or get a policy gradient, whose sum is divided by the same (SRPO,
+    arXiv 2604.02288, section 3.3)."""
+
+
+class ClipSide(Enum):
+    """From which sides a term of the divergence is clamped."""
+
+    both = "both"
+    """To [-c, c]: ours."""
+    above = "above"
+    """To at most c: OPSD's authors (arXiv 2601.18734)."""
 
 
 class OnLowLift(Enum):
@@ -148,7 +163,7 @@ class AlgorithmConfig:
         return self.policy_gradient.ratio is RatioLevel.sequence
 
     def weights(self, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
-        """An attempt's weights of distillation and policy gradient; ``is_uniform``: no advantage in its group differs from 0."""
+        """An attempt's weights of distillation and policy gradient; ``is_uniform``: its group's rewards do not differ."""
         return 0.0, 1.0
 
     @property
@@ -196,12 +211,14 @@ class SDPOConfig(AlgorithmConfig):
     and stay (a warm-up's)."""
     normalisation: Normalisation = Normalisation.distilled
     entropy_weight: float = 0.0
-    """β: a token's distillation counts exp(-β·H), H the nats of the teacher's entropy over the support's buckets. So an unsure
-    teacher teaches less (SRPO, arXiv 2604.02288, beside ``routing: by_success``). 0: all tokens count the same."""
+    """β: a token's distillation counts exp(-β·H) over the mean of that among the update's distilled tokens. H is the nats of the
+    teacher's entropy over the vocabulary. So an unsure teacher teaches less (SRPO, arXiv 2604.02288, section 3.2). 0: all tokens
+    count the same."""
     question_weight: QuestionWeight = QuestionWeight.none
     pointwise_clip: float | None = None
-    """c: each bucket's term of the divergence is clamped to [-c, c], and a clamped one has no gradient of its own. So a few pivot
-    tokens do not dominate (OPSD, arXiv 2601.18734, whose authors clamp from above alone). None: no clamp."""
+    """c: each bucket's term of the divergence is clamped to it, and a clamped one has no gradient of its own. So a few pivot
+    tokens do not dominate (OPSD, arXiv 2601.18734). None: no clamp."""
+    pointwise_clip_side: ClipSide = ClipSide.both
     future_credit: float = 0.0
     """γ: a token is also credited with the divergence at later tokens of its response, discounted by γ a token (DistIL,
     arXiv 2606.05152). With 1 the gradient is that of the expected sum; 0: each token for itself."""
@@ -269,6 +286,11 @@ class SDPOConfig(AlgorithmConfig):
                 "algorithm.question_weight=uncertainty weighs those with 0, so together nothing is distilled. Set "
                 "algorithm.question_weight=none or another routing."
             )
+        if self.normalisation is Normalisation.joint and self.policy_gradient.mean is not LossMean.token:
+            raise ValueError(
+                "algorithm.normalisation=joint needs algorithm.policy_gradient.mean=token (both losses are divided by one "
+                f"count of tokens); got mean={self.policy_gradient.mean.value}. Set it to token, or another normalisation."
+            )
         between("algorithm.min_lift", self.min_lift, -1.0, 1.0)
 
     def _check_kinds(self) -> None:
@@ -295,12 +317,6 @@ class SDPOConfig(AlgorithmConfig):
             raise ValueError(
                 "algorithm.pointwise_clip needs algorithm.granularity=logits (it clamps each bucket's term, and the sampled "
                 f"token is a single one); got {self.pointwise_clip} with granularity={self.granularity.value}."
-            )
-        if isinstance(self.support, FullSupport):
-            raise ValueError(
-                "algorithm.pointwise_clip needs algorithm.support.kind=student or teacher (over the whole vocabulary the "
-                "gradient is written out by hand, and a clamp would take it more passes over the logits); got "
-                f"{self.pointwise_clip} with kind=full. Set algorithm.support.kind=teacher: the terms outside its ids are small."
             )
 
 

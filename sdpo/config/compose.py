@@ -30,7 +30,7 @@ from sdpo.config import (
     WarmupConfig,
     register,
 )
-from sdpo.config.kinds import as_today, grouped, home_of, homes, refuse_old_key
+from sdpo.config.kinds import as_today, grouped, home_of, homes, old_value, refuse_old_key
 from sdpo.config.words import OPEN, choices, plain, readable
 from sdpo.errors import UserError
 
@@ -221,6 +221,9 @@ def _explained(name: str, overrides: Sequence[str], error: Exception) -> str:
     lines = lines[: next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))]
     internal = ("full_key:", "object_type=", "reference_type=", "See https:")
     words = " ".join(line for line in lines if not line.startswith(internal) and not line.endswith("_schema"))
+    wrong = re.search(r"Invalid value '(\w+)'", words)
+    if field and wrong and (renamed := old_value(field, wrong.group(1))) is not None:
+        return renamed
     return f"{field}: {words}" if field else words
 
 

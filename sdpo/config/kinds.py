@@ -25,6 +25,8 @@ _RENAMED = {
     "algorithm.policy_gradient_share": "algorithm.routing.policy_gradient_share",
 }
 """Keys of older versions, with today's."""
+_RENAMED_VALUES = {("algorithm.normalisation", "reference"): "paper"}
+"""Values of older versions under their keys, with today's."""
 _TEACHER, _ROUTING, _SUPPORT = "algorithm.teacher.kind", "algorithm.routing.kind", "algorithm.support.kind"
 _KINDS: dict[str, dict[str, type]] = {
     _TEACHER: {name: teacher_class(name) for name in TEACHERS.built_in},
@@ -34,10 +36,18 @@ _KINDS: dict[str, dict[str, type]] = {
 
 
 def refuse_old_key(word: str) -> None:
-    """Raises ValueError for ``KEY=VALUE`` where the key has another name by now."""
+    """Raises ValueError for ``KEY=VALUE`` where the key or the value has another name by now."""
     key, _, value = word.partition("=")
     if key in _RENAMED:
         raise ValueError(f"{key} is called {_RENAMED[key]} by now; got {word}. Say {_RENAMED[key]}={value}.")
+    if (key, value) in _RENAMED_VALUES:
+        raise ValueError(old_value(key, value))
+
+
+def old_value(key: str, value: str) -> str | None:
+    """What to say of a value that is called otherwise by now; None of any other."""
+    today = _RENAMED_VALUES.get((key, value))
+    return None if today is None else f"{key}={value} is called {today} by now. Say {key}={today}."
 
 
 def grouped(word: str) -> str:
@@ -87,6 +97,13 @@ def as_today(stored: Mapping[str, object]) -> dict[str, object]:
     share = algorithm.pop("policy_gradient_share", None)
     if isinstance(routing := algorithm.get("routing"), str):
         algorithm["routing"] = {"kind": routing, "policy_gradient_share": share}
+    algorithm.update(
+        {
+            key.removeprefix("algorithm."): today
+            for (key, value), today in _RENAMED_VALUES.items()
+            if algorithm.get(key.removeprefix("algorithm.")) == value
+        }
+    )
     for name in ("teacher", "support", "routing"):
         if isinstance(node := algorithm.get(name), Mapping):
             with suppress(ValueError):  # a kind of a package that has gone: refused where its class is needed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,6 +28,19 @@ class LossMean(Enum):
     """Responses times the longest possible one (Dr.GRPO, arXiv 2503.20783)."""
 
 
+class Deviation(Enum):
+    """What the sum of a group's squared distances from its mean is divided by, before the root is taken."""
+
+    population = "population"
+    """G, the number of attempts."""
+    sample = "sample"
+    """G - 1, as torch.std, and with it verl and TRL, has it: advantages are √((G-1)/G) of the others."""
+
+    def num_free(self, size: int) -> int:
+        """The divisor for a group of that size."""
+        return size if self is Deviation.population else size - 1
+
+
 @dataclass
 class PolicyGradientConfig:
     """GRPO's loss (arXiv 2402.03300) with the switches of its descendants."""
@@ -34,12 +48,18 @@ class PolicyGradientConfig:
     clip_low: float = 0.2
     clip_high: float = 0.28
     """Asymmetric, "clip higher" (DAPO)."""
+    clip_ratio_c: float | None = None
+    """c > 1 of the dual clip (arXiv 1912.09729): a token with a negative advantage A costs at most -c·A, however much likelier it
+    has become. The authors' GRPO runs have 3. None: no bound."""
     divide_by_std: bool = False
     """Divide the mean-centred rewards by their standard deviation, as the original does; Dr.GRPO does not."""
+    deviation: Deviation = Deviation.population
+    """Which deviation that is."""
     ratio: RatioLevel = RatioLevel.token
     mean: LossMean = LossMean.token
     drop_uniform_groups: bool = False
-    """Leave groups whose rewards do not differ out of the counts the loss is divided by (DAPO, which then samples others)."""
+    """Leave groups whose rewards do not differ out of the counts the loss is divided by (DAPO, which then samples others).
+    The rewards are the environment's, before ``overlong_tokens``."""
     overlong_tokens: int = 0
     """The last so many tokens before the length limit cost reward, linearly up to 1 (DAPO's overlong shaping); 0: none do."""
     rollout_clip: float = 2.0
@@ -48,5 +68,10 @@ class PolicyGradientConfig:
     def __post_init__(self) -> None:
         between("algorithm.policy_gradient.clip_low", self.clip_low, 0.0, 1.0)
         at_least("algorithm.policy_gradient.clip_high", self.clip_high, 0.0, "it is a distance from 1")
+        if self.clip_ratio_c is not None and not 1.0 < self.clip_ratio_c < math.inf:
+            raise ValueError(
+                "algorithm.policy_gradient.clip_ratio_c must be above 1 (at 1 it would cut off what is learned "
+                f"on-policy); got {self.clip_ratio_c}. Give null for no bound."
+            )
         at_least("algorithm.policy_gradient.overlong_tokens", self.overlong_tokens, 0, "it counts tokens")
         at_least("algorithm.policy_gradient.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")

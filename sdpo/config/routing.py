@@ -24,7 +24,7 @@ class RoutingConfig:
         return True
 
     def weights(self, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
-        """An attempt's weights of distillation and policy gradient; ``is_uniform``: no advantage in its group differs from 0."""
+        """An attempt's weights of distillation and policy gradient; ``is_uniform``: its group's rewards do not differ."""
         raise NotImplementedError
 
 
@@ -58,6 +58,16 @@ class BySuccess(RoutingConfig):
 
 
 @dataclass
+class BySuccessAndHint(RoutingConfig):
+    """Failed attempts with a hint the distillation, all others the policy gradient (SRPO, arXiv 2604.02288, section 3.1)."""
+
+    kind: str = "by_success_and_hint"
+
+    def weights(self, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
+        return (1.0, 0.0) if has_hint and not is_solved else (0.0, 1.0)
+
+
+@dataclass
 class ByHint(RoutingConfig):
     """Attempts with a hint the distillation, those without the policy gradient."""
 
@@ -71,7 +81,8 @@ class ByHint(RoutingConfig):
 class ByGroup(RoutingConfig):
     """Attempts of a group whose rewards differ the policy gradient, the others the distillation.
 
-    Where all rewards of a group are alike the policy gradient is 0.
+    Where all rewards of a group are alike the policy gradient is 0. The rewards are the environment's, before any shaping by
+    length.
     """
 
     kind: str = "by_group"
@@ -81,4 +92,10 @@ class ByGroup(RoutingConfig):
         return (1.0, 0.0) if is_uniform else (0.0, 1.0)
 
 
-ROUTINGS: dict[str, type[RoutingConfig]] = {"blend": Blend, "by_success": BySuccess, "by_hint": ByHint, "by_group": ByGroup}
+ROUTINGS: dict[str, type[RoutingConfig]] = {
+    "blend": Blend,
+    "by_success": BySuccess,
+    "by_success_and_hint": BySuccessAndHint,
+    "by_hint": ByHint,
+    "by_group": ByGroup,
+}

@@ -17,18 +17,19 @@ from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
 from sdpo.batches.packs import pack_rows
-from sdpo.config import AlgorithmConfig, LearnerConfig
+from sdpo.config import AlgorithmConfig, LearnerConfig, SDPOConfig
 from sdpo.learner import model as models
 from sdpo.learner import shard_files
 from sdpo.learner.forward import response_hidden, tokens_here
 from sdpo.learner.importing import import_deepspeed
-from sdpo.learner.loss import OldLogprobs, micro_batch_loss
+from sdpo.learner.loss import OldLogprobs, micro_batch_loss, teacher_entropies
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
 from sdpo.learner.policy import Head, Policy
 from sdpo.learner.recording import Recorder
 from sdpo.learner.statistics import SUMS, LossStatistics, joined, metrics
 from sdpo.learner.stopwatch import Stopwatch, held_bytes
+from sdpo.objectives.distillation import certainty
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, HeadRule, Logits
 from sdpo.types import MicroBatch, Pack, TokenCredit, Update
@@ -118,10 +119,9 @@ class DeepSpeedLearner:
         batches = self._mine(update)
         before = self._old_logprobs_of(update, len(batches))
         parts: list[LossStatistics] = []
-        for position, (batch, old) in enumerate(zip(batches, before, strict=True)):
-            with self._stopwatch.timing("teacher"):
-                teacher_hidden = self._teacher_hidden(batch.teacher)
-            compute = partial(self._share_of_loss, batch, teacher_hidden, old, update, algorithm, parts, recorder)
+        taught = self._taught(batches, algorithm)
+        for position, (batch, old, (teacher_hidden, certainty_m)) in enumerate(zip(batches, before, taught, strict=True)):
+            compute = partial(self._share_of_loss, batch, teacher_hidden, certainty_m, old, update, algorithm, parts, recorder)
             with self._stopwatch.timing("student"):
                 self._policy.backward(compute, num_ranks=self.place.num_ranks, is_last=position == len(batches) - 1)
         statistics = joined(parts, torch.device("cpu"))
@@ -132,10 +132,12 @@ class DeepSpeedLearner:
         """``SUMS`` of each of this rank's micro-batches, by name, without learning from them."""
         found = []
         batches = self._mine(update)
-        for batch, old_logprobs in zip(batches, self._old_logprobs_of(update, len(batches)), strict=True):
+        before, taught = self._old_logprobs_of(update, len(batches)), self._taught(batches, algorithm)
+        for batch, old, (teacher_hidden, certainty_m) in zip(batches, before, taught, strict=True):
             parts: list[LossStatistics] = []
-            teacher_hidden = self._teacher_hidden(batch.teacher)
-            self._policy.run(partial(self._share_of_loss, batch, teacher_hidden, old_logprobs, update, algorithm, parts, None))
+            self._policy.run(
+                partial(self._share_of_loss, batch, teacher_hidden, certainty_m, old, update, algorithm, parts, None)
+            )
             found += [dict(zip(SUMS, statistics.sums.tolist(), strict=True)) for statistics in parts]
         return found
 
@@ -194,6 +196,51 @@ class DeepSpeedLearner:
         budget = Budget(temperature=self._scale.temperature, chunk_mib=self._config.logits_chunk_mib)
         return score_tokens(hidden_nH, head_VH, ids_n, budget=budget, rule=rule).student_N
 
+    def _taught(self, batches: Sequence[MicroBatch], algorithm: AlgorithmConfig) -> Iterator[tuple[list[Tensor], Tensor | None]]:
+        """What the teacher's models say of each micro-batch, and how sure they are of its tokens; None where that does not count.
+
+        How much a token counts depends on all tokens of the update. So the teacher says everything first; that waits on the host.
+        """
+        if not isinstance(algorithm, SDPOConfig) or algorithm.entropy_weight == 0.0:
+            for batch in batches:
+                with self._stopwatch.timing("teacher"):
+                    teacher_hidden = self._teacher_hidden(batch.teacher)
+                yield teacher_hidden, None
+            return
+        said, entropies = [], []
+        with self._stopwatch.timing("teacher"):
+            for batch in batches:
+                teacher_hidden = self._teacher_hidden(batch.teacher)
+                entropies.append(self._teacher_entropies(batch, teacher_hidden, algorithm))
+                said.append([hidden_MH.cpu() for hidden_MH in teacher_hidden])
+            everybodys_M = self._gathered(torch.cat([entropy_m.float().cpu() for entropy_m in entropies]))
+        for hidden, entropy_m in zip(said, entropies, strict=True):
+            yield (
+                [hidden_MH.to(self._device) for hidden_MH in hidden],
+                certainty(entropy_m, everybodys_M, algorithm.entropy_weight).to(self._device),
+            )
+
+    @torch.no_grad()
+    def _teacher_entropies(self, batch: MicroBatch, teacher_hidden: Sequence[Tensor], algorithm: SDPOConfig) -> Tensor:
+        layers = [models.head_parameters(teacher_model.model) for teacher_model in self._teacher.models]
+        vocabulary = models.head(self._policy.model)
+        budget = Budget(temperature=self._scale.temperature, chunk_mib=self._config.logits_chunk_mib)
+        with models.gathered(list({id(part): part for layer in layers for part in layer}.values())):
+            return teacher_entropies(
+                self._teacher_logits(layers, teacher_hidden),
+                batch,
+                tokens_here(batch.student, self._team),
+                getattr(vocabulary, "ds_shape", vocabulary.shape)[0],
+                algorithm,
+                budget,
+            )
+
+    def _teacher_logits(self, layers: Sequence[Sequence[Tensor]], teacher_hidden: Sequence[Tensor]) -> list[Logits]:
+        return [
+            Logits(hidden_NH=hidden_MH, head_VH=layer[0].detach(), weight=teacher_model.weight, rule=teacher_model.rule)
+            for teacher_model, layer, hidden_MH in zip(self._teacher.models, layers, teacher_hidden, strict=bool(teacher_hidden))
+        ]
+
     def _teacher_hidden(self, pack: Pack) -> list[Tensor]:
         """What each of the teacher's models says of the pack; nothing where there is nothing to be said."""
         if not len(pack.ids_T):
@@ -206,6 +253,7 @@ class DeepSpeedLearner:
         self,
         batch: MicroBatch,
         teacher_hidden: Sequence[Tensor],
+        certainty_m: Tensor | None,
         old_logprobs: OldLogprobs,
         update: Update,
         algorithm: AlgorithmConfig,
@@ -221,21 +269,10 @@ class DeepSpeedLearner:
             layers = [models.head_parameters(teacher_model.model) for teacher_model in self._teacher.models]
             others = [part for layer in layers if layer[0] is not head.weight for part in layer] if teacher_hidden else []
             with models.gathered(others):
-                teacher = [
-                    Logits(
-                        hidden_NH=hidden_MH,
-                        head_VH=layer[0].detach(),
-                        weight=teacher_model.weight,
-                        rule=teacher_model.rule,
-                    )
-                    for teacher_model, layer, hidden_MH in zip(
-                        self._teacher.models, layers, teacher_hidden, strict=bool(teacher_hidden)
-                    )
-                ]
                 loss, statistics = micro_batch_loss(
                     hidden_nH,
                     head_VH,
-                    teacher,
+                    self._teacher_logits(layers, teacher_hidden),
                     batch,
                     mine_n,
                     old_logprobs,
@@ -245,6 +282,7 @@ class DeepSpeedLearner:
                     self._config.logits_chunk_mib,
                     recorder,
                     self._policy.rule,
+                    certainty_m,
                 )
             parts.append(statistics)
             return loss

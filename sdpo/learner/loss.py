@@ -15,14 +15,12 @@ from sdpo.learner.statistics import SUMS, LossStatistics, joined
 from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.divergence import divergence_of
-from sdpo.objectives.fused import fused_loss
+from sdpo.objectives.fused import fused_loss, teacher_entropy
 from sdpo.objectives.logits import PLAIN, Budget, HeadRule, Logits
 from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss, reference_kl
+from sdpo.objectives.ratio import bounded
 from sdpo.objectives.scores import TokenScores
 from sdpo.types import MicroBatch, Update
-
-LARGEST_LOG_RATIO = 20.0
-"""As the mismatch counts it: a token that the engine gave no chance shall show in the metric, not make it infinite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +46,13 @@ def micro_batch_loss(
     chunk_mib: float,
     recorder: Recorder | None = None,
     rule: HeadRule = PLAIN,
+    certainty_m: Tensor | None = None,
 ) -> tuple[Tensor, LossStatistics]:
     """The share that n response tokens have in the update's loss (a sum, over the update's global counts), and their statistics.
 
     ``mine_n`` says which of the micro-batch's N tokens the ``hidden_nH`` predict. ``teacher`` scores the M distilled of all N.
-    ``rule`` is how the student makes logits of hidden states and head. ``recorder`` keeps what is said of single tokens. The
-    statistics are on the CPU.
+    ``rule`` is how the student makes logits of hidden states and head. ``recorder`` keeps what is said of single tokens.
+    ``certainty_m`` are further factors of those of the n that are distilled. The statistics are on the CPU.
     """
     device = hidden_nH.device
     tokens = _tokens(batch, mine_n, old_logprobs, update, algorithm, scale, device)
@@ -66,14 +65,11 @@ def micro_batch_loss(
     distilled_n = batch.distilled_N[mine_n].to(device)
     plain_n = tokens.mask_n & ~distilled_n
     if isinstance(algorithm, SDPOConfig) and bool(distilled_n.any()):
-        places_n = (batch.distilled_N.cumsum(0) - 1)[mine_n].to(device)[distilled_n]  # which of the M each one is
-        comparison = Comparison(
-            teacher=tuple(replace(part, hidden_NH=part.hidden_NH.index_select(0, places_n)) for part in teacher),
-            support=algorithm.support,
-            divergence=divergence_of(algorithm),
-            pointwise_clip=algorithm.pointwise_clip,
-        )
-        part, statistics, scores = _learn(hidden_nH, head_VH, tokens.only(distilled_n), algorithm, comparison, budget, rule)
+        comparison = _comparison(teacher, batch, mine_n, algorithm)
+        distilled = tokens.only(distilled_n)
+        if certainty_m is not None:
+            distilled = replace(distilled, distillation_n=distilled.distillation_n * certainty_m)
+        part, statistics, scores = _learn(hidden_nH, head_VH, distilled, algorithm, comparison, budget, rule)
         loss, parts = loss + part, [statistics]
         if recorder is not None:
             hidden_mH = hidden_nH.detach()[distilled_n]
@@ -83,6 +79,29 @@ def micro_batch_loss(
         loss, parts = loss + part, [*parts, statistics]
     statistics = joined(parts, device)
     return loss, LossStatistics(sums=statistics.sums.cpu(), mismatch_n=statistics.mismatch_n.cpu())
+
+
+def teacher_entropies(
+    teacher: Sequence[Logits], batch: MicroBatch, mine_n: Tensor, vocabulary: int, algorithm: SDPOConfig, budget: Budget
+) -> Tensor:
+    """[m] nats of the teacher's entropy at those of the n response tokens ``mine_n`` that are distilled."""
+    if not bool(batch.distilled_N[mine_n].any()):
+        return torch.zeros(0)
+    return teacher_entropy(_comparison(teacher, batch, mine_n, algorithm), vocabulary, budget=budget)
+
+
+def _comparison(teacher: Sequence[Logits], batch: MicroBatch, mine_n: Tensor, algorithm: SDPOConfig) -> Comparison:
+    """With the teacher at those of the n response tokens ``mine_n`` that are distilled; ``teacher`` scores the M of all N."""
+    places_m = (batch.distilled_N.cumsum(0) - 1)[mine_n][batch.distilled_N[mine_n]]  # which of the M each one is
+    return Comparison(
+        teacher=tuple(
+            replace(part, hidden_NH=part.hidden_NH.index_select(0, places_m.to(part.hidden_NH.device))) for part in teacher
+        ),
+        support=algorithm.support,
+        divergence=divergence_of(algorithm),
+        pointwise_clip=algorithm.pointwise_clip,
+        pointwise_clip_side=algorithm.pointwise_clip_side,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +207,8 @@ def _learn(
         rule=rule,
     )
     was_sampled_n = tokens.supervised_n == 0.0  # of the others no engine has said how probable they were
-    log_ratio_n = (scores.student_N - tokens.sampled_n)[was_sampled_n].clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    # A token that the engine gave no chance shall show in the metric, not make it infinite.
+    log_ratio_n = bounded((scores.student_N - tokens.sampled_n)[was_sampled_n])
     mismatch_n = log_ratio_n.exp() - log_ratio_n - 1.0
     is_distilled = comparison is not None
     credit_n = scores.teacher_N - scores.student_N if is_distilled else torch.zeros_like(scores.student_N)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor
 
-from sdpo.config import SupportConfig
-from sdpo.objectives.divergence import Divergence, WholeRows
+from sdpo.config import ClipSide, SupportConfig
+from sdpo.objectives.divergence import Bounds, Clamped, Divergence, WholeRows
 from sdpo.objectives.logits import PLAIN, HeadRule, Logits
 
 
@@ -21,10 +22,20 @@ class Comparison:
     support: SupportConfig
     divergence: Divergence
     pointwise_clip: float | None = None
+    pointwise_clip_side: ClipSide = ClipSide.both
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Least and largest of a bucket's term; None where it is not clamped."""
+        if self.pointwise_clip is None:
+            return None
+        return (-self.pointwise_clip if self.pointwise_clip_side is ClipSide.both else -math.inf), self.pointwise_clip
 
     @property
     def whole(self) -> WholeRows:
         """The divergence over the whole vocabulary. Raises ValueError where it is not written out for that."""
+        if self.bounds is not None:
+            return Clamped(self.divergence, self.bounds)
         if not hasattr(self.divergence, "read"):
             raise ValueError(
                 f"a divergence over the whole vocabulary needs its gradient by hand (sdpo.objectives.divergence.WholeRows); "
@@ -48,11 +59,6 @@ def check(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, comparison: Compari
             raise ValueError(f"a head's rule has a value for each of its {len(head_VH)} ids; got {len(values_V)}")
     if comparison is None:
         return
-    if comparison.pointwise_clip is not None and comparison.is_whole(len(head_VH)):
-        raise ValueError(
-            "a pointwise clip needs a support that leaves something out (the gradient over the whole vocabulary is written out "
-            f"without one); got all {len(head_VH)} ids"
-        )
     if not comparison.teacher:
         raise ValueError("a comparison needs a teacher; got none")
     for part in comparison.teacher:

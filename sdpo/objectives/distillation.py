@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from sdpo.config import Granularity, SDPOConfig
+from sdpo.objectives.ratio import ratio
 from sdpo.objectives.rows import future_by_row, sum_by_row
 from sdpo.objectives.scores import TokenScores
 
@@ -15,16 +19,27 @@ def distillation_loss(
     """[N] loss of each token; its sum over the update, over the update's count of such tokens, is minimised.
 
     ``old_N`` is log π_old(y_t) of the learner before the step's first update, ``sampled_N`` the engine's: both only enter
-    detached weights, clamped from above. ``rows_N`` says which row a token belongs to; a row's tokens stand in their order.
+    detached weights, clamped from above. ``weights_N`` are the tokens' own factors, ``certainty`` among them. ``rows_N`` says
+    which row a token belongs to; a row's tokens stand in their order.
     """
-    importance_N = (scores.student_N.detach() - old_N).exp().clamp(max=objective.importance_clip)
-    rollout_N = 1.0 if objective.rollout_clip is None else (old_N - sampled_N).exp().clamp(max=objective.rollout_clip)
-    if objective.entropy_weight > 0.0:
-        weights_N = weights_N * (-objective.entropy_weight * scores.teacher_entropy_N).exp()
+    importance_N = ratio(scores.student_N.detach() - old_N).clamp(max=objective.importance_clip)
+    rollout_N = 1.0 if objective.rollout_clip is None else ratio(old_N - sampled_N).clamp(max=objective.rollout_clip)
     losses_N = weights_N * importance_N * rollout_N * _comparison(scores, rows_N, objective.granularity)
     if objective.future_credit > 0.0:
         losses_N = losses_N + importance_N * rollout_N * _future(scores, weights_N, rows_N, objective)
     return losses_N
+
+
+def certainty(entropy_m: Tensor, entropies_M: Tensor, weight: float) -> Tensor:
+    """[m] exp(-β·H) of tokens, over its mean among all M that the update distils (SRPO, arXiv 2604.02288, section 3.2).
+
+    ``entropy_m`` and ``entropies_M`` are nats of the teacher's distributions, ``weight`` is β. Computed in logarithms: where a
+    teacher is unsure throughout, every exponential could be 0.
+    """
+    if not len(entropies_M):
+        return torch.ones_like(entropy_m)
+    log_mean = (-weight * entropies_M.double()).logsumexp(0) - math.log(len(entropies_M))
+    return (-weight * entropy_m.double() - log_mean.to(entropy_m.device)).exp().to(entropy_m.dtype)
 
 
 def _future(scores: TokenScores, weights_N: Tensor, rows_N: Tensor, objective: SDPOConfig) -> Tensor:

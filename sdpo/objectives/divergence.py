@@ -32,15 +32,16 @@ class WholeRows(Protocol):
     """A divergence that is also written out over the whole vocabulary, r rows at a time, with its gradient by the logits.
 
     With p the student's probabilities, the gradient by the logit v is ``share · p_v (inner_v - mean)``. It is
-    ``p_v - inner_v`` where ``share`` is None.
+    ``mean · p_v - inner_v`` where ``share`` is None: ``inner_v`` is then less the derivative by the log-probability of v, and
+    ``mean`` the sum of these.
     """
 
     @property
     def share(self) -> float | None: ...
 
     def read(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
-        """[r] the divergence, and [r] the p-mean of the inner term, which is left in ``teacher_rV``. The inputs are
-        log-probabilities, ``p_rV`` is the exponential of the student's."""
+        """[r] the divergence, and [r] the mean, the inner term's under p; the inner term is left in ``teacher_rV``. The inputs
+        are log-probabilities, ``p_rV`` is the exponential of the student's."""
         ...
 
 
@@ -56,13 +57,34 @@ def divergence_of(algorithm: SDPOConfig) -> Divergence:
     return cast(Divergence, found)
 
 
-def divergence(kind: Divergence, student_NK: Tensor, teacher_NK: Tensor, *, clip: float | None = None) -> Tensor:
+Bounds = tuple[float, float]
+"""Least and largest value of a bucket's term."""
+
+
+def divergence(kind: Divergence, student_NK: Tensor, teacher_NK: Tensor, *, bounds: Bounds | None = None) -> Tensor:
     """[N] divergence in nats, at least 0 up to rounding.
 
-    With ``clip`` it is the sum of its terms, each clamped to [-clip, clip]. That may be less than 0 (OPSD, arXiv 2601.18734).
+    With ``bounds`` it is the sum of its terms, each clamped to them. That may be less than 0 (OPSD, arXiv 2601.18734).
     """
     terms_NK = kind.terms(student_NK, teacher_NK)
-    return (terms_NK if clip is None else terms_NK.clamp(-clip, clip)).sum(-1)
+    return (terms_NK if bounds is None else terms_NK.clamp(*bounds)).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Clamped:
+    """Any divergence over the whole vocabulary with its terms clamped. Its derivatives are autograd's, r rows at a time."""
+
+    divergence: Divergence
+    bounds: Bounds
+    share: float | None = None
+
+    def read(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf_rV = student_rV.detach().requires_grad_()
+            divergence_r = divergence(self.divergence, leaf_rV, teacher_rV.detach(), bounds=self.bounds)
+            (slope_rV,) = torch.autograd.grad(divergence_r.sum(), leaf_rV)
+        inner_rV = torch.neg(slope_rV, out=teacher_rV)
+        return divergence_r.detach(), inner_rV.sum(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +122,7 @@ class ForwardKL:
         q_rV = teacher_rV.exp()
         divergence_r = row_dots(q_rV, teacher_rV.sub_(student_rV))
         teacher_rV.copy_(q_rV)
-        return divergence_r, divergence_r
+        return divergence_r, torch.ones_like(divergence_r)
 
 
 @dataclass(frozen=True, slots=True)

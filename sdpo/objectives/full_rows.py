@@ -5,6 +5,7 @@ With s, t the log-probabilities of student and teacher, p = exp s, and D the div
     reverse KL   p_v (s_v - t_v - D)
     forward KL   p_v - exp t_v
     JSD          (1-β) p_v (s_v - m_v - KL(S‖M)),  m = log((1-β) p + β exp t)
+    clamped      g_v - p_v Σ_u g_u,  g_v the derivative of v's term by s_v, 0 where it is clamped
 
 The sampled token's log-probability adds l (1[v = y] - p_v), the entropy -e p_v (s_v + H). Autograd would keep some eight copies
 of the chunk for the same.
@@ -32,7 +33,7 @@ class FullReading:
 
     scores: TokenScores
     mean_n: Tensor
-    """[n] the p-mean of what stands in the teacher's buffer: the reverse KL, or KL(S‖M); unused by the forward KL."""
+    """[n] what its ``read`` calls the mean: the reverse KL, KL(S‖M), or 1 of the forward KL."""
 
 
 class FullRows:
@@ -60,7 +61,7 @@ class FullRows:
     def read(self, ids_n1: Tensor, teacher_entropy_n: Tensor) -> FullReading:
         """The reading of teacher and student, both settled, the student last.
 
-        The teacher's buffer then holds the inner term of the gradient: s - t, s - m, or exp t.
+        The teacher's buffer then holds the inner term of the gradient: s - t, s - m, exp t, or -g.
         """
         num = len(ids_n1)
         student_nV, teacher_nV, p_nV = self.student_CV[:num], self.teacher_CV[:num], self._weights[:num]
@@ -89,7 +90,7 @@ class FullRows:
         if share is None:
             inner_nV.mul_(-by_divergence_n1)
             times_p_nV = student_nV.add_(reading.scores.entropy_N[:, None]).mul_(-slopes.entropy_n[:, None])
-            by_logits_nV.add_(times_p_nV.add_(by_divergence_n1 - by_sampled_n1).mul_(p_nV))
+            by_logits_nV.add_(times_p_nV.add_(by_divergence_n1 * reading.mean_n[:, None] - by_sampled_n1).mul_(p_nV))
         else:
             inner_nV.sub_(reading.mean_n[:, None]).mul_(share * by_divergence_n1).sub_(by_sampled_n1)
             if slopes.has_entropy:

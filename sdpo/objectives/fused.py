@@ -60,6 +60,14 @@ def score_tokens(hidden_NH: Tensor, head_VH: Tensor, ids_N: Tensor, *, budget: B
         return Visit(hidden_NH, head_VH, ids_N, None, budget, rule).scores()
 
 
+def teacher_entropy(comparison: Comparison, vocabulary: int, *, budget: Budget) -> Tensor:
+    """[N] nats of the teacher's distribution over the student's vocabulary, without gradient."""
+    head_VH, num = comparison.teacher[0].head_VH[:vocabulary], len(comparison.teacher[0].hidden_NH)
+    ids_N = torch.zeros(num, dtype=torch.int64, device=head_VH.device)
+    with torch.no_grad():
+        return Visit(head_VH.new_empty(num, 0), head_VH, ids_N, comparison, budget, PLAIN).teacher_entropy()
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator] # chunked by hand, in shared buffers: nothing is left to fuse
 def _fused_loss(
     hidden_NH: Tensor,

@@ -9,11 +9,21 @@ Shapes: R response tokens, V vocabulary, K ids of the support and one bucket for
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sdpo.config import Granularity, PolicyGradientConfig, RatioLevel, SDPOConfig, SupportConfig, SupportKind, TopSupport
+from sdpo.config import (
+    ClipSide,
+    Granularity,
+    PolicyGradientConfig,
+    RatioLevel,
+    SDPOConfig,
+    SupportConfig,
+    SupportKind,
+    TopSupport,
+)
 
 
 def distillation(
@@ -29,16 +39,15 @@ def distillation(
 
     ``student_RV`` and ``teacher_RV`` are log-probabilities under the plain and the hindsight prompt. ``old_R`` and ``sampled_R``
     are those of the sampled ``ids_R``, of the policy before the step's first update and of the engine. ``weights_R`` are the
-    tokens' own factors.
+    tokens' own factors, ``certainties`` among them.
     """
     student_R = student_RV.gather(-1, ids_R[:, None])[:, 0]
     teacher_R = teacher_RV.gather(-1, ids_R[:, None])[:, 0].detach()
     student_RK, teacher_RK = buckets(student_RV, teacher_RV.detach(), algorithm.support)
-    importance_R = (student_R.detach() - old_R).exp().clamp(max=algorithm.importance_clip)
+    importance_R = ratio(student_R.detach() - old_R).clamp(max=algorithm.importance_clip)
     rollout_R: Tensor | float = 1.0
     if algorithm.rollout_clip is not None:  # None: rows that no engine sampled for this step
-        rollout_R = (old_R - sampled_R).exp().clamp(max=algorithm.rollout_clip)
-    sure_R = (-algorithm.entropy_weight * entropy(teacher_RK)).exp()
+        rollout_R = ratio(old_R - sampled_R).clamp(max=algorithm.rollout_clip)
     match algorithm.granularity:
         case Granularity.logits:
             differs_R = divergence(student_RK, teacher_RK, algorithm)
@@ -46,9 +55,15 @@ def distillation(
             differs_R = _with_gradient((student_R - teacher_R).detach(), student_R)
         case Granularity.sequence:
             differs_R = _with_gradient((student_R - teacher_R).detach().sum().expand(len(ids_R)), student_R)
-    losses_R = weights_R * sure_R * differs_R
+    losses_R = weights_R * differs_R
     later_R = torch.stack([_discounted(losses_R.detach()[place + 1 :], algorithm.future_credit) for place in range(len(ids_R))])
     return importance_R * rollout_R * (losses_R + later_R * (student_R - student_R.detach()))
+
+
+def certainties(teachers_RV: Sequence[Tensor], algorithm: SDPOConfig) -> list[Tensor]:
+    """[R] of each response: exp(-β·H) of its tokens, H the teacher's entropy, over the mean of all (SRPO, arXiv 2604.02288)."""
+    weights_R = [(-algorithm.entropy_weight * entropy(teacher_RV)).exp() for teacher_RV in teachers_RV]
+    return [weight_R / torch.cat(weights_R).mean() for weight_R in weights_R]
 
 
 def buckets(student_RV: Tensor, teacher_RV: Tensor, support: SupportConfig) -> tuple[Tensor, Tensor]:
@@ -84,8 +99,9 @@ def divergence(student_RK: Tensor, teacher_RK: Tensor, algorithm: SDPOConfig) ->
             terms_RK = (1.0 - beta) * _kl(student_RK, mixture_RK) + beta * _kl(teacher_RK, mixture_RK)
         case other:
             raise ValueError(f"only the papers' divergences are written out here; got {other}")
-    clip = math.inf if algorithm.pointwise_clip is None else algorithm.pointwise_clip
-    return terms_RK.clamp(-clip, clip).sum(-1)
+    most = math.inf if algorithm.pointwise_clip is None else algorithm.pointwise_clip
+    least = -most if algorithm.pointwise_clip_side is ClipSide.both else -math.inf  # OPSD's authors clamp from above
+    return terms_RK.clamp(least, most).sum(-1)
 
 
 def policy_gradient(
@@ -95,15 +111,24 @@ def policy_gradient(
     log_ratio_R = student_R - old_R
     if config.ratio is RatioLevel.sequence:  # GSPO, arXiv 2507.18071
         log_ratio_R = log_ratio_R.mean().expand(len(student_R))
-    ratio_R = log_ratio_R.exp()
+    ratio_R = ratio(log_ratio_R)
     clipped_R = ratio_R.clamp(1.0 - config.clip_low, 1.0 + config.clip_high)
-    rollout_R = (old_R - sampled_R).exp().clamp(max=config.rollout_clip)
-    return -rollout_R * torch.minimum(ratio_R * advantage, clipped_R * advantage)
+    rollout_R = ratio(old_R - sampled_R).clamp(max=config.rollout_clip)
+    gain_R = torch.minimum(ratio_R * advantage, clipped_R * advantage)
+    if config.clip_ratio_c is not None and advantage < 0.0:  # the dual clip, arXiv 1912.09729
+        gain_R = gain_R.clamp(min=config.clip_ratio_c * advantage)
+    return -rollout_R * gain_R
 
 
 def reference_kl(student_R: Tensor, reference_R: Tensor) -> Tensor:
     """[R] the estimate k3 of KL(π_θ‖π_ref) from each sampled token."""
-    return (reference_R - student_R).exp() - (reference_R - student_R) - 1.0
+    log_ratio_R = (reference_R - student_R).clamp(-20.0, 20.0)
+    return log_ratio_R.exp() - log_ratio_R - 1.0
+
+
+def ratio(log_ratio_R: Tensor) -> Tensor:
+    """[R] its exponential, at most e^20: beyond that there is nothing to tell, and fp32 has no number for it."""
+    return log_ratio_R.clamp(-20.0, 20.0).exp()
 
 
 def entropy(logprobs_RK: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sdpo.config import LossMean, PolicyGradientConfig, RatioLevel
+from sdpo.objectives.ratio import bounded, ratio
 from sdpo.objectives.rows import sum_by_row
 
 
@@ -19,15 +20,20 @@ def policy_gradient_loss(
 ) -> Tensor:
     """[N] -min(r·A, clip(r, 1-low, 1+high)·A), times the truncated, detached weight π_old/π_rollout.
 
+    With the dual clip c (arXiv 1912.09729) it is at most -c·A where A is negative.
     ``student_N`` is log π_θ(y_t) and carries gradient; ``old_N`` the learner's before the step's first update.
     """
     log_ratio_N = student_N - old_N
     if objective.ratio is RatioLevel.sequence:
         log_ratio_N = sum_by_row(log_ratio_N, rows_N) / sum_by_row(torch.ones_like(log_ratio_N), rows_N)
-    ratio_N = log_ratio_N.exp()
+    ratio_N = ratio(log_ratio_N)
     clipped_N = ratio_N.clamp(1.0 - objective.clip_low, 1.0 + objective.clip_high)
-    rollout_N = (old_N - sampled_N).exp().clamp(max=objective.rollout_clip)
-    return -rollout_N * torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
+    rollout_N = ratio(old_N - sampled_N).clamp(max=objective.rollout_clip)
+    gain_N = torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
+    if objective.clip_ratio_c is not None:
+        least_N = objective.clip_ratio_c * advantages_N
+        gain_N = torch.where(advantages_N < 0.0, torch.maximum(gain_N, least_N), gain_N)
+    return -rollout_N * gain_N
 
 
 def mean_weights(rows_N: Tensor, mean: LossMean, *, num_loss_tokens: int, num_rows: int, max_response_tokens: int) -> Tensor:
@@ -47,5 +53,5 @@ def reference_kl(student_N: Tensor, reference_N: Tensor) -> Tensor:
 
     Source: http://joschu.net/blog/kl-approx.html; so used by GRPO (arXiv 2402.03300, equation 4).
     """
-    log_ratio_N = reference_N - student_N
+    log_ratio_N = bounded(reference_N - student_N)
     return log_ratio_N.exp() - log_ratio_N - 1.0

@@ -62,6 +62,18 @@ class Visit:
         self.seen = _joined([self._visit(tokens).scores for tokens in self._chunks()], self._rows.student_CV)
         return self.seen
 
+    def teacher_entropy(self) -> Tensor:
+        """[N] nats of the teacher's distribution over the vocabulary. Of the student nothing is read."""
+        assert self._comparison is not None
+        parts = [torch.zeros(0, dtype=self._rows.teacher_CV.dtype, device=self._ids_N.device)]
+        for tokens in self._chunks():
+            teacher_nV, ids_n1 = self._make_teacher(self._comparison, tokens), self._ids_N[tokens, None]
+            if isinstance(self._rows, FullRows):
+                parts.append(self._rows.entropy(teacher_nV))
+            else:
+                parts.append(self._rows.read(teacher_nV, ids_n1, ids_n1[:, :0], keep=True).entropy_n())
+        return torch.cat(parts)
+
     def learn(self, loss: TokenLoss, gradients: Gradient) -> Tensor:
         """The summed loss; its gradients are added to ``gradients``."""
         if not gradients.are_wanted:
@@ -126,7 +138,7 @@ class Visit:
         taught_nK = teacher.buckets.logprobs(tail=support.tail)
         with torch.enable_grad():
             buckets_nK = student.buckets.logprobs(tail=support.tail).detach().requires_grad_()
-            divergence_n = divergence(comparison.divergence, buckets_nK, taught_nK, clip=comparison.pointwise_clip)
+            divergence_n = divergence(comparison.divergence, buckets_nK, taught_nK, bounds=comparison.bounds)
         scores = TokenScores(
             student_N=student.sampled_n - student.buckets.lse_N,
             entropy_N=student.entropy_n(),

@@ -139,7 +139,8 @@ def check_named(algorithm: AlgorithmConfig, rollout: RolloutConfig) -> None:
 def _check_divergence(algorithm: SDPOConfig) -> None:
     from sdpo.objectives.divergence import divergence_of  # torch, which a run without a divergence of its own need not wait for
 
-    if not hasattr(divergence_of(algorithm), "read") and isinstance(algorithm.support, FullSupport):
+    is_whole = isinstance(algorithm.support, FullSupport) and algorithm.pointwise_clip is None  # a clamped one needs no read
+    if is_whole and not hasattr(divergence_of(algorithm), "read"):
         raise ValueError(
             f"algorithm.support.kind=full needs a divergence with its gradient (sdpo.objectives.divergence.WholeRows); "
             f"{algorithm.divergence!r} has no read. Set algorithm.support.kind=student or teacher."
@@ -181,7 +182,7 @@ def _claim(config: Config, model_path: str, teacher_path: str | None, tasks: Seq
     algorithm = config.algorithm
     facts: list[object] = [config.model, config.sampling, config.learner.sequence_parallel, config.learner.lora]
     if isinstance(algorithm, SDPOConfig):
-        facts += [algorithm.hindsight, algorithm.support, algorithm.pointwise_clip]
+        facts += [algorithm.hindsight, algorithm.support]
     claim = Claim(*facts)
     for path in (model_path, teacher_path):
         if path is not None and not Path(path).is_dir():
@@ -385,12 +386,6 @@ def check_support(algorithm: SDPOConfig, model_path: str) -> None:
         raise UserError(
             f"algorithm.support.num_ids (K) must not exceed the vocabulary; got {algorithm.support.num_ids}, and the model has "
             f"{vocabulary} tokens. Lower it, or set algorithm.support.kind=full."
-        )
-    if algorithm.pointwise_clip is not None and algorithm.support.num_ids_of(vocabulary) == vocabulary:
-        raise UserError(
-            "algorithm.pointwise_clip needs a support that leaves something out (the gradient over the whole vocabulary is "
-            f"written out without a clamp); got all {vocabulary} ids of the model's vocabulary. "
-            "Lower algorithm.support.num_ids."
         )
 
 

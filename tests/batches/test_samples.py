@@ -13,6 +13,8 @@ from sdpo.config import (
     ByGroup,
     ByHint,
     BySuccess,
+    BySuccessAndHint,
+    Deviation,
     ExternalTeacher,
     GRPOConfig,
     HindsightConfig,
@@ -129,6 +131,11 @@ def test_by_success_the_solved_get_the_policy_gradient_and_the_failed_the_distil
     assert routed(SDPOConfig(routing=BySuccess())) == [(1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 1.0)]
 
 
+def test_by_success_and_hint_only_the_failed_who_have_one_get_the_distillation():
+    """SRPO: failed attempts without a hint were left out, and go to GRPO."""
+    assert routed(SDPOConfig(routing=BySuccessAndHint())) == [(1.0, 0.0), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0)]
+
+
 def test_by_hint_who_has_one_gets_the_distillation_and_who_has_none_the_policy_gradient():
     assert routed(SDPOConfig(routing=ByHint())) == [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
 
@@ -240,11 +247,38 @@ def test_a_dropped_group_is_still_distilled():
     assert [sample.is_distilled for sample in samples] == [True, False]
 
 
-def test_a_group_is_uniform_by_its_shaped_rewards():
-    both_failed = group("a", attempt(0.0, *range(5)), attempt(0.0, *range(10)))
-    config = PolicyGradientConfig(drop_uniform_groups=True, overlong_tokens=4)
-    samples = training_samples((both_failed,), ((None, None),), WordCounts(), GRPOConfig(policy_gradient=config), 10)
-    assert weights_of(samples) == [1.0, 1.0]
+OVERLONG = PolicyGradientConfig(drop_uniform_groups=True, overlong_tokens=4)
+BOTH_FAILED = group("a", attempt(0.0, *range(5)), attempt(0.0, *range(10)))
+"""One within the soft limit, one beyond it: shaping makes their rewards differ."""
+
+
+def test_a_group_is_uniform_by_the_environments_rewards():
+    """It was so by those shaped by length: DAPO drops a group that nobody solved, however long its answers are."""
+    samples = training_samples((BOTH_FAILED,), ((None, None),), WordCounts(), GRPOConfig(policy_gradient=OVERLONG), 10)
+    assert weights_of(samples) == [0.0, 0.0]
+    assert len({sample.advantage for sample in samples}) == 2, "kept, they would be told apart by their lengths"
+
+
+def test_routing_by_group_asks_the_environments_rewards():
+    """Two failures of different lengths were taken for a group whose rewards differ, and none of them was distilled."""
+    algorithm = SDPOConfig(routing=ByGroup(), policy_gradient=dataclasses.replace(OVERLONG, drop_uniform_groups=False))
+    samples = training_samples((BOTH_FAILED,), ((HINT, HINT),), WordCounts(), algorithm, 10)
+    assert [sample.is_distilled for sample in samples] == [True, True]
+
+
+def test_a_group_whose_rewards_differ_by_rounding_is_uniform():
+    nearly = group("a", attempt(0.1 + 0.2, 1), attempt(0.3, 2))
+    dropping = GRPOConfig(policy_gradient=PolicyGradientConfig(drop_uniform_groups=True, divide_by_std=True))
+    samples = training_samples((nearly,), ((None, None),), WordCounts(), dropping, 64)
+    assert [(sample.advantage, sample.policy_gradient_weight) for sample in samples] == [(0.0, 0.0)] * 2
+
+
+def test_either_deviation_can_be_divided_by():
+    """Two attempts half a reward from their mean: 0.5 over the population's 0.5, or over the sample's √½."""
+    for deviation, expected in ((Deviation.population, 1.0), (Deviation.sample, 0.5**0.5)):
+        algorithm = GRPOConfig(policy_gradient=PolicyGradientConfig(divide_by_std=True, deviation=deviation))
+        samples = training_samples((GROUPS[0],), ((None, None),), WordCounts(), algorithm, 64)
+        assert [sample.advantage for sample in samples] == pytest.approx([-expected, expected])
 
 
 def test_siblings_hindsight_prompts_are_one_and_the_same_but_for_the_demonstrators():

@@ -273,22 +273,37 @@ def test_supervised_rows_are_computed_and_counted_apart(algorithm):
     assert sum(float(m.supervised_weights_N.sum()) for m in micro_batches(update)) == 1.5
 
 
-def test_the_reference_divides_by_rows_without_a_hint_too():
-    """Two rows of three tokens, one of which has a hint: the authors' code divides its loss by six."""
+def test_the_papers_normalisation_divides_by_rows_without_a_hint_too():
+    """Two rows of three tokens, one of which has a hint: equation 12 divides its loss by six."""
     samples = [sample(hindsight=4), sample()]
     counts = {}
     for normalisation in Normalisation:
         algorithm = SDPOConfig(normalisation=normalisation)
         (update,) = pack(samples, batch_config(), ranks(1), algorithm)
-        counts[normalisation] = update.num_distilled_tokens
+        counts[normalisation.value] = update.num_distilled_tokens
         assert update.num_learned_rows == 1
-    assert counts == {Normalisation.distilled: 3, Normalisation.reference: 6}
+    assert counts == {"distilled": 3, "paper": 6, "authors": 3, "joint": 3}
 
 
-def test_the_reference_does_not_divide_by_tokens_that_are_not_the_policys_own():
+def test_the_papers_normalisation_does_not_divide_by_tokens_that_are_not_the_policys_own():
     samples = [sample(hindsight=4, mask=(True, False, True)), sample(mask=(False, True, False))]
-    (update,) = pack(samples, batch_config(), ranks(1), SDPOConfig(normalisation=Normalisation.reference))
+    (update,) = pack(samples, batch_config(), ranks(1), SDPOConfig(normalisation=Normalisation.paper))
     assert update.num_distilled_tokens == 3
+
+
+def test_the_authors_normalisation_is_a_factor_of_each_row():
+    """D/(B·n): 5 distilled tokens in rows of 2 and 3, three rows, one of them without a hint."""
+    samples = [sample(hindsight=4, response=2), sample(hindsight=4, response=3), sample(response=7)]
+    (update,) = pack(samples, batch_config(), ranks(1), SDPOConfig(normalisation=Normalisation.authors))
+    (batch,) = micro_batches(update)
+    assert update.num_distilled_tokens == 5
+    assert batch.distillation_weights_N.tolist() == pytest.approx([5 / (3 * 2)] * 2 + [5 / (3 * 3)] * 3)
+
+
+def test_a_joint_normalisation_divides_both_losses_by_the_tokens_of_both():
+    distilled, graded, neither = sample(hindsight=4, response=2), sample(response=3, weights=(0.0, 1.0)), sample(response=9)
+    (update,) = pack([distilled, graded, neither], batch_config(), ranks(1), SDPOConfig(normalisation=Normalisation.joint))
+    assert (update.num_distilled_tokens, update.num_loss_tokens) == (5, 5)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 5, 20])
@@ -799,12 +814,15 @@ def test_a_filler_takes_part_in_the_backward_and_moves_nothing():
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
-def test_the_references_normalisation_shrinks_the_loss_by_the_share_of_rows_with_a_hint():
+def test_the_papers_normalisation_shrinks_the_loss_by_the_share_of_rows_with_a_hint():
     samples = assorted(12, SDPO)
     all_tokens = sum(sum(s.loss_mask) for s in samples)
     with_hint = sum(sum(s.loss_mask) for s in samples if s.teacher_prompt_ids is not None)
     assert 0 < with_hint < all_tokens
-    ours, theirs = (losses_of(samples, SDPOConfig(normalisation=kind, support=TopSupport(num_ids=4))) for kind in Normalisation)
+    ours, theirs = (
+        losses_of(samples, SDPOConfig(normalisation=kind, support=TopSupport(num_ids=4)))
+        for kind in (Normalisation.distilled, Normalisation.paper)
+    )
     assert theirs[0].item() == pytest.approx(ours[0].item() * with_hint / all_tokens)
 
 

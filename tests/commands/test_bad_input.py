@@ -89,12 +89,6 @@ def test_a_support_larger_than_the_vocabulary_is_refused(refusal: Refusal) -> No
     assert "got 100000" in error
 
 
-def test_a_clamp_over_the_whole_vocabulary_is_refused(refusal: Refusal) -> None:
-    error = refusal("algorithm.pointwise_clip=0.1", "algorithm.support.num_ids=320")
-    assert "algorithm.pointwise_clip needs a support that leaves something out" in error
-    assert "got all 320 ids of the model's vocabulary. Lower algorithm.support.num_ids" in error
-
-
 def test_an_environment_without_answers_cannot_show_them(refusal: Refusal) -> None:
     error = refusal("algorithm.hindsight.choice=reference")
     assert "'letters' has no method reference(task)" in error

@@ -32,7 +32,7 @@ from sdpo.config import (
 from sdpo.config.compose import saved_config, train_config
 from sdpo.errors import UserError
 from sdpo.plugins import seam
-from sdpo.run.folder import _MAY_DIFFER, _MAY_NOT, RunFolder, flat, plain
+from sdpo.run.folder import _MAY_DIFFER, _MAY_NOT, RunFolder, differing, flat, plain
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
@@ -74,7 +74,7 @@ def test_every_shipped_learner_composes_and_comes_back(learner: str, tmp_path: P
     [
         ["learner.lr=3e-7", "learner.dtype=float32", "learner.offload=all", "learner.zero_stage=3", "learner.num_ranks=4"],
         ["learner.lora.rank=8", "learner.lora.target_modules=[q_proj,v_proj]"],
-        ["algorithm.routing.kind=by_hint", "algorithm.normalisation=reference", "algorithm.reference_kl=1e-3"],
+        ["algorithm.routing.kind=by_hint", "algorithm.normalisation=paper", "algorithm.reference_kl=1e-3"],
         ["algorithm.teacher.kind=external", "algorithm.teacher.path=a/b", "algorithm.hindsight.choice=none"],
         ["algorithm.support.kind=full", "algorithm.granularity=token", "batch.tasks_per_update=1", "checkpoint.keep_best=3"],
         ["env=custom", "env.name=a.py:B", "env.options.words=[yes,no,'1e3']", "env.options.deep={a: 1.5, b: null, c: true}"],
@@ -133,6 +133,18 @@ def test_a_config_of_a_version_that_knew_less_has_todays_defaults(tmp_path: Path
     del stored["checkpoint"], stored["algorithm"]["routing"], stored["learner"]["lora"]  # type: ignore[attr-defined]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
     assert saved_config(tmp_path / "config.yaml") == config
+
+
+def test_a_normalisation_that_got_another_name_is_refused_with_it_and_read_from_a_run_that_had_it(tmp_path: Path) -> None:
+    """`reference` was called after the authors' code, and is the paper's equation."""
+    with pytest.raises(UserError, match=r"algorithm\.normalisation=reference is called paper by now\. Say .*=paper\."):
+        composed("algorithm.normalisation=reference")
+    config = composed("algorithm.normalisation=paper")
+    stored = plain(config)
+    stored["algorithm"]["normalisation"] = "reference"  # type: ignore[index]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert saved_config(tmp_path / "config.yaml") == config
+    assert differing(stored, config) == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "42", "some words", "a: [", "model: {}", "algorithm: {}", "!!python/name:os.system"])
@@ -200,7 +212,7 @@ def test_a_run_goes_on_in_another_way(changes: dict[str, object], tmp_path: Path
         ("learner.dtype", Dtype.float32, "was 'bfloat16' and is now 'float32'"),
         ("learner.warmup_updates", 3, "was 2 and is now 3"),
         ("algorithm.routing", ByHint(), "kind was 'blend' and is now 'by_hint'"),
-        ("algorithm.normalisation", Normalisation.reference, "was 'distilled' and is now 'reference'"),
+        ("algorithm.normalisation", Normalisation.authors, "was 'distilled' and is now 'authors'"),
         ("algorithm.entropy_bonus", 0.1, "was 0.0 and is now 0.1"),
         ("algorithm.reference_kl", 0.1, "was 0.0 and is now 0.1"),
         ("algorithm.teacher.ema_rate", 0.1, "was 0.05 and is now 0.1"),
@@ -259,7 +271,7 @@ def test_no_key_may_change_because_another_one_begins_like_it() -> None:
         (["algorithm.support.kind=whole"], "algorithm.support.kind must be one of student, teacher, full; got whole"),
         (
             ["algorithm.routing.kind=by_luck"],
-            "algorithm.routing.kind must be one of blend, by_success, by_hint, by_group; got by_luck",
+            "algorithm.routing.kind must be one of blend, by_success, by_success_and_hint, by_hint, by_group; got by_luck",
         ),
         (["algorithm.teacher.kind=external"], "algorithm.teacher.path must be given"),
         (["algorithm=grpo", "algorithm.teacher.kind=live"], "'algorithm.teacher.kind' does not"),

@@ -34,6 +34,7 @@ from sdpo.config import (
     LoraConfig,
     LossMean,
     ModelConfig,
+    Normalisation,
     Offload,
     OnGainTeacher,
     OnLowLift,
@@ -216,14 +217,27 @@ def test_sampled_tokens_alone_go_with_the_reverse_kl_only(granularity, divergenc
     SDPOConfig(granularity=Granularity.logits, divergence=divergence)
 
 
-def test_a_clamp_of_each_bucket_needs_buckets_that_leave_something_out():
-    sentence = refusal(lambda: SDPOConfig(pointwise_clip=0.1, support=FullSupport()))
-    assert sentence.startswith("algorithm.pointwise_clip needs algorithm.support.kind=student or teacher")
-    assert "got 0.1 with kind=full. Set algorithm.support.kind=" in sentence
+def test_a_clamp_of_each_bucket_needs_buckets():
+    SDPOConfig(pointwise_clip=0.1, support=FullSupport())
     for granularity in (Granularity.token, Granularity.sequence):
         sentence = refusal(lambda granularity=granularity: SDPOConfig(pointwise_clip=0.1, granularity=granularity))
         assert sentence.startswith("algorithm.pointwise_clip needs algorithm.granularity=logits")
         assert f"got 0.1 with granularity={granularity.value}" in sentence
+
+
+@pytest.mark.parametrize("bound", [1.0, 0.5, math.nan, math.inf])
+def test_a_dual_clip_leaves_what_is_learned_on_policy(bound):
+    sentence = refusal(lambda: PolicyGradientConfig(clip_ratio_c=bound))
+    assert sentence.startswith("algorithm.policy_gradient.clip_ratio_c must be above 1")
+    assert f"got {bound}" in sentence
+    PolicyGradientConfig(clip_ratio_c=3.0)
+
+
+@pytest.mark.parametrize("mean", [LossMean.sequence, LossMean.constant], ids=lambda mean: mean.value)
+def test_one_denominator_for_both_losses_counts_tokens(mean):
+    sentence = refusal(lambda: SDPOConfig(normalisation=Normalisation.joint, policy_gradient=PolicyGradientConfig(mean=mean)))
+    assert "algorithm.normalisation=joint needs algorithm.policy_gradient.mean=token" in sentence
+    assert f"got mean={mean.value}" in sentence
 
 
 @pytest.mark.parametrize("weights", [{"entropy_weight": 0.5}, {"future_credit": 0.5}], ids=str)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpo.config import Config, GRPOConfig, HintChoice, LossMean, RatioLevel, SDPOConfig, SupportKind
+from sdpo.config import Config, GRPOConfig, HintChoice, LossMean, Normalisation, RatioLevel, SDPOConfig, SupportKind
 from sdpo.config.compose import discovery_config, evaluate_config, train_config, warmup_config
 from sdpo.environments.preparing.command import recipes
 
@@ -61,7 +61,7 @@ def test_sdpo_without_feedback(task: str) -> None:
     assert (algorithm.support.kind, algorithm.support.num_ids, algorithm.support.tail) == (SupportKind.student, 100, True)
     assert (algorithm.teacher.kind, algorithm.teacher.ema_rate) == ("ema", 0.05)
     assert (algorithm.hindsight.choice, algorithm.hindsight.max_prompt_tokens) == (HintChoice.demonstration_only, 10240)
-    assert (algorithm.importance_clip, algorithm.rollout_clip) == (2.0, 2.0)
+    assert (algorithm.importance_clip, algorithm.rollout_clip, algorithm.normalisation) == (2.0, 2.0, Normalisation.authors)
     assert config.batch.tasks_per_update == 32
     assert (config.learner.lr, config.learner.warmup_updates) == (1e-5, 10)
 
@@ -71,7 +71,7 @@ def test_sdpo_with_feedback(task: str) -> None:
     config = composed(f"{task}_sdpo")
     algorithm = config.algorithm
     assert isinstance(algorithm, SDPOConfig)
-    assert algorithm.divergence == "reverse_kl"
+    assert (algorithm.divergence, algorithm.normalisation) == ("reverse_kl", Normalisation.authors)
     assert (algorithm.support.kind, algorithm.support.num_ids, algorithm.support.tail) == (SupportKind.student, 20, True)
     assert (algorithm.teacher.kind, algorithm.teacher.ema_rate) == ("ema", 0.01)
     assert (algorithm.hindsight.choice, algorithm.hindsight.max_prompt_tokens) == (HintChoice.demonstration_first, 10240)
@@ -85,7 +85,8 @@ def test_grpo_is_the_baseline_of_the_paper(task: str) -> None:
     assert isinstance(config.algorithm, GRPOConfig)
     gradient = config.algorithm.policy_gradient
     assert (gradient.clip_low, gradient.clip_high, gradient.divide_by_std) == (0.2, 0.28, False)
-    assert (gradient.ratio, gradient.mean, gradient.rollout_clip) == (RatioLevel.token, LossMean.token, 2.0)
+    assert (gradient.ratio, gradient.mean, gradient.rollout_clip) == (RatioLevel.token, LossMean.sequence, 2.0)
+    assert gradient.clip_ratio_c == 3.0
     assert (config.algorithm.reference_kl, config.algorithm.entropy_bonus) == (0.0, 0.0)
     assert (config.batch.tasks_per_update, config.learner.lr) == (8, 1e-6)
     assert config.learner.warmup_updates == (0 if task in WITH_FEEDBACK else 10 * 4)  # ten steps of four updates

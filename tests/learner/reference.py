@@ -123,6 +123,16 @@ def loss(
     num_graded_tokens = sum(sum(s.loss_mask) for s in graded)
     num_distilled_tokens = sum(sum(s.loss_mask) for s in distilled)
     num_supervised_tokens = sum(sum(s.loss_mask) for s in samples if s.supervised_weight != 0.0)
+    theirs = {
+        id(s): teacher.logprobs(model, s.teacher_prompt_ids, s.response_ids, temperature)[torch.tensor(s.loss_mask)]
+        for s in distilled
+        if teacher is not None and s.teacher_prompt_ids is not None
+    }
+    sure = (
+        dict(zip(theirs, plain.certainties(list(theirs.values()), algorithm), strict=True))
+        if isinstance(algorithm, SDPOConfig) and theirs
+        else {}
+    )
     total = torch.zeros((), dtype=torch.float64)
     for s in samples:
         mask, at = torch.tensor(s.loss_mask), (range(len(s.response_ids)), list(s.response_ids))
@@ -134,14 +144,11 @@ def loss(
             before = own if old is None else model.logprobs(old, s.prompt_ids, s.response_ids, temperature)[at][mask]
         sampled = torch.tensor(s.sampled_logprobs, dtype=torch.float64)[mask]
         if isinstance(algorithm, SDPOConfig) and s in distilled:
-            assert teacher is not None
-            assert s.teacher_prompt_ids is not None
-            theirs = teacher.logprobs(model, s.teacher_prompt_ids, s.response_ids, temperature)
             own_ids = torch.tensor(s.response_ids)[mask]
             total = (
                 total
                 + plain.distillation(
-                    every[mask], theirs[mask], own_ids, before.detach(), sampled, algorithm, s.distillation_weight
+                    every[mask], theirs[id(s)], own_ids, before.detach(), sampled, algorithm, s.distillation_weight * sure[id(s)]
                 ).sum()
                 / num_distilled_tokens
             )

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdpo.objectives.advantage import group_advantages
+from sdpo.config import Deviation
+from sdpo.objectives.advantage import group_advantages, is_uniform
 
 rewards = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8)
 either = pytest.mark.parametrize("divide_by_std", [False, True])
@@ -57,6 +58,26 @@ def test_advantages_are_exactly_zero_where_the_rewards_do_not_differ(divide_by_s
     """Exactly, because a row with any advantage is computed and its update taken: three rewards of 0.1 have a mean of
     0.10000000000000002."""
     assert set(group_advantages([reward] * size, divide_by_std=divide_by_std)) == {0.0}
+
+
+@either
+@pytest.mark.parametrize("rewards", [[0.1 + 0.2, 0.3, 0.3, 0.3], [1.0, 1.0 - 9e-7], [0.7, 0.7 + 1e-9, 0.7 - 1e-9]], ids=str)
+def test_rewards_that_differ_by_rounding_do_not_differ(divide_by_std, rewards):
+    """Divided by their deviation, four rewards of 0.3 had the advantages 0 and -1.155."""
+    assert is_uniform(rewards)
+    assert set(group_advantages(rewards, divide_by_std=divide_by_std)) == {0.0}
+
+
+@either
+def test_rewards_that_differ_by_more_than_a_millionth_differ(divide_by_std):
+    assert not is_uniform([0.3, 0.3 + 2e-6])
+    assert set(group_advantages([0.3, 0.3 + 2e-6], divide_by_std=divide_by_std)) != {0.0}
+
+
+def test_the_samples_deviation_is_larger_than_the_populations():
+    """One of four: √3/4 of the population, ½ of the sample."""
+    found = group_advantages([1.0, 0.0, 0.0, 0.0], divide_by_std=True, deviation=Deviation.sample)
+    assert found == pytest.approx((1.5, -0.5, -0.5, -0.5))
 
 
 @either

@@ -1,6 +1,5 @@
 """The distillation loss: its sampled forms estimate the gradient they stand for, and its weights are clamped and detached."""
 
-import dataclasses
 import itertools
 import math
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from sdpo.config import Granularity, SDPOConfig
-from sdpo.objectives.distillation import distillation_loss
+from sdpo.objectives.distillation import certainty, distillation_loss
 from sdpo.objectives.rows import future_by_row
 from sdpo.objectives.scores import TokenScores
 from tests.objectives.kinds import KINDS
@@ -129,13 +128,19 @@ def test_a_long_rows_credit_is_summed_without_losing_its_end():
     assert torch.equal(future_by_row(values[:3], torch.tensor([2, 1, 0]), 1.0), torch.zeros(3))
 
 
-def test_weight_of_the_teachers_entropy_is_its_exponential_and_carries_no_gradient():
-    student, apart = doubles(-1.0, -1.0).requires_grad_(), doubles(1.0, 1.0).requires_grad_()
-    unsure = doubles(0.0, 2.0).requires_grad_()
-    scores = dataclasses.replace(scored(student, student.detach(), apart), teacher_entropy_N=unsure)
-    losses = on_policy(scores, SDPOConfig(entropy_weight=0.7))
-    assert losses.tolist() == pytest.approx([1.0, math.exp(-1.4)])
-    assert on_policy(scores, LOGITS).tolist() == [1.0, 1.0]
+def test_a_token_counts_by_how_sure_the_teacher_is_and_one_on_average():
+    """SRPO's weights: the exponentials were not divided by their mean, which made its distillation a tenth of the paper's."""
+    unsure = doubles(0.0, 2.0, 5.0)
+    raw = [1.0, math.exp(-1.4), math.exp(-3.5)]
+    weights = certainty(unsure, unsure, 0.7)
+    assert weights.tolist() == pytest.approx([3 * part / sum(raw) for part in raw])
+    assert certainty(unsure[1:], unsure, 0.7).tolist() == weights[1:].tolist()
+
+
+def test_a_teacher_that_is_unsure_of_every_token_leaves_their_weights_at_one():
+    """Every exponential is 0 in floating point, and 0 / 0 is no weight."""
+    assert certainty(doubles(900.0, 900.0), doubles(900.0, 900.0), 2.0).tolist() == pytest.approx([1.0, 1.0])
+    assert certainty(doubles(), doubles(), 1.0).tolist() == []
 
 
 def test_token_granularity_weighs_each_token_with_its_own_log_ratio():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdpo.config import (
+    ClipSide,
     FullSupport,
     Granularity,
     PolicyGradientConfig,
@@ -18,6 +19,7 @@ from sdpo.config import (
     TopSupport,
 )
 from sdpo.objectives import plain
+from sdpo.objectives.distillation import certainty
 from tests.objectives.kinds import KINDS
 from tests.objectives.test_fused import VOCABULARY, Problem, apart, fused, leaf, problem
 
@@ -28,8 +30,11 @@ SUPPORTS = (
     FullSupport(),
 )
 VARIANTS = {
-    "everything at once": SDPOConfig(entropy_weight=0.7, future_credit=0.8, support=SUPPORTS[0], rollout_clip=None),
-    "clamped terms": SDPOConfig(pointwise_clip=0.05, support=SUPPORTS[0]),
+    "everything at once": SDPOConfig(future_credit=0.8, support=SUPPORTS[0], rollout_clip=None),
+    **{
+        f"terms clamped, {side.value}, {support}": SDPOConfig(pointwise_clip=0.05, pointwise_clip_side=side, support=support)
+        for side, support in itertools.product(ClipSide, SUPPORTS)
+    },
     **{granularity.value: SDPOConfig(granularity=granularity) for granularity in Granularity},
     **{
         f"{kind} {support}": SDPOConfig(divergence=kind, jsd_beta=0.3, support=support)
@@ -77,6 +82,19 @@ def test_the_fused_distillation_is_the_plain_one(sdpo: SDPOConfig) -> None:
 @pytest.mark.parametrize("ratio", list(RatioLevel), ids=lambda ratio: ratio.value)
 def test_the_fused_blend_is_the_plain_one(ratio: RatioLevel) -> None:
     check(problem(sdpo=SDPOConfig(policy_gradient=PolicyGradientConfig(ratio=ratio)), share=0.4, entropy=0.05))
+
+
+def test_the_plain_certainties_are_the_learners() -> None:
+    """Two responses: SRPO's weights of their tokens, 1 on average over both."""
+    algorithm = SDPOConfig(entropy_weight=1.3)
+    teachers = [
+        torch.randn(length, 6, generator=torch.Generator().manual_seed(length)).double().log_softmax(-1) for length in (3, 5)
+    ]
+    entropies = [plain.entropy(teacher_RV) for teacher_RV in teachers]
+    found = plain.certainties(teachers, algorithm)
+    assert torch.cat(found).mean().item() == pytest.approx(1.0)
+    for weights_R, entropy_R in zip(found, entropies, strict=True):
+        torch.testing.assert_close(certainty(entropy_R, torch.cat(entropies), algorithm.entropy_weight), weights_R)
 
 
 def test_an_example_by_hand() -> None:

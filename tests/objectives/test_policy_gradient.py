@@ -68,6 +68,37 @@ def test_clip_is_active_on_the_side_the_update_already_went(ratio, advantage, lo
     assert gradients == pytest.approx([gradient])
 
 
+@pytest.mark.parametrize("objective", [TOKEN, GSPO], ids=["token", "gspo"])
+def test_a_token_that_became_e_to_the_100_times_likelier_leaves_the_gradient_a_number(objective):
+    """In fp32 the ratio was infinite, and an infinity times the 0 of a clipped token is no number."""
+    student = torch.tensor([-0.5, -1.0, -100.0]).requires_grad_()
+    old = torch.tensor([-100.5, -101.0, -0.5])
+    for advantage in (1.0, -1.0):
+        advantages = torch.full((3,), advantage)
+        losses = policy_gradient_loss(student, old, old, advantages, torch.tensor([0, 0, 1]), objective)
+        (gradient,) = torch.autograd.grad(losses.sum(), student)
+        assert losses.isfinite().all()
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [(5.0, -2.0, 6.0, 0.0), (2.9, -2.0, 5.8, 5.8), (5.0, 2.0, -2.56, 0.0), (0.5, -2.0, 1.6, 0.0), (1.0, -2.0, 2.0, 2.0)],
+    ids=[
+        "a worse attempt far likelier costs no more than c",
+        "below c as ever",
+        "a better attempt has the upper clip",
+        "the lower clip stays",
+        "on-policy nothing changes",
+    ],
+)
+def test_the_dual_clip_bounds_what_a_worse_attempt_costs(ratio, advantage, loss, gradient):
+    objective = PolicyGradientConfig(clip_low=0.2, clip_high=0.28, clip_ratio_c=3.0)
+    losses, gradients = loss_and_gradient(doubles(ratio), doubles(advantage), torch.arange(1), objective)
+    assert losses == pytest.approx([loss])
+    assert gradients == pytest.approx([gradient])
+
+
 def test_gspo_ratio_is_the_geometric_mean_over_the_response():
     ratios = doubles(1.1, 0.9, 1.2, 0.95)
     losses, gradient = loss_and_gradient(ratios, doubles(2.0, 1.0, 1.0, 2.0), torch.tensor([1, 0, 0, 1]), GSPO)
