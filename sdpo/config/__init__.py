@@ -37,8 +37,8 @@ from sdpo.config.machines import (
     SandboxConfig,
     SandboxIsolation,
 )
-from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
-from sdpo.config.routing import Blend, ByGroup, ByHint, BySuccess, RoutingConfig
+from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel, RolloutCorrection
+from sdpo.config.routing import Auxiliary, Blend, ByGroup, ByHint, BySuccess, RoutingConfig
 from sdpo.config.run import (
     BatchConfig,
     CheckpointConfig,
@@ -50,6 +50,7 @@ from sdpo.config.run import (
 )
 from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig
 from sdpo.config.teacher import (
+    AnchoredTeacher,
     EmaTeacher,
     ExternalTeacher,
     FrozenTeacher,
@@ -65,6 +66,8 @@ from sdpo.config.warmup import PairsConfig, WarmupConfig
 __all__ = [
     "AlgorithmConfig",
     "AllocationKind",
+    "AnchoredTeacher",
+    "Auxiliary",
     "BatchConfig",
     "Blend",
     "BudgetConfig",
@@ -114,6 +117,7 @@ __all__ = [
     "Response",
     "Resume",
     "RolloutConfig",
+    "RolloutCorrection",
     "RoutingConfig",
     "SDPOConfig",
     "SamplingConfig",

@@ -31,7 +31,7 @@ from sdpo.learner.statistics import SUMS, LossStatistics, joined, metrics
 from sdpo.learner.stopwatch import Stopwatch, held_bytes
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, Logits
-from sdpo.types import MicroBatch, Pack, TokenCredit, Update
+from sdpo.types import MicroBatch, TokenCredit, Update
 
 
 class DeepSpeedLearner:
@@ -120,7 +120,7 @@ class DeepSpeedLearner:
         parts: list[LossStatistics] = []
         for position, (batch, old) in enumerate(zip(batches, before, strict=True)):
             with self._stopwatch.timing("teacher"):
-                teacher_hidden = self._teacher_hidden(batch.teacher)
+                teacher_hidden = self._teacher_hidden(batch)
             compute = partial(self._share_of_loss, batch, teacher_hidden, old, update, algorithm, parts, recorder)
             with self._stopwatch.timing("student"):
                 self._policy.backward(compute, num_ranks=self.place.num_ranks, is_last=position == len(batches) - 1)
@@ -134,7 +134,7 @@ class DeepSpeedLearner:
         batches = self._mine(update)
         for batch, old_logprobs in zip(batches, self._old_logprobs_of(update, len(batches)), strict=True):
             parts: list[LossStatistics] = []
-            teacher_hidden = self._teacher_hidden(batch.teacher)
+            teacher_hidden = self._teacher_hidden(batch)
             self._policy.run(partial(self._share_of_loss, batch, teacher_hidden, old_logprobs, update, algorithm, parts, None))
             found += [dict(zip(SUMS, statistics.sums.tolist(), strict=True)) for statistics in parts]
         return found
@@ -195,13 +195,17 @@ class DeepSpeedLearner:
         budget = Budget(temperature=self._scale.temperature, chunk_mib=self._config.logits_chunk_mib)
         return score_tokens(hidden_nH, head_VH, ids_n, budget=budget).student_N
 
-    def _teacher_hidden(self, pack: Pack) -> list[Tensor]:
-        """What each of the teacher's models says of the pack; nothing where there is nothing to be said."""
-        if not len(pack.ids_T):
+    def _teacher_hidden(self, batch: MicroBatch) -> list[Tensor]:
+        """What each of the teacher's models says of the tokens that are distilled; nothing where there are none."""
+        hinted, plain = batch.teacher, batch.distilled_under_plain_prompts
+        if not len(hinted.ids_T):
             if self._config.zero_stage < 3:
                 return []
-            pack = pack_rows([[0]], [[]])  # parameters come by collectives, in which every rank takes part
-        return [teacher_model.hidden(pack, self._team) for teacher_model in self._teacher.models]
+            hinted = plain = pack_rows([[0]], [[]])  # parameters come by collectives, in which every rank takes part
+        return [
+            teacher_model.hidden(hinted if teacher_model.is_hinted else plain, self._team)
+            for teacher_model in self._teacher.models
+        ]
 
     def _share_of_loss(
         self,

@@ -36,11 +36,14 @@ class _Parts:
     kept: Average | None = None
     """The average that one of them follows by."""
 
-    def now(self, *, weight: float = 1.0) -> TeacherModel:
-        return TeacherModel(self.policy.model, weight=weight, adapter=models.STUDENT, run=_asking(self.policy))
+    def now(self, *, weight: float = 1.0, is_hinted: bool = True) -> TeacherModel:
+        run = _asking(self.policy)
+        return TeacherModel(self.policy.model, weight=weight, is_hinted=is_hinted, adapter=models.STUDENT, run=run)
 
-    def start(self, *, weight: float = 1.0) -> TeacherModel:
-        return frozen(self.policy, self.config, self.model_path, weight=weight)
+    def start(self, *, weight: float = 1.0, is_hinted: bool = True) -> TeacherModel:
+        model = frozen(self.policy, self.config, self.model_path, weight=weight)
+        model.is_hinted = is_hinted
+        return model
 
     def average(self, *, rate: float, on_host: bool) -> TeacherModel:
         policy = self.policy

@@ -36,13 +36,14 @@ class TeacherModel:
         model: PreTrainedModel,
         *,
         weight: float = 1.0,
+        is_hinted: bool = True,
         adapter: str | None = None,
         mode: Callable[[], AbstractContextManager[None]] = nullcontext,
         run: Run | None = None,
     ) -> None:
-        """``weight`` is that of its logits in the teacher's. ``mode`` gives the context that it runs in. ``adapter`` is
-        the one that is active then, where the model has adapters, if any."""
-        self.model, self.weight, self.adapter = model, weight, adapter
+        """``weight`` is that of its logits in the teacher's. ``is_hinted=False``: it sees the student's prompts. ``mode`` gives
+        the context that it runs in. ``adapter`` is the one that is active then, where the model has adapters, if any."""
+        self.model, self.weight, self.is_hinted, self.adapter = model, weight, is_hinted, adapter
         self._mode, self.run = mode, run
 
     @torch.no_grad()

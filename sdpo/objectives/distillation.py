@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from sdpo.config import Granularity, SDPOConfig
-from sdpo.objectives.rows import future_by_row, sum_by_row
+from sdpo.objectives.hindsight_losses import hindsight_loss_of
+from sdpo.objectives.rollout_weights import rollout_weights
+from sdpo.objectives.rows import future_by_row
 from sdpo.objectives.scores import TokenScores
 
 
@@ -18,10 +20,12 @@ def distillation_loss(
     detached weights, clamped from above. ``rows_N`` says which row a token belongs to; a row's tokens stand in their order.
     """
     importance_N = (scores.student_N.detach() - old_N).exp().clamp(max=objective.importance_clip)
-    rollout_N = 1.0 if objective.rollout_clip is None else (old_N - sampled_N).exp().clamp(max=objective.rollout_clip)
+    rollout_N: Tensor | float = 1.0
+    if objective.rollout_clip is not None:
+        rollout_N = rollout_weights(old_N, sampled_N, rows_N, objective.rollout_correction, objective.rollout_clip)
     if objective.entropy_weight > 0.0:
         weights_N = weights_N * (-objective.entropy_weight * scores.teacher_entropy_N).exp()
-    losses_N = weights_N * importance_N * rollout_N * _comparison(scores, rows_N, objective.granularity)
+    losses_N = weights_N * importance_N * rollout_N * hindsight_loss_of(objective).compared(scores, rows_N)
     if objective.future_credit > 0.0:
         losses_N = losses_N + importance_N * rollout_N * _future(scores, weights_N, rows_N, objective)
     return losses_N
@@ -36,18 +40,3 @@ def _future(scores: TokenScores, weights_N: Tensor, rows_N: Tensor, objective: S
     differs_N = scores.divergence_N if objective.granularity is Granularity.logits else scores.student_N - scores.teacher_N
     credit_N = future_by_row((weights_N * differs_N).detach(), rows_N, objective.future_credit)
     return credit_N * (scores.student_N - scores.student_N.detach())
-
-
-def _comparison(scores: TokenScores, rows_N: Tensor, granularity: Granularity) -> Tensor:
-    """[N] with the comparison's value and its gradient.
-
-    From samples, ∇ KL(π‖q) = E_y[(log π(y) - log q(y)) ∇ log π(y)], the log-ratio a constant. So ``ratio.detach() * log π``
-    is differentiated, and the value shown is the ratio.
-    """
-    if granularity is Granularity.logits:
-        return scores.divergence_N
-    ratio_N = (scores.student_N - scores.teacher_N).detach()
-    if granularity is Granularity.sequence:
-        ratio_N = sum_by_row(ratio_N, rows_N)
-    surrogate_N = ratio_N * scores.student_N
-    return surrogate_N - surrogate_N.detach() + ratio_N
