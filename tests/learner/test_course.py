@@ -226,7 +226,7 @@ ALGORITHMS: Mapping[str, AlgorithmConfig] = {
     "token": sdpo("frozen", granularity=Granularity.token, routing=Blend(policy_gradient_share=0.0)),
     "sequence": sdpo("frozen", granularity=Granularity.sequence),
     "all weights of tokens": sdpo("frozen", entropy_weight=0.3, future_credit=0.9, pointwise_clip=0.05),
-    "anchored, return to go (β-OPSD)": sdpo("anchored", granularity=Granularity.token, future_credit=0.99),
+    "anchored": sdpo("anchored"),
     "clamps that bite": sdpo("ema", importance_clip=1.0, rollout_clip=1.0),
     "GRPO": GRPOConfig(),
     "GRPO with all its terms": GRPOConfig(
