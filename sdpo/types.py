@@ -388,6 +388,11 @@ class MicroBatch:
     """[N] float32, 0 where the row is not supervised, and so was sampled by an engine."""
 
     @property
+    def distilled_under_plain_prompts(self) -> Pack:
+        """The student's pack, which predicts the M that are distilled alone."""
+        return replace(self.student, predicts_N=self.student.predicts_N[self.distilled_N])
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that pass through the model, student and teacher together."""
         return len(self.student.ids_T) + len(self.teacher.ids_T)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sdpo.batches.filters import token_filter, unflagged
 from sdpo.config import AlgorithmConfig, PolicyGradientConfig, QuestionWeight, SDPOConfig
-from sdpo.objectives.advantage import group_advantages, is_uniform
+from sdpo.objectives.advantage import advantages_of, is_uniform
 from sdpo.protocols import Renderer, TokenFilter
 from sdpo.types import Attempt, Completion, Group, Hint, Sample
 
@@ -23,12 +23,14 @@ def training_samples(
     """One sample for each attempt, those without a hint included: they may still carry an advantage, and they count."""
     samples: list[Sample] = []
     chosen = token_filter(algorithm.filter)
-    for task_index, (group, hints_G) in enumerate(zip(groups_P, hints_P_G, strict=True)):
-        advantages_G = group_advantages(
-            [shaped_reward(attempt, algorithm.policy_gradient, max_response_tokens) for attempt in group.attempts],
-            divide_by_std=algorithm.policy_gradient.divide_by_std,
-            deviation=algorithm.policy_gradient.deviation,
-        )
+    advantages_P_G = advantages_of(
+        [
+            [shaped_reward(attempt, algorithm.policy_gradient, max_response_tokens) for attempt in group.attempts]
+            for group in groups_P
+        ],
+        algorithm.policy_gradient,
+    )
+    for task_index, (group, hints_G, advantages_G) in enumerate(zip(groups_P, hints_P_G, advantages_P_G, strict=True)):
         alike = is_uniform([attempt.verdict.reward for attempt in group.attempts])  # what shaping by length adds is no success
         is_dropped = algorithm.policy_gradient.drop_uniform_groups and alike
         for attempt_index, (attempt, hint, advantage) in enumerate(zip(group.attempts, hints_G, advantages_G, strict=True)):

@@ -38,8 +38,8 @@ from sdpo.config.machines import (
     SandboxConfig,
     SandboxIsolation,
 )
-from sdpo.config.policy_gradient import Deviation, LossMean, PolicyGradientConfig, RatioLevel
-from sdpo.config.routing import Blend, ByGroup, ByHint, BySuccess, BySuccessAndHint, RoutingConfig
+from sdpo.config.policy_gradient import Deviation, LossMean, PolicyGradientConfig, RatioLevel, RolloutCorrection
+from sdpo.config.routing import Auxiliary, Blend, ByGroup, ByHint, BySuccess, BySuccessAndHint, RoutingConfig
 from sdpo.config.run import (
     BatchConfig,
     CheckpointConfig,
@@ -51,6 +51,7 @@ from sdpo.config.run import (
 )
 from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig
 from sdpo.config.teacher import (
+    AnchoredTeacher,
     EmaTeacher,
     ExternalTeacher,
     FrozenTeacher,
@@ -66,6 +67,8 @@ from sdpo.config.warmup import PairsConfig, WarmupConfig
 __all__ = [
     "AlgorithmConfig",
     "AllocationKind",
+    "AnchoredTeacher",
+    "Auxiliary",
     "BatchConfig",
     "Blend",
     "BudgetConfig",
@@ -118,6 +121,7 @@ __all__ = [
     "Response",
     "Resume",
     "RolloutConfig",
+    "RolloutCorrection",
     "RoutingConfig",
     "SDPOConfig",
     "SamplingConfig",

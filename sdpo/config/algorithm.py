@@ -9,11 +9,11 @@ from typing import Any
 from omegaconf import MISSING
 
 from sdpo.config.hindsight import HindsightConfig
-from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RatioLevel
-from sdpo.config.routing import ROUTINGS, Blend, RoutingConfig
+from sdpo.config.policy_gradient import LossMean, PolicyGradientConfig, RolloutCorrection
+from sdpo.config.routing import ROUTINGS, Auxiliary, Blend, RoutingConfig
 from sdpo.config.rules import at_least, between, positive
 from sdpo.config.teacher import EmaTeacher, TeacherConfig, teacher_class
-from sdpo.plugins.seams import DIVERGENCES, FILTERS, TEACHERS
+from sdpo.plugins.seams import DIVERGENCES, FILTERS, HINDSIGHT_LOSSES, TEACHERS
 
 
 class Granularity(Enum):
@@ -160,7 +160,7 @@ class AlgorithmConfig:
     @property
     def needs_whole_rows(self) -> bool:
         """Whether a token's loss depends on the other tokens of its response."""
-        return self.policy_gradient.ratio is RatioLevel.sequence
+        return self.policy_gradient.needs_whole_rows
 
     def weights(self, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
         """An attempt's weights of distillation and policy gradient; ``is_uniform``: its group's rewards do not differ."""
@@ -176,8 +176,8 @@ class AlgorithmConfig:
         if sequence_parallel > 1 and self.needs_whole_rows:
             raise ValueError(
                 "learner.sequence_parallel must be 1 with a loss over whole responses (algorithm.policy_gradient.ratio=sequence, "
-                f"algorithm.granularity=sequence, algorithm.future_credit above 0), because no rank sees one; got "
-                f"{sequence_parallel}."
+                "rollout_correction=sequence_truncate or sequence_mask, algorithm.granularity=sequence, algorithm.future_credit "
+                f"above 0), because no rank sees one; got {sequence_parallel}."
             )
 
     def __post_init__(self) -> None:
@@ -201,6 +201,15 @@ class SDPOConfig(AlgorithmConfig):
     """``reverse_kl`` (student to teacher), ``forward_kl``, ``jsd`` (Jensen-Shannon), or a name of your own."""
     jsd_beta: float = 0.5
     """Weight of the teacher in the mixture; used by ``jsd`` alone."""
+    loss: str = "divergence"
+    """What a distilled token learns from student and teacher: ``divergence`` (SDPO), ``gated`` (SDAR, arXiv 2605.15155),
+    ``evidence`` (RLSD, arXiv 2604.03128), or a name of your own."""
+    gate_sharpness: float = 5.0
+    """β of SDAR's gate σ(β·credit), credit = log q(y) - log π(y); used by ``gated`` alone."""
+    evidence_share: float = 0.5
+    """λ of RLSD: a token's advantage is multiplied by 1-λ + λ·clip(evidence ratio); used by ``evidence`` alone."""
+    evidence_clip: float = 0.2
+    """ε of RLSD: the evidence ratio is clipped to [1-ε, 1+ε]; used by ``evidence`` alone."""
     granularity: Granularity = Granularity.logits
     support: SupportConfig = MISSING
     """The student's ``TopSupport`` where nothing is said."""
@@ -209,6 +218,7 @@ class SDPOConfig(AlgorithmConfig):
     rollout_clip: float | None = 2.0
     """Truncation from above of the detached token-level weight π_old/π_rollout. None: no weight, for rows that were sampled once
     and stay (a warm-up's)."""
+    rollout_correction: RolloutCorrection = RolloutCorrection.token_truncate
     normalisation: Normalisation = Normalisation.distilled
     entropy_weight: float = 0.0
     """β: a token's distillation counts exp(-β·H) over the mean of that among the update's distilled tokens. H is the nats of the
@@ -246,12 +256,13 @@ class SDPOConfig(AlgorithmConfig):
     @property
     def needs_whole_rows(self) -> bool:
         """Whether a token's loss depends on the other tokens of its response."""
-        return self.distils_whole_rows or (self.has_policy_gradient and self.policy_gradient.ratio is RatioLevel.sequence)
+        return self.distils_whole_rows or (self.has_policy_gradient and self.policy_gradient.needs_whole_rows)
 
     @property
     def distils_whole_rows(self) -> bool:
         """Whether the distillation of a token depends on the other tokens of its response."""
-        return self.granularity is Granularity.sequence or self.future_credit > 0.0
+        corrects_sequences = self.rollout_clip is not None and self.rollout_correction.is_of_sequences
+        return self.granularity is Granularity.sequence or self.future_credit > 0.0 or corrects_sequences
 
     @property
     def has_policy_gradient(self) -> bool:
@@ -277,6 +288,7 @@ class SDPOConfig(AlgorithmConfig):
                 f"{self.jsd_beta}. For a KL set algorithm.divergence=reverse_kl or forward_kl."
             )
         self._check_weights_of_tokens()
+        self._check_loss()
         at_least("algorithm.importance_clip", self.importance_clip, 1.0, "it clamps a ratio around 1 from above")
         if self.rollout_clip is not None:
             at_least("algorithm.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")
@@ -300,6 +312,22 @@ class SDPOConfig(AlgorithmConfig):
             raise ValueError(_misplaced("teacher", self.teacher.kind))
         if ROUTINGS.get(self.routing.kind) is not type(self.routing):
             raise ValueError(_misplaced("routing", self.routing.kind))
+
+    def _check_loss(self) -> None:
+        HINDSIGHT_LOSSES.check("algorithm.loss", self.loss)
+        at_least("algorithm.gate_sharpness", self.gate_sharpness, 0.0, "a teacher that is surer shall teach more")
+        between("algorithm.evidence_share", self.evidence_share, 0.0, 1.0)
+        between("algorithm.evidence_clip", self.evidence_clip, 0.0, 1.0)
+        if self.loss == "evidence" and not isinstance(self.routing, Auxiliary):
+            raise ValueError(
+                "algorithm.loss=evidence weighs advantages by what the teacher says and adds no loss of its own, so an attempt "
+                f"needs the policy gradient beside it: algorithm.routing.kind=auxiliary; got kind={self.routing.kind}."
+            )
+        if self.loss in ("gated", "evidence") and self.future_credit > 0.0:
+            raise ValueError(
+                "algorithm.future_credit credits a token with later divergences, and works with algorithm.loss=divergence only; "
+                f"got future_credit={self.future_credit} with loss={self.loss}. Set it to 0."
+            )
 
     def _check_weights_of_tokens(self) -> None:
         at_least("algorithm.entropy_weight", self.entropy_weight, 0.0, "it weighs unsure teachers down")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sdpo.config.rules import at_least, between
+from sdpo.plugins.seams import ADVANTAGES, POLICY_LOSSES
 
 
 class RatioLevel(Enum):
@@ -41,10 +42,42 @@ class Deviation(Enum):
         return size if self is Deviation.population else size - 1
 
 
+class RolloutCorrection(Enum):
+    """How the weight π_learner/π_engine is kept from doing harm, C being ``rollout_clip``.
+
+    A sequence's weight is the product of its tokens' weights. Source: https://fengyao.notion.site/off-policy-rl (truncation),
+    https://richardli.xyz/rl-collapse (sequences), arXiv 2510.18855 (a band for tokens).
+    """
+
+    token_truncate = "token_truncate"
+    """A token's weight is at most C."""
+    sequence_truncate = "sequence_truncate"
+    """Each token has its sequence's weight, at most C."""
+    token_mask = "token_mask"
+    """A token whose weight leaves [1/C, C] is not learned from."""
+    sequence_mask = "sequence_mask"
+    """Each token has its sequence's weight; where that leaves [1/C, C], the sequence is not learned from."""
+
+    @property
+    def is_of_sequences(self) -> bool:
+        """Whether a token's weight depends on the other tokens of its response."""
+        return self in (RolloutCorrection.sequence_truncate, RolloutCorrection.sequence_mask)
+
+    @property
+    def masks(self) -> bool:
+        """Whether what leaves the band is left out, not truncated."""
+        return self in (RolloutCorrection.token_mask, RolloutCorrection.sequence_mask)
+
+
 @dataclass
 class PolicyGradientConfig:
     """GRPO's loss (arXiv 2402.03300) with the switches of its descendants."""
 
+    loss: str = "clipped"
+    """``clipped`` (PPO's and GRPO's), ``cispo`` (arXiv 2506.13585), or a name of your own."""
+    advantage: str = "group"
+    """``group`` (GRPO), ``leave_one_out`` (RLOO, arXiv 2402.14740), ``batch`` and ``group_then_batch`` (REINFORCE++ without and
+    with the group's baseline, arXiv 2501.03262), or a name of your own."""
     clip_low: float = 0.2
     clip_high: float = 0.28
     """Asymmetric, "clip higher" (DAPO)."""
@@ -64,8 +97,21 @@ class PolicyGradientConfig:
     """The last so many tokens before the length limit cost reward, linearly up to 1 (DAPO's overlong shaping); 0: none do."""
     rollout_clip: float = 2.0
     """Truncation of the detached weight π_learner/π_engine that corrects for the engine's arithmetic."""
+    rollout_correction: RolloutCorrection = RolloutCorrection.token_truncate
+
+    @property
+    def needs_whole_rows(self) -> bool:
+        """Whether a token's loss depends on the other tokens of its response."""
+        return self.ratio is RatioLevel.sequence or self.rollout_correction.is_of_sequences
 
     def __post_init__(self) -> None:
+        POLICY_LOSSES.check("algorithm.policy_gradient.loss", self.loss)
+        ADVANTAGES.check("algorithm.policy_gradient.advantage", self.advantage)
+        if self.divide_by_std and self.advantage != "group":
+            raise ValueError(
+                "algorithm.policy_gradient.divide_by_std divides by the group's deviation, so it works with "
+                f"algorithm.policy_gradient.advantage=group only; got advantage={self.advantage}. Set divide_by_std=false."
+            )
         between("algorithm.policy_gradient.clip_low", self.clip_low, 0.0, 1.0)
         at_least("algorithm.policy_gradient.clip_high", self.clip_high, 0.0, "it is a distance from 1")
         if self.clip_ratio_c is not None and not 1.0 < self.clip_ratio_c < math.inf:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from omegaconf import MISSING
 
-from sdpo.config.rules import between
+from sdpo.config.rules import between, positive
 
 
 @dataclass
@@ -92,10 +92,26 @@ class ByGroup(RoutingConfig):
         return (1.0, 0.0) if is_uniform else (0.0, 1.0)
 
 
+@dataclass
+class Auxiliary(RoutingConfig):
+    """Every attempt the whole policy gradient; with a hint also the distillation, as an addition."""
+
+    kind: str = "auxiliary"
+    distillation_weight: float = 1.0
+    """Factor of the added distillation. With ``algorithm.loss=evidence``, which adds no loss, any will do."""
+
+    def weights(self, *, is_solved: bool, has_hint: bool, is_uniform: bool) -> tuple[float, float]:
+        return self.distillation_weight, 1.0
+
+    def __post_init__(self) -> None:
+        positive("algorithm.routing.distillation_weight", self.distillation_weight)
+
+
 ROUTINGS: dict[str, type[RoutingConfig]] = {
     "blend": Blend,
     "by_success": BySuccess,
     "by_success_and_hint": BySuccessAndHint,
     "by_hint": ByHint,
     "by_group": ByGroup,
+    "auxiliary": Auxiliary,
 }

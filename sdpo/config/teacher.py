@@ -20,13 +20,16 @@ Part = TypeVar("Part", covariant=True)
 
 
 class TeacherParts(Protocol[Part]):
-    """What a teacher can be made of. ``weight`` is that of the model's logits in the teacher's, which are a weighted sum."""
+    """What a teacher can be made of. ``weight`` is that of the model's logits in the teacher's, which are a weighted sum.
 
-    def now(self, *, weight: float = 1.0) -> Part:
+    ``is_hinted=False``: the model sees the student's prompt, without the hint.
+    """
+
+    def now(self, *, weight: float = 1.0, is_hinted: bool = True) -> Part:
         """The policy as it is at each moment."""
         ...
 
-    def start(self, *, weight: float = 1.0) -> Part:
+    def start(self, *, weight: float = 1.0, is_hinted: bool = True) -> Part:
         """The policy as it was before its first update."""
         ...
 
@@ -159,6 +162,27 @@ class TrustRegionTeacher(TeacherConfig):
 
     def __post_init__(self) -> None:
         between("algorithm.teacher.live_weight", self.live_weight, 0.0, 1.0)
+
+
+@dataclass
+class AnchoredTeacher(TeacherConfig):
+    """The policy at the start with the hint, its logits mixed with those of the policy as it is without one.
+
+    β-OPSD (arXiv 2607.28582): π* ∝ π_ref^(1-1/β) · p_T^(1/β) maximises E[log p_T/π_ref] - β·KL(π‖π_ref), token by token.
+    """
+
+    kind: str = "anchored"
+    beta: float = 2.0
+    """β, at least 1: how strongly the policy is held where it is. The hinted logits weigh 1/β; with 1 they are all there is."""
+
+    def models(self, parts: TeacherParts[Part]) -> Sequence[Part]:
+        hinted = 1.0 / self.beta
+        if hinted == 1.0:
+            return [parts.start()]
+        return [parts.start(weight=hinted), parts.now(weight=1.0 - hinted, is_hinted=False)]
+
+    def __post_init__(self) -> None:
+        at_least("algorithm.teacher.beta", self.beta, 1.0, "below it the mixture would overshoot the hinted teacher")
 
 
 @dataclass

@@ -32,7 +32,7 @@ from sdpo.learner.stopwatch import Stopwatch, held_bytes
 from sdpo.objectives.distillation import certainty
 from sdpo.objectives.fused import score_tokens
 from sdpo.objectives.logits import Budget, HeadRule, Logits
-from sdpo.types import MicroBatch, Pack, TokenCredit, Update
+from sdpo.types import MicroBatch, TokenCredit, Update
 
 
 class DeepSpeedLearner:
@@ -204,13 +204,13 @@ class DeepSpeedLearner:
         if not isinstance(algorithm, SDPOConfig) or algorithm.entropy_weight == 0.0:
             for batch in batches:
                 with self._stopwatch.timing("teacher"):
-                    teacher_hidden = self._teacher_hidden(batch.teacher)
+                    teacher_hidden = self._teacher_hidden(batch)
                 yield teacher_hidden, None
             return
         said, entropies = [], []
         with self._stopwatch.timing("teacher"):
             for batch in batches:
-                teacher_hidden = self._teacher_hidden(batch.teacher)
+                teacher_hidden = self._teacher_hidden(batch)
                 entropies.append(self._teacher_entropies(batch, teacher_hidden, algorithm))
                 said.append([hidden_MH.cpu() for hidden_MH in teacher_hidden])
             everybodys_M = self._gathered(torch.cat([entropy_m.float().cpu() for entropy_m in entropies]))
@@ -241,13 +241,17 @@ class DeepSpeedLearner:
             for teacher_model, layer, hidden_MH in zip(self._teacher.models, layers, teacher_hidden, strict=bool(teacher_hidden))
         ]
 
-    def _teacher_hidden(self, pack: Pack) -> list[Tensor]:
-        """What each of the teacher's models says of the pack; nothing where there is nothing to be said."""
-        if not len(pack.ids_T):
+    def _teacher_hidden(self, batch: MicroBatch) -> list[Tensor]:
+        """What each of the teacher's models says of the tokens that are distilled; nothing where there are none."""
+        hinted, plain = batch.teacher, batch.distilled_under_plain_prompts
+        if not len(hinted.ids_T):
             if self._config.zero_stage < 3:
                 return []
-            pack = pack_rows([[0]], [[]])  # parameters come by collectives, in which every rank takes part
-        return [teacher_model.hidden(pack, self._team) for teacher_model in self._teacher.models]
+            hinted = plain = pack_rows([[0]], [[]])  # parameters come by collectives, in which every rank takes part
+        return [
+            teacher_model.hidden(hinted if teacher_model.is_hinted else plain, self._team)
+            for teacher_model in self._teacher.models
+        ]
 
     def _share_of_loss(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sdpo.config import AlgorithmConfig, RatioLevel, SDPOConfig
+from sdpo.config import AlgorithmConfig, SDPOConfig
 from sdpo.learner.orders import Scale
 from sdpo.learner.recording import Recorder
 from sdpo.learner.statistics import SUMS, LossStatistics, joined
@@ -16,6 +16,7 @@ from sdpo.objectives.comparison import Comparison
 from sdpo.objectives.distillation import distillation_loss
 from sdpo.objectives.divergence import divergence_of
 from sdpo.objectives.fused import fused_loss, teacher_entropy
+from sdpo.objectives.hindsight_losses import hindsight_loss_of
 from sdpo.objectives.logits import PLAIN, Budget, HeadRule, Logits
 from sdpo.objectives.policy_gradient import mean_weights, policy_gradient_loss, reference_kl
 from sdpo.objectives.ratio import bounded
@@ -241,7 +242,7 @@ class _Objective:
         self._is_supervised = bool((tokens.supervised_n != 0.0).any())
         self.is_pointwise = not (
             (is_distilled and isinstance(algorithm, SDPOConfig) and algorithm.distils_whole_rows)
-            or (self._is_graded and algorithm.policy_gradient.ratio is RatioLevel.sequence)
+            or (self._is_graded and algorithm.policy_gradient.needs_whole_rows)
         )
         self.distillation: Tensor | float = 0.0
         self.policy_gradient: Tensor | float = 0.0
@@ -251,14 +252,16 @@ class _Objective:
         known, algorithm = self._tokens, self._algorithm
         old_n = scores.student_N.detach() if known.old_n is None else known.old_n[tokens]
         sampled_n, rows_n = known.sampled_n[tokens], known.rows_n[tokens]
+        advantages_n = known.advantages_n[tokens]
         loss_n = torch.zeros_like(scores.student_N)
         if self._is_distilled and isinstance(algorithm, SDPOConfig):
+            advantages_n = hindsight_loss_of(algorithm).advantages(scores, advantages_n)
             part_n = distillation_loss(scores, old_n, sampled_n, known.distillation_n[tokens], rows_n, algorithm)
             self.distillation = self.distillation + part_n.detach().sum()
             loss_n = loss_n + part_n
         if self._is_graded:
             part_n = known.policy_gradient_n[tokens] * policy_gradient_loss(
-                scores.student_N, old_n, sampled_n, known.advantages_n[tokens], rows_n, algorithm.policy_gradient
+                scores.student_N, old_n, sampled_n, advantages_n, rows_n, algorithm.policy_gradient
             )
             self.policy_gradient = self.policy_gradient + part_n.detach().sum()
             loss_n = loss_n + part_n

@@ -37,12 +37,16 @@ class _Parts:
     kept: Average | None = None
     """The average that one of them follows by."""
 
-    def now(self, *, weight: float = 1.0) -> TeacherModel:
+    def now(self, *, weight: float = 1.0, is_hinted: bool = True) -> TeacherModel:
         policy = self.policy
-        return TeacherModel(policy.model, rule=policy.rule, weight=weight, adapter=models.STUDENT, run=policy.ask)
+        return TeacherModel(
+            policy.model, rule=policy.rule, weight=weight, is_hinted=is_hinted, adapter=models.STUDENT, run=policy.ask
+        )
 
-    def start(self, *, weight: float = 1.0) -> TeacherModel:
-        return frozen(self.policy, self.config, self.model_path, weight=weight)
+    def start(self, *, weight: float = 1.0, is_hinted: bool = True) -> TeacherModel:
+        model = frozen(self.policy, self.config, self.model_path, weight=weight)
+        model.is_hinted = is_hinted
+        return model
 
     def average(self, *, rate: float, on_host: bool) -> TeacherModel:
         policy = self.policy

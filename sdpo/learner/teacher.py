@@ -38,13 +38,15 @@ class TeacherModel:
         *,
         rule: HeadRule = PLAIN,
         weight: float = 1.0,
+        is_hinted: bool = True,
         adapter: str | None = None,
         mode: Callable[[], AbstractContextManager[None]] = nullcontext,
         run: Run | None = None,
     ) -> None:
-        """``rule`` is how the model makes logits, ``weight`` that of its logits in the teacher's. ``mode`` gives the context that
-        it runs in. ``adapter`` is the one that is active then, where the model has adapters, if any."""
-        self.model, self.rule, self.weight, self.adapter = model, rule, weight, adapter
+        """``rule`` is how the model makes logits, ``weight`` that of its logits in the teacher's. ``is_hinted=False``: it sees
+        the student's prompts. ``mode`` gives the context that it runs in. ``adapter`` is the one that is active then, where the
+        model has adapters, if any."""
+        self.model, self.rule, self.weight, self.is_hinted, self.adapter = model, rule, weight, is_hinted, adapter
         self._mode, self.run = mode, run
 
     @torch.no_grad()

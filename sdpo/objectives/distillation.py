@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from sdpo.config import Granularity, SDPOConfig
+from sdpo.objectives.hindsight_losses import hindsight_loss_of
 from sdpo.objectives.ratio import ratio
-from sdpo.objectives.rows import future_by_row, sum_by_row
+from sdpo.objectives.rollout_weights import rollout_weights
+from sdpo.objectives.rows import future_by_row
 from sdpo.objectives.scores import TokenScores
 
 
@@ -23,8 +25,10 @@ def distillation_loss(
     which row a token belongs to; a row's tokens stand in their order.
     """
     importance_N = ratio(scores.student_N.detach() - old_N).clamp(max=objective.importance_clip)
-    rollout_N = 1.0 if objective.rollout_clip is None else ratio(old_N - sampled_N).clamp(max=objective.rollout_clip)
-    losses_N = weights_N * importance_N * rollout_N * _comparison(scores, rows_N, objective.granularity)
+    rollout_N: Tensor | float = 1.0
+    if objective.rollout_clip is not None:
+        rollout_N = rollout_weights(old_N, sampled_N, rows_N, objective.rollout_correction, objective.rollout_clip)
+    losses_N = weights_N * importance_N * rollout_N * hindsight_loss_of(objective).compared(scores, rows_N)
     if objective.future_credit > 0.0:
         losses_N = losses_N + importance_N * rollout_N * _future(scores, weights_N, rows_N, objective)
     return losses_N
@@ -51,18 +55,3 @@ def _future(scores: TokenScores, weights_N: Tensor, rows_N: Tensor, objective: S
     differs_N = scores.divergence_N if objective.granularity is Granularity.logits else scores.student_N - scores.teacher_N
     credit_N = future_by_row((weights_N * differs_N).detach(), rows_N, objective.future_credit)
     return credit_N * (scores.student_N - scores.student_N.detach())
-
-
-def _comparison(scores: TokenScores, rows_N: Tensor, granularity: Granularity) -> Tensor:
-    """[N] with the comparison's value and its gradient.
-
-    From samples, ∇ KL(π‖q) = E_y[(log π(y) - log q(y)) ∇ log π(y)], the log-ratio a constant. So ``ratio.detach() * log π``
-    is differentiated, and the value shown is the ratio.
-    """
-    if granularity is Granularity.logits:
-        return scores.divergence_N
-    ratio_N = (scores.student_N - scores.teacher_N).detach()
-    if granularity is Granularity.sequence:
-        ratio_N = sum_by_row(ratio_N, rows_N)
-    surrogate_N = ratio_N * scores.student_N
-    return surrogate_N - surrogate_N.detach() + ratio_N

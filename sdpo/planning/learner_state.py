@@ -179,11 +179,11 @@ class _TeacherTerms:
 
     learning: Learning
 
-    def now(self, *, weight: float = 1.0) -> tuple[Term, ...]:
+    def now(self, *, weight: float = 1.0, is_hinted: bool = True) -> tuple[Term, ...]:
         """Nothing: it is the policy."""
         return ()
 
-    def start(self, *, weight: float = 1.0) -> tuple[Term, ...]:
+    def start(self, *, weight: float = 1.0, is_hinted: bool = True) -> tuple[Term, ...]:
         """A copy in the compute type, b·P, over N ranks at ZeRO 3; with adapters the base is it."""
         learning = self.learning
         return () if learning.learner.lora.rank else (_copy(learning, "teacher", learning.shape.num_parameters),)

@@ -36,7 +36,8 @@ from sdpo.errors import UserError
 from sdpo.hindsight.hints import hint_of, no_reference
 from sdpo.hindsight.rendering import ChatRenderer
 from sdpo.hindsight.sources import source
-from sdpo.plugins.seams import DIVERGENCES, WEIGHT_SYNCS
+from sdpo.objectives.advantage import advantage_of
+from sdpo.plugins.seams import ADVANTAGES, DIVERGENCES, HINDSIGHT_LOSSES, POLICY_LOSSES, WEIGHT_SYNCS
 from sdpo.preflight.model_traits import refuse_endless, refuse_no_causal_lm, refuse_odd_targets, refuse_tokens_without_rows
 from sdpo.preflight.models import resolve
 from sdpo.preflight.proofs import Claim
@@ -132,6 +133,7 @@ def check_named(algorithm: AlgorithmConfig, rollout: RolloutConfig) -> None:
                 source(name)
             if algorithm.divergence not in DIVERGENCES.built_in:
                 _check_divergence(algorithm)
+        _check_losses(algorithm)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -145,6 +147,20 @@ def _check_divergence(algorithm: SDPOConfig) -> None:
             f"algorithm.support.kind=full needs a divergence with its gradient (sdpo.objectives.divergence.WholeRows); "
             f"{algorithm.divergence!r} has no read. Set algorithm.support.kind=student or teacher."
         )
+
+
+def _check_losses(algorithm: AlgorithmConfig) -> None:
+    named = algorithm.policy_gradient
+    if named.advantage not in ADVANTAGES.built_in:
+        advantage_of(named)
+    if named.loss not in POLICY_LOSSES.built_in:
+        from sdpo.objectives.policy_gradient import policy_loss_of  # torch, likewise
+
+        policy_loss_of(named)
+    if isinstance(algorithm, SDPOConfig) and algorithm.loss not in HINDSIGHT_LOSSES.built_in:
+        from sdpo.objectives.hindsight_losses import hindsight_loss_of
+
+        hindsight_loss_of(algorithm)
 
 
 def refuse_long_prompts(renderer: ChatRenderer, tasks: Sequence[Task], hints: HindsightConfig | None) -> None:

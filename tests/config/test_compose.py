@@ -266,12 +266,13 @@ def test_no_key_may_change_because_another_one_begins_like_it() -> None:
         ),
         (
             ["algorithm.teacher.kind=emma"],
-            "algorithm.teacher.kind must be one of ema, live, frozen, on_gain, trust_region, external",
+            "algorithm.teacher.kind must be one of ema, live, frozen, on_gain, trust_region, anchored, external",
         ),
         (["algorithm.support.kind=whole"], "algorithm.support.kind must be one of student, teacher, full; got whole"),
         (
             ["algorithm.routing.kind=by_luck"],
-            "algorithm.routing.kind must be one of blend, by_success, by_success_and_hint, by_hint, by_group; got by_luck",
+            "algorithm.routing.kind must be one of blend, by_success, by_success_and_hint, by_hint, by_group, auxiliary; "
+            "got by_luck",
         ),
         (["algorithm.teacher.kind=external"], "algorithm.teacher.path must be given"),
         (["algorithm=grpo", "algorithm.teacher.kind=live"], "'algorithm.teacher.kind' does not"),

@@ -8,6 +8,8 @@ from omegaconf import OmegaConf
 
 from sdpo.config import (
     AlgorithmConfig,
+    AnchoredTeacher,
+    Auxiliary,
     BatchConfig,
     Blend,
     ByGroup,
@@ -44,6 +46,7 @@ from sdpo.config import (
     ReplayConfig,
     Response,
     RolloutConfig,
+    RolloutCorrection,
     SamplingConfig,
     SDPOConfig,
     TeacherConfig,
@@ -75,6 +78,11 @@ RANGES = [
     ("algorithm.policy_gradient.overlong_tokens", lambda x: PolicyGradientConfig(overlong_tokens=x), -1, 0),
     ("algorithm.teacher.live_weight", lambda x: TrustRegionTeacher(live_weight=x), 1.5, 1.0),
     ("algorithm.teacher.live_weight", lambda x: TrustRegionTeacher(live_weight=x), -0.1, 0.0),
+    ("algorithm.teacher.beta", lambda x: AnchoredTeacher(beta=x), 0.9, 1.0),
+    ("algorithm.routing.distillation_weight", lambda x: Auxiliary(distillation_weight=x), 0.0, 0.01),
+    ("algorithm.gate_sharpness", lambda x: SDPOConfig(gate_sharpness=x), -0.1, 0.0),
+    ("algorithm.evidence_share", lambda x: SDPOConfig(evidence_share=x), 1.1, 1.0),
+    ("algorithm.evidence_clip", lambda x: SDPOConfig(evidence_clip=x), -0.1, 0.0),
     ("algorithm.entropy_bonus", lambda x: SDPOConfig(entropy_bonus=x), -0.1, 0.0),
     ("algorithm.entropy_bonus", lambda x: GRPOConfig(entropy_bonus=x), -0.1, 0.0),
     ("algorithm.reference_kl", lambda x: SDPOConfig(reference_kl=x), -0.1, 0.0),
@@ -319,7 +327,7 @@ def test_the_hindsight_prompt_has_room_for_the_question():
 # Rules between two knobs: each sentence names both, what they were, and a way out that is one.
 
 
-SELVES = (LiveTeacher(), FrozenTeacher(), EmaTeacher(), OnGainTeacher(), TrustRegionTeacher())
+SELVES = (LiveTeacher(), FrozenTeacher(), EmaTeacher(), OnGainTeacher(), TrustRegionTeacher(), AnchoredTeacher())
 
 
 def kind_of(teacher: TeacherConfig) -> str:
@@ -638,3 +646,51 @@ def test_a_run_that_only_warns_is_never_refused_for_its_guards():
 def test_a_config_without_an_algorithm_says_what_is_missing():
     """From Python: it raised AttributeError, of a string that stands for what is missing."""
     assert "algorithm must be given, as SDPOConfig() or GRPOConfig()" in refusal(Config)
+
+
+def test_evidence_weighs_a_policy_gradient_that_is_there():
+    """Elsewhere it would change nothing, in silence: it has no loss of its own."""
+    sentence = refusal(lambda: SDPOConfig(loss="evidence", routing=Blend(policy_gradient_share=0.5)))
+    assert "algorithm.routing.kind=auxiliary; got kind=blend" in sentence
+    SDPOConfig(loss="evidence", routing=Auxiliary())
+
+
+@pytest.mark.parametrize("loss", ["gated", "evidence"])
+def test_later_divergences_are_credited_where_a_divergence_is_the_loss(loss):
+    sentence = refusal(lambda: SDPOConfig(loss=loss, routing=Auxiliary(), future_credit=0.5))
+    assert "algorithm.loss=divergence only" in sentence
+    assert f"got future_credit=0.5 with loss={loss}" in sentence
+
+
+def test_a_groups_deviation_divides_a_groups_advantages_alone():
+    sentence = refusal(lambda: PolicyGradientConfig(advantage="batch", divide_by_std=True))
+    assert "algorithm.policy_gradient.advantage=group only; got advantage=batch" in sentence
+
+
+@pytest.mark.parametrize(
+    ("build", "key"),
+    [
+        (lambda: PolicyGradientConfig(loss="ppo2"), "algorithm.policy_gradient.loss must be one of clipped, cispo"),
+        (
+            lambda: PolicyGradientConfig(advantage="gae"),
+            "algorithm.policy_gradient.advantage must be one of group, leave_one_out",
+        ),
+        (lambda: SDPOConfig(loss="mse"), "algorithm.loss must be one of divergence, gated, evidence"),
+    ],
+    ids=["loss", "advantage", "hindsight"],
+)
+def test_an_unheard_of_variant_is_refused_with_those_there_are(build, key):
+    assert refusal(build).startswith(key)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        GRPOConfig(policy_gradient=PolicyGradientConfig(rollout_correction=RolloutCorrection.sequence_mask)),
+        SDPOConfig(rollout_correction=RolloutCorrection.sequence_truncate),
+    ],
+    ids=["policy gradient", "distillation"],
+)
+def test_a_weight_of_whole_responses_is_refused_where_no_rank_sees_one(algorithm):
+    assert algorithm.needs_whole_rows
+    assert "rollout_correction=sequence_truncate or sequence_mask" in refusal(lambda: algorithm.refuse_split_rows(2))

@@ -83,15 +83,21 @@ def read(path: Path) -> tuple[Llama, dict[str, Tensor]]:
 class Teacher:
     """Weights and shares of the models whose logits are summed."""
 
-    models: tuple[tuple[Weights, float], ...]
+    models: tuple[tuple[Weights, float, bool], ...]
+    """The last: whether it sees the hindsight prompt, or the student's."""
     model: Llama | None = None
     """None: the student's."""
 
-    def logprobs(self, model: Llama, prompt: Sequence[int], response: Sequence[int], temperature: float) -> Tensor:
+    def logprobs(
+        self, model: Llama, hindsight: Sequence[int], plain: Sequence[int], response: Sequence[int], temperature: float
+    ) -> Tensor:
         with torch.no_grad():
             model = self.model or model
-            parts = [share * model.logits(weights, [*prompt, *response]) for weights, share in self.models]
-            return (sum(parts)[len(prompt) - 1 : -1] / temperature).log_softmax(-1)  # type: ignore[index]
+            parts = []
+            for weights, share, is_hinted in self.models:
+                prompt = hindsight if is_hinted else plain
+                parts.append(share * model.logits(weights, [*prompt, *response])[len(prompt) - 1 : -1])
+            return (sum(parts[1:], start=parts[0]) / temperature).log_softmax(-1)
 
 
 def loss(
@@ -124,7 +130,7 @@ def loss(
     num_distilled_tokens = sum(sum(s.loss_mask) for s in distilled)
     num_supervised_tokens = sum(sum(s.loss_mask) for s in samples if s.supervised_weight != 0.0)
     theirs = {
-        id(s): teacher.logprobs(model, s.teacher_prompt_ids, s.response_ids, temperature)[torch.tensor(s.loss_mask)]
+        id(s): teacher.logprobs(model, s.teacher_prompt_ids, s.prompt_ids, s.response_ids, temperature)[torch.tensor(s.loss_mask)]
         for s in distilled
         if teacher is not None and s.teacher_prompt_ids is not None
     }
@@ -289,22 +295,22 @@ def _teacher(algorithm: AlgorithmConfig, live: Weights, first: Weights, average:
 
 @dataclass(frozen=True)
 class _Parts:
-    """[model of its own, weights, weight] of what a kind is made of."""
+    """[model of its own, weights, weight, whether it sees the hint] of what a kind is made of."""
 
     live: Weights
     first: Weights
     kept: Weights
     elsewhere: tuple[Llama, Weights] | None
 
-    def now(self, *, weight: float = 1.0) -> tuple[Llama | None, Weights, float]:
-        return None, self.live, weight
+    def now(self, *, weight: float = 1.0, is_hinted: bool = True) -> tuple[Llama | None, Weights, float, bool]:
+        return None, self.live, weight, is_hinted
 
-    def start(self, *, weight: float = 1.0) -> tuple[Llama | None, Weights, float]:
-        return None, self.first, weight
+    def start(self, *, weight: float = 1.0, is_hinted: bool = True) -> tuple[Llama | None, Weights, float, bool]:
+        return None, self.first, weight, is_hinted
 
-    def average(self, *, rate: float, on_host: bool) -> tuple[Llama | None, Weights, float]:
-        return None, self.kept, 1.0
+    def average(self, *, rate: float, on_host: bool) -> tuple[Llama | None, Weights, float, bool]:
+        return None, self.kept, 1.0, True
 
-    def other(self) -> tuple[Llama | None, Weights, float]:
+    def other(self) -> tuple[Llama | None, Weights, float, bool]:
         assert self.elsewhere is not None
-        return *self.elsewhere, 1.0
+        return *self.elsewhere, 1.0, True

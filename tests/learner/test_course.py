@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sdpo.config import (
     AlgorithmConfig,
+    AnchoredTeacher,
     Blend,
     Dtype,
     EmaTeacher,
@@ -54,6 +55,7 @@ TEACHERS: dict[str, TeacherConfig] = {
     "ema": EmaTeacher(ema_rate=0.2),
     "on_gain": OnGainTeacher(),
     "trust_region": TrustRegionTeacher(live_weight=0.3),
+    "anchored": AnchoredTeacher(beta=1.6),
     "external": ExternalTeacher(path="elsewhere"),
 }
 
@@ -225,6 +227,7 @@ ALGORITHMS: Mapping[str, AlgorithmConfig] = {
     "token": sdpo("frozen", granularity=Granularity.token, routing=Blend(policy_gradient_share=0.0)),
     "sequence": sdpo("frozen", granularity=Granularity.sequence),
     "all weights of tokens": sdpo("frozen", entropy_weight=0.3, future_credit=0.9, pointwise_clip=0.05),
+    "anchored": sdpo("anchored"),
     "clamps that bite": sdpo("ema", importance_clip=1.0, rollout_clip=1.0),
     "GRPO": GRPOConfig(),
     "GRPO with all its terms": GRPOConfig(

@@ -64,7 +64,7 @@ def plain(model: Path) -> tuple[float, Tensor]:
     loss = reference.loss(
         llama,
         weights,
-        reference.Teacher(models=((weights, 1.0),)),
+        reference.Teacher(models=((weights, 1.0, True),)),
         taught(model),
         BLEND,
         temperature=TEMPERATURE,

@@ -53,6 +53,30 @@ def test_sdpo_learns_from_feedback_alone_where_success_is_rare(pool: Pool) -> No
     assert sum(ours) > 1.15 * sum(theirs), "both get there; SDPO has to be there sooner"
 
 
+VARIANTS = (
+    "cispo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "grpo_sequence_truncate", "grpo_token_mask",
+    "grpo_sequence_mask", "rlsd", "sdar", "beta_opsd", "majority_vote",
+)  # fmt: skip
+"""Presets of docs/algorithm.md, "Variants"."""
+GRPO_LIKE = VARIANTS[:7]
+FREQUENT = (
+    "experiment=gym_sdpo", "env.options.length=4", "env.options.base_success=0.3", "num_steps=16", "learner.lr=1e-3",
+)  # fmt: skip
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_learns_where_success_is_frequent(pool: Pool, variant: str) -> None:
+    """The parts have tests of their own: tests/objectives/test_variants.py, tests/hindsight/test_majority_vote.py.
+
+    Where a third of the attempts succeeds each has something to learn from, be it an advantage, an answer or a majority.
+    """
+    words = FREQUENT if variant not in GRPO_LIKE else ("experiment=gym_grpo", *FREQUENT[1:])
+    (curve,) = runs(pool, **{variant: (*words, f"algorithm={variant}")})
+    print(curve)
+    assert max(curve.success) > curve.success[0] + 0.1
+
+
 COLLAPSE = (
     "experiment=gym_sdpo", "env.options.length=4", "env.options.base_success=0.3", "env.options.misleading=true",
     "algorithm.teacher.kind=live", "algorithm.hindsight.choice=feedback_only", "num_steps=36", "learner.lr=1e-4",
