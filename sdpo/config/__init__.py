@@ -20,6 +20,7 @@ from sdpo.config.algorithm import (
     SupportConfig,
     SupportKind,
     TopSupport,
+    Truncated,
 )
 from sdpo.config.cluster import AllocationKind, ClusterConfig, Placement
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
@@ -48,6 +49,7 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
+from sdpo.config.schedule import ConstantSchedule, CosineSchedule, LinearSchedule, ScheduleConfig
 from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig
 from sdpo.config.teacher import (
     EmaTeacher,
@@ -55,6 +57,7 @@ from sdpo.config.teacher import (
     FrozenTeacher,
     LiveTeacher,
     OnGainTeacher,
+    PeriodicTeacher,
     TeacherConfig,
     TeacherParts,
     TrustRegionTeacher,
@@ -74,6 +77,8 @@ __all__ = [
     "CheckpointConfig",
     "ClusterConfig",
     "Config",
+    "ConstantSchedule",
+    "CosineSchedule",
     "DiscoveryConfig",
     "Dtype",
     "EmaTeacher",
@@ -96,6 +101,7 @@ __all__ = [
     "KubernetesConfig",
     "LearnerConfig",
     "LiftSchedule",
+    "LinearSchedule",
     "LiveTeacher",
     "LoraConfig",
     "LossMean",
@@ -106,6 +112,7 @@ __all__ = [
     "OnGainTeacher",
     "OnLowLift",
     "PairsConfig",
+    "PeriodicTeacher",
     "Placement",
     "PolicyGradientConfig",
     "QuestionWeight",
@@ -119,6 +126,7 @@ __all__ = [
     "SamplingConfig",
     "SandboxConfig",
     "SandboxIsolation",
+    "ScheduleConfig",
     "SearchConfig",
     "SlurmLauncherConfig",
     "SolveConfig",
@@ -131,6 +139,7 @@ __all__ = [
     "TolerationOperator",
     "TopSupport",
     "TrackingConfig",
+    "Truncated",
     "TrustRegionTeacher",
     "WandbConfig",
     "WandbMode",

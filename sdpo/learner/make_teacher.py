@@ -42,7 +42,7 @@ class _Parts:
     def start(self, *, weight: float = 1.0) -> TeacherModel:
         return frozen(self.policy, self.config, self.model_path, weight=weight)
 
-    def average(self, *, rate: float, on_host: bool) -> TeacherModel:
+    def average(self, *, rate: float, on_host: bool, every: int = 1) -> TeacherModel:
         policy = self.policy
         if self.config.lora.rank:
             copy = [teacher for _, teacher in models.teacher_adapters(policy.model)]
@@ -51,7 +51,7 @@ class _Parts:
         else:
             teacher_model = _other(self.model_path, self.config, policy.device)
             copy = list(teacher_model.model.parameters())
-        self.kept = Average(policy.shards, copy, rate, on_host=on_host)
+        self.kept = Average(policy.shards, copy, rate, on_host=on_host, every=every)
         return teacher_model
 
     def other(self) -> TeacherModel:

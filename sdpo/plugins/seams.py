@@ -38,6 +38,7 @@ TEACHERS = Seam(
         "live": "sdpo.config.teacher:LiveTeacher",
         "frozen": "sdpo.config.teacher:FrozenTeacher",
         "on_gain": "sdpo.config.teacher:OnGainTeacher",
+        "periodic": "sdpo.config.teacher:PeriodicTeacher",
         "trust_region": "sdpo.config.teacher:TrustRegionTeacher",
         "external": "sdpo.config.teacher:ExternalTeacher",
     },
