@@ -21,7 +21,7 @@ def distillation_loss(
     rollout_N = 1.0 if objective.rollout_clip is None else (old_N - sampled_N).exp().clamp(max=objective.rollout_clip)
     if objective.entropy_weight > 0.0:
         weights_N = weights_N * (-objective.entropy_weight * scores.teacher_entropy_N).exp()
-    losses_N = weights_N * importance_N * rollout_N * _comparison(scores, rows_N, objective.granularity)
+    losses_N = weights_N * importance_N * rollout_N * _comparison(scores, rows_N, objective)
     if objective.future_credit > 0.0:
         losses_N = losses_N + importance_N * rollout_N * _future(scores, weights_N, rows_N, objective)
     return losses_N
@@ -33,21 +33,28 @@ def _future(scores: TokenScores, weights_N: Tensor, rows_N: Tensor, objective: S
     It is the second term of ∇ E[Σ_s w_s D_s] = E[Σ_t (w_t ∇ D_t + (Σ_{s>t} w_s D_s) ∇ log π(y_t))] (DistIL, arXiv 2606.05152).
     If D_s is the sampled token's log-ratio, its own gradient already has the form of that term.
     """
-    differs_N = scores.divergence_N if objective.granularity is Granularity.logits else scores.student_N - scores.teacher_N
+    differs_N = scores.divergence_N if objective.granularity is Granularity.logits else _log_ratio(scores, objective)
     credit_N = future_by_row((weights_N * differs_N).detach(), rows_N, objective.future_credit)
     return credit_N * (scores.student_N - scores.student_N.detach())
 
 
-def _comparison(scores: TokenScores, rows_N: Tensor, granularity: Granularity) -> Tensor:
+def _comparison(scores: TokenScores, rows_N: Tensor, objective: SDPOConfig) -> Tensor:
     """[N] with the comparison's value and its gradient.
 
     From samples, ∇ KL(π‖q) = E_y[(log π(y) - log q(y)) ∇ log π(y)], the log-ratio a constant. So ``ratio.detach() * log π``
     is differentiated, and the value shown is the ratio.
     """
-    if granularity is Granularity.logits:
+    if objective.granularity is Granularity.logits:
         return scores.divergence_N
-    ratio_N = (scores.student_N - scores.teacher_N).detach()
-    if granularity is Granularity.sequence:
+    ratio_N = _log_ratio(scores, objective)
+    if objective.granularity is Granularity.sequence:
         ratio_N = sum_by_row(ratio_N, rows_N)
     surrogate_N = ratio_N * scores.student_N
     return surrogate_N - surrogate_N.detach() + ratio_N
+
+
+def _log_ratio(scores: TokenScores, objective: SDPOConfig) -> Tensor:
+    """[N] log π/q of the sampled tokens, a constant: the advantage's opposite, clamped as that is."""
+    ratio_N = (scores.student_N - scores.teacher_N).detach()
+    clip = objective.advantage_clip
+    return ratio_N if clip is None else ratio_N.clamp(-clip, clip)

@@ -43,7 +43,7 @@ def distillation(
         case Granularity.logits:
             differs_R = divergence(student_RK, teacher_RK, algorithm)
         case Granularity.token:  # ∇ KL = E_y[(log π(y) - log q(y)) ∇ log π(y)], the log-ratio a constant
-            differs_R = _with_gradient((student_R - teacher_R).detach(), student_R)
+            differs_R = _with_gradient(_clipped((student_R - teacher_R).detach(), algorithm.advantage_clip), student_R)
         case Granularity.sequence:
             differs_R = _with_gradient((student_R - teacher_R).detach().sum().expand(len(ids_R)), student_R)
     losses_R = weights_R * sure_R * differs_R
@@ -67,6 +67,8 @@ def buckets(student_RV: Tensor, teacher_RV: Tensor, support: SupportConfig) -> t
 def divergence(student_RK: Tensor, teacher_RK: Tensor, algorithm: SDPOConfig) -> Tensor:
     """[R] in nats."""
     match algorithm.divergence:
+        case "reverse_kl" if algorithm.advantage_clip is not None:  # ∇ KL = -Σ A ∇p with A = log q/p, clamped
+            terms_RK = student_RK.exp() * _clipped((student_RK - teacher_RK).detach(), algorithm.advantage_clip)
         case "reverse_kl":
             terms_RK = _kl(student_RK, teacher_RK)
         case "forward_kl":
@@ -77,8 +79,7 @@ def divergence(student_RK: Tensor, teacher_RK: Tensor, algorithm: SDPOConfig) ->
             terms_RK = (1.0 - beta) * _kl(student_RK, mixture_RK) + beta * _kl(teacher_RK, mixture_RK)
         case other:
             raise ValueError(f"only the papers' divergences are written out here; got {other}")
-    clip = math.inf if algorithm.pointwise_clip is None else algorithm.pointwise_clip
-    return terms_RK.clamp(-clip, clip).sum(-1)
+    return _clipped(terms_RK, algorithm.pointwise_clip).sum(-1)
 
 
 def policy_gradient(
@@ -106,6 +107,11 @@ def entropy(logprobs_RK: Tensor) -> Tensor:
 
 def _kl(p_RK: Tensor, q_RK: Tensor) -> Tensor:
     return p_RK.exp() * (p_RK - q_RK)
+
+
+def _clipped(values: Tensor, clip: float | None) -> Tensor:
+    bound = math.inf if clip is None else clip
+    return values.clamp(-bound, bound)
 
 
 def _with_gradient(value_R: Tensor, student_R: Tensor) -> Tensor:
