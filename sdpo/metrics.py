@@ -44,6 +44,9 @@ METRICS: Mapping[str, Metric] = {
     "answers/distinct": Metric(unit="share", meaning="different answers to a task over its attempts, mean of the tasks"),
     "response_tokens": Metric(unit="tokens", meaning="mean length of a response"),
     "truncated": Metric(unit="share", meaning="responses cut off at the length limit"),
+    "truncated/unlearned": Metric(
+        unit="attempts", meaning="those from which nothing is learned for that reason (`algorithm.truncated`)"
+    ),
     "generated_tokens": Metric(unit="tokens", meaning="tokens sampled this step"),
     "tokens_per_s": Metric(unit="tokens/s", meaning="tokens sampled over the time of generation and verification"),
     "staleness": Metric(unit="steps", meaning="mean age of the weights that sampled a token, in the learner's steps"),
@@ -86,9 +89,9 @@ METRICS: Mapping[str, Metric] = {
     "updates_skipped": Metric(
         unit="updates", reduction=Reduction.sum, meaning="updates skipped because the loss or the gradient was not finite"
     ),
-    "learned_rows": Metric(unit="rows", reduction=Reduction.sum, meaning="attempts that carried a gradient"),
+    "learned_rows": Metric(unit="rows", reduction=Reduction.sum, meaning="attempts that carried a gradient, each once"),
     "learned_tokens": Metric(
-        unit="tokens", reduction=Reduction.sum, meaning="tokens through the learner, student and teacher together"
+        unit="tokens", reduction=Reduction.sum, meaning="tokens through the learner in all epochs, student and teacher together"
     ),
     "alarms": Metric(unit="alarms", meaning="raised by this step, or by this evaluation (alarms.jsonl says which)"),
     "policy_gradient_share": Metric(unit="share", meaning="λ of the blend, where alarms may raise it"),
@@ -194,6 +197,11 @@ def of_groups(groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | Non
         "truncated": _mean([attempt.completion.finish is Finish.length for attempt in attempts]),
         **{name: _mean(column) for name, column in sorted(named.items())},
     }
+
+
+def num_truncated(groups_P: Sequence[Group]) -> int:
+    """Attempts that the length limit has cut off."""
+    return sum(attempt.completion.finish is Finish.length for group in groups_P for attempt in group.attempts)
 
 
 def distinct_share(groups: Sequence[Group]) -> float:

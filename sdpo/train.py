@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sdpo.attempts.survey import Survey
 from sdpo.batches.samples import shown_hints, training_samples
-from sdpo.batches.updates import pack
+from sdpo.batches.updates import in_epochs, pack
 from sdpo.config import Config, OnLowLift, SDPOConfig
 from sdpo.errors import UserError
 from sdpo.evaluation.constants import best_constants
@@ -64,7 +64,7 @@ def train(
             #    nor the number of ranks changes the gradient.
             log.phase("learn")
             learner.keep_old_logprobs(updates)
-            for update in updates:
+            for update in in_epochs(updates, run.learner.num_epochs, f"{run.seed}/{step}"):
                 log.update(learner.update(update, algorithm))  # no sample: a counted no-op, not a step of momentum
             log.phase("record")
             log.credit(samples, learner.credit())  # which tokens of some attempts hindsight would have changed

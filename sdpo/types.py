@@ -413,7 +413,7 @@ class Update:
     """Everything that one optimizer step learns from, on all ranks, with the global counts its losses are divided by."""
 
     index: int
-    """Position within the step."""
+    """Position within the step, whichever epoch it is."""
     micro_batches: tuple[tuple[MicroBatch, ...], ...]
     """[ranks][micro-batches], the same number on each rank."""
     num_loss_tokens: int
@@ -430,6 +430,8 @@ class Update:
     """Rows in the micro-batches."""
     num_learned_tokens: int
     """Tokens through the model, student and teacher together."""
+    epoch: int = 0
+    """How often the step's samples were learned from before."""
 
     def of_rank(self, rank: int) -> Update:
         """The update with that rank's micro-batches alone, and everybody's counts."""

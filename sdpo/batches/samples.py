@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sdpo.batches.filters import token_filter, unflagged
-from sdpo.config import AlgorithmConfig, PolicyGradientConfig, QuestionWeight, SDPOConfig
+from sdpo.config import AlgorithmConfig, PolicyGradientConfig, QuestionWeight, SDPOConfig, Truncated
 from sdpo.objectives.advantage import advantages_of, is_uniform
 from sdpo.protocols import Renderer, TokenFilter
-from sdpo.types import Attempt, Completion, Group, Hint, Sample
+from sdpo.types import Attempt, Completion, Finish, Group, Hint, Sample
 
 
 def training_samples(
@@ -23,19 +23,32 @@ def training_samples(
     """One sample for each attempt, those without a hint included: they may still carry an advantage, and they count."""
     samples: list[Sample] = []
     chosen = token_filter(algorithm.filter)
+    is_unlearned_P_G = [[is_unlearned(attempt, algorithm) for attempt in group.attempts] for group in groups_P]
+    counts_P_G = [
+        [algorithm.truncated is not Truncated.leave_out or not is_cut_off for is_cut_off in is_unlearned_G]
+        for is_unlearned_G in is_unlearned_P_G
+    ]
     advantages_P_G = advantages_of(
         [
-            [shaped_reward(attempt, algorithm.policy_gradient, max_response_tokens) for attempt in group.attempts]
-            for group in groups_P
+            [
+                shaped_reward(attempt, algorithm.policy_gradient, max_response_tokens)
+                for attempt, counts in zip(group.attempts, counts_G, strict=True)
+                if counts
+            ]
+            for group, counts_G in zip(groups_P, counts_P_G, strict=True)
         ],
         algorithm.policy_gradient,
     )
-    for task_index, (group, hints_G, advantages_G) in enumerate(zip(groups_P, hints_P_G, advantages_P_G, strict=True)):
-        alike = is_uniform([attempt.verdict.reward for attempt in group.attempts])  # what shaping by length adds is no success
+    for task_index, (group, hints_G) in enumerate(zip(groups_P, hints_P_G, strict=True)):
+        is_unlearned_G, counts_G = is_unlearned_P_G[task_index], counts_P_G[task_index]
+        advantages_G = _among(counts_G, advantages_P_G[task_index])
+        # What shaping by length adds is no success.
+        rewards = [attempt.verdict.reward for attempt, counts in zip(group.attempts, counts_G, strict=True) if counts]
+        alike = is_uniform(rewards)
         is_dropped = algorithm.policy_gradient.drop_uniform_groups and alike
         for attempt_index, (attempt, hint, advantage) in enumerate(zip(group.attempts, hints_G, advantages_G, strict=True)):
             completion = attempt.completion
-            if not completion.token_ids:
+            if not completion.token_ids or not counts_G[attempt_index]:
                 continue
             teacher_prompt = None if hint is None else renderer.hindsight_prompt(group.task, hint)
             if algorithm.taught_by is not None and algorithm.hints is None:
@@ -43,12 +56,13 @@ def training_samples(
             distillation, policy_gradient = algorithm.weights(
                 is_solved=attempt.verdict.is_solved, has_hint=teacher_prompt is not None, is_uniform=alike
             )
+            is_masked = is_unlearned_G[attempt_index]
             samples.append(
                 Sample(
                     prompt_ids=group.prompt_ids,
-                    teacher_prompt_ids=teacher_prompt,
+                    teacher_prompt_ids=None if is_masked else teacher_prompt,
                     response_ids=completion.token_ids,
-                    loss_mask=_loss_mask(completion, chosen, renderer),
+                    loss_mask=(False,) * len(completion.token_ids) if is_masked else _loss_mask(completion, chosen, renderer),
                     sampled_logprobs=completion.logprobs,
                     advantage=advantage,
                     distillation_weight=distillation,
@@ -61,6 +75,17 @@ def training_samples(
     if isinstance(algorithm, SDPOConfig) and algorithm.question_weight is QuestionWeight.uncertainty:
         return _weighed_by_uncertainty(samples, groups_P)
     return tuple(samples)
+
+
+def is_unlearned(attempt: Attempt, algorithm: AlgorithmConfig) -> bool:
+    """Whether nothing is learned from an attempt because the length limit has cut it off."""
+    return algorithm.truncated is not Truncated.learn and attempt.completion.finish is Finish.length
+
+
+def _among(counts_G: Sequence[bool], advantages: Sequence[float]) -> tuple[float, ...]:
+    """[G] the advantages of those that count, in their places; 0 for the others."""
+    given = iter(advantages)
+    return tuple(next(given) if counts else 0.0 for counts in counts_G)
 
 
 def shown_hints(hints_P_G: Sequence[Sequence[Hint | None]], samples: Sequence[Sample]) -> tuple[tuple[Hint | None, ...], ...]:

@@ -7,7 +7,8 @@ their prompts: what a rank is dealt, and what a micro-batch holds, are families 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -30,6 +31,18 @@ def pack(samples: Sequence[Sample], batch: BatchConfig, ranks: Ranks, algorithm:
         _update(index, [s for s in samples if s.task_index // per_update == index], batch, ranks, algorithm)
         for index in range(num_updates)
     )
+
+
+def in_epochs(updates: Sequence[Update], num_epochs: int, seed: str) -> Iterator[Update]:
+    """The step's updates ``num_epochs`` times: first in their order, then each time in a new one, drawn from ``seed``.
+
+    What an update holds stays the same, so what was computed of it before the first one holds in every epoch.
+    """
+    yield from updates
+    for epoch in range(1, num_epochs):
+        order = list(updates)
+        random.Random(f"{seed}/epoch {epoch}").shuffle(order)
+        yield from (replace(update, epoch=epoch) for update in order)
 
 
 def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:

@@ -47,7 +47,7 @@ def _average(source: Path, parameters: dict[str, torch.Tensor]) -> dict[str, tor
     missing = sorted(parameters.keys() - found.keys())
     if missing:
         raise UserError(
-            "weights=average needs a checkpoint of a run with algorithm.teacher.kind=ema or on_gain that trains all weights; "
-            f"{source} keeps no average of {missing[0]}. Export weights=policy."
+            "weights=average needs a checkpoint of a run with algorithm.teacher.kind=ema, on_gain or periodic that trains all "
+            f"weights; {source} keeps no average of {missing[0]}. Export weights=policy."
         )
     return {name: found[name] for name in parameters}

@@ -21,6 +21,7 @@ from sdpo.config.algorithm import (
     SupportConfig,
     SupportKind,
     TopSupport,
+    Truncated,
 )
 from sdpo.config.cluster import AllocationKind, ClusterConfig, Placement
 from sdpo.config.commands import EvaluateConfig, ExportConfig, ExportedWeights, ReplayConfig, register
@@ -49,6 +50,7 @@ from sdpo.config.run import (
     Resume,
     SamplingConfig,
 )
+from sdpo.config.schedule import ConstantSchedule, CosineSchedule, LinearSchedule, ScheduleConfig
 from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig
 from sdpo.config.teacher import (
     AnchoredTeacher,
@@ -57,6 +59,7 @@ from sdpo.config.teacher import (
     FrozenTeacher,
     LiveTeacher,
     OnGainTeacher,
+    PeriodicTeacher,
     TeacherConfig,
     TeacherParts,
     TrustRegionTeacher,
@@ -80,6 +83,8 @@ __all__ = [
     "ClipSide",
     "ClusterConfig",
     "Config",
+    "ConstantSchedule",
+    "CosineSchedule",
     "Deviation",
     "DiscoveryConfig",
     "Dtype",
@@ -103,6 +108,7 @@ __all__ = [
     "KubernetesConfig",
     "LearnerConfig",
     "LiftSchedule",
+    "LinearSchedule",
     "LiveTeacher",
     "LoraConfig",
     "LossMean",
@@ -113,6 +119,7 @@ __all__ = [
     "OnGainTeacher",
     "OnLowLift",
     "PairsConfig",
+    "PeriodicTeacher",
     "Placement",
     "PolicyGradientConfig",
     "QuestionWeight",
@@ -127,6 +134,7 @@ __all__ = [
     "SamplingConfig",
     "SandboxConfig",
     "SandboxIsolation",
+    "ScheduleConfig",
     "SearchConfig",
     "SlurmLauncherConfig",
     "SolveConfig",
@@ -139,6 +147,7 @@ __all__ = [
     "TolerationOperator",
     "TopSupport",
     "TrackingConfig",
+    "Truncated",
     "TrustRegionTeacher",
     "WandbConfig",
     "WandbMode",

@@ -68,6 +68,18 @@ class ClipSide(Enum):
     """To at most c: OPSD's authors (arXiv 2601.18734)."""
 
 
+class Truncated(Enum):
+    """What is learned from a response that ``sampling.max_response_tokens`` has cut off."""
+
+    learn = "learn"
+    """What is learned from any other."""
+    mask = "mask"
+    """Nothing: its tokens carry no loss. Its reward still is part of its group's baseline (TRL's
+    ``mask_truncated_completions``; DAPO's overlong filtering, arXiv 2503.14476, section 3.4)."""
+    leave_out = "leave_out"
+    """Nothing, and its group's baseline is that of the others."""
+
+
 class OnLowLift(Enum):
     """What happens where the teacher does not answer better than the policy before training."""
 
@@ -146,6 +158,7 @@ class AlgorithmConfig:
     """Weight of KL(policy‖policy at the start), estimated on the sampled tokens (the estimator k3: never negative, low variance,
     http://joschu.net/blog/kl-approx.html). The paper trains without. Takes the memory of a frozen copy."""
     filter: FilterConfig = field(default_factory=FilterConfig)
+    truncated: Truncated = Truncated.learn
 
     @property
     def taught_by(self) -> TeacherConfig | None:
@@ -229,6 +242,9 @@ class SDPOConfig(AlgorithmConfig):
     """c: each bucket's term of the divergence is clamped to it, and a clamped one has no gradient of its own. So a few pivot
     tokens do not dominate (OPSD, arXiv 2601.18734). None: no clamp."""
     pointwise_clip_side: ClipSide = ClipSide.both
+    advantage_clip: float | None = None
+    """c: the advantage log q(v)/π(v) of each bucket is clamped to [-c, c] before it weighs the bucket's gradient (the paper at
+    test time: 5, table 12). None: no clamp."""
     future_credit: float = 0.0
     """γ: a token is also credited with the divergence at later tokens of its response, discounted by γ a token (DistIL,
     arXiv 2606.05152). With 1 the gradient is that of the expected sum; 0: each token for itself."""
@@ -329,6 +345,27 @@ class SDPOConfig(AlgorithmConfig):
                 f"got future_credit={self.future_credit} with loss={self.loss}. Set it to 0."
             )
 
+    def _check_advantage_clip(self) -> None:
+        if self.advantage_clip is None:
+            return
+        positive("algorithm.advantage_clip", self.advantage_clip)
+        if self.divergence != "reverse_kl":
+            raise ValueError(
+                "algorithm.advantage_clip needs algorithm.divergence=reverse_kl (its gradient alone is a policy gradient, whose "
+                f"advantage is log q/π); got {self.advantage_clip} with {self.divergence}. For another divergence set "
+                "algorithm.pointwise_clip."
+            )
+        if self.granularity is Granularity.sequence:
+            raise ValueError(
+                "algorithm.advantage_clip needs algorithm.granularity=logits or token (a response that is compared as a whole "
+                f"has one advantage, as large as it is long); got {self.advantage_clip} with granularity=sequence."
+            )
+        if self.pointwise_clip is not None:
+            raise ValueError(
+                "algorithm.advantage_clip and algorithm.pointwise_clip clamp the same thing in two ways; got "
+                f"{self.advantage_clip} and {self.pointwise_clip}. Set one of them."
+            )
+
     def _check_weights_of_tokens(self) -> None:
         at_least("algorithm.entropy_weight", self.entropy_weight, 0.0, "it weighs unsure teachers down")
         between("algorithm.future_credit", self.future_credit, 0.0, 1.0)
@@ -338,6 +375,7 @@ class SDPOConfig(AlgorithmConfig):
                 f"that is compared as a whole has one scalar, for all its tokens); got entropy_weight={self.entropy_weight} and "
                 f"future_credit={self.future_credit} with granularity=sequence. Set them to 0."
             )
+        self._check_advantage_clip()
         if self.pointwise_clip is None:
             return
         positive("algorithm.pointwise_clip", self.pointwise_clip)

@@ -20,6 +20,7 @@ from sdpo.config.native import native_dtype
 from sdpo.config.routing import ROUTINGS
 from sdpo.config.rules import at_least, finite_throughout, probability, seed_within
 from sdpo.config.run import Config, EnvConfig, ModelConfig, SamplingConfig
+from sdpo.config.schedule import SCHEDULES
 from sdpo.config.solving import DiscoveryConfig, SolveConfig
 from sdpo.config.teacher import teacher_class
 from sdpo.config.tracking import TrackingConfig
@@ -140,6 +141,7 @@ def register() -> None:
         "model": {"model_schema": ModelConfig},
         "env": {"env_schema": EnvConfig},
         "learner": {"learner_schema": LearnerConfig},
+        "learner/schedule": dict(SCHEDULES),
         "rollout": {"rollout_schema": RolloutConfig},
         "cluster": {"cluster_schema": ClusterConfig, "kubernetes_schema": KubernetesConfig},
         "tracking": {"tracking_schema": TrackingConfig},

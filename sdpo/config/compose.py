@@ -170,6 +170,7 @@ def saved_config(file: Path) -> Config:
         for name in ("teacher", "support", "routing"):
             if name in stored.algorithm:
                 schema.algorithm[name] = OmegaConf.structured(home_of(name, stored.algorithm[name].kind))
+        schema.learner.schedule = OmegaConf.structured(home_of("schedule", stored.learner.schedule.kind))
         config = OmegaConf.to_object(OmegaConf.merge(schema, stored))
     except (OSError, OmegaConfBaseException, AttributeError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).partition("\n")[0]

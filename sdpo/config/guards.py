@@ -149,8 +149,9 @@ def refuse_senseless_response(
     match guards.response:
         case Response.refresh_teacher | Response.freeze_teacher if teacher is None or not teacher.keeps_average:
             raise ValueError(
-                f"guards.response={guards.response.value} needs algorithm.teacher.kind=ema or on_gain (only these teachers keep "
-                f"weights of their own); got {'no teacher' if teacher is None else teacher.kind}. Change one of the two."
+                f"guards.response={guards.response.value} needs algorithm.teacher.kind=ema, on_gain or periodic (only these "
+                f"teachers keep weights of their own); got {'no teacher' if teacher is None else teacher.kind}. Change one "
+                "of the two."
             )
         case Response.raise_policy_gradient:
             _refuse_raise(guards, algorithm, group_size, sequence_parallel)

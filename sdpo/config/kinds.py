@@ -1,4 +1,4 @@
-"""How is a kind chosen that decides which fields there are: ``algorithm.teacher``, ``algorithm.support``, ``algorithm.routing``?
+"""How is a kind chosen that decides which fields there are: ``algorithm.teacher``, ``algorithm.routing``, ``learner.schedule``?
 
 To hydra a kind is a config group, whose choice brings its fields. ``algorithm.teacher.kind=frozen`` is the word for
 ``algorithm/teacher=frozen``.
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from sdpo.config.algorithm import FullSupport, SupportConfig, TopSupport
 from sdpo.config.routing import ROUTINGS, RoutingConfig
+from sdpo.config.schedule import SCHEDULES, ScheduleConfig
 from sdpo.config.teacher import TeacherConfig, teacher_class
 from sdpo.plugins.seam import anywhere
 from sdpo.plugins.seams import TEACHERS
@@ -28,11 +29,14 @@ _RENAMED = {
 _RENAMED_VALUES = {("algorithm.normalisation", "reference"): "paper"}
 """Values of older versions under their keys, with today's."""
 _TEACHER, _ROUTING, _SUPPORT = "algorithm.teacher.kind", "algorithm.routing.kind", "algorithm.support.kind"
+_SCHEDULE = "learner.schedule.kind"
 _KINDS: dict[str, dict[str, type]] = {
     _TEACHER: {name: teacher_class(name) for name in TEACHERS.built_in},
     _ROUTING: dict(ROUTINGS),
     _SUPPORT: {"student": TopSupport, "teacher": TopSupport, "full": FullSupport},
+    _SCHEDULE: dict(SCHEDULES),
 }
+_KEYS = {key.split(".")[1]: key for key in _KINDS}
 
 
 def refuse_old_key(word: str) -> None:
@@ -57,10 +61,10 @@ def grouped(word: str) -> str:
         return word
     if key == _TEACHER:
         return f"algorithm/teacher={kind if kind in TEACHERS.built_in else _stored(kind)}"
-    if key in (_ROUTING, _SUPPORT):
+    if key in (_ROUTING, _SUPPORT, _SCHEDULE):
         home_of(key.split(".")[1], kind)
-    if key == _ROUTING:
-        return f"algorithm/routing={kind}"
+    if key in (_ROUTING, _SCHEDULE):
+        return f"{key.removesuffix('.kind').replace('.', '/')}={kind}"
     return "algorithm/support=full" if key == _SUPPORT and kind == "full" else word
 
 
@@ -90,6 +94,8 @@ def homes(key: str) -> tuple[str, ...]:
 
 def as_today(stored: Mapping[str, object]) -> dict[str, object]:
     """A config that a run has written, in today's shape: an older version's had the fields of all kinds, whichever was chosen."""
+    if isinstance(learner := stored.get("learner"), Mapping) and "schedule" not in learner:
+        stored = {**stored, "learner": {**learner, "schedule": {"kind": "constant"}}}
     algorithm = stored.get("algorithm")
     if not isinstance(algorithm, Mapping):
         return dict(stored)
@@ -112,13 +118,11 @@ def as_today(stored: Mapping[str, object]) -> dict[str, object]:
     return {**stored, "algorithm": algorithm}
 
 
-def home_of(name: str, kind: str) -> type[TeacherConfig] | type[SupportConfig] | type[RoutingConfig]:
-    """The class of a kind, of ``name`` teacher, support or routing. Raises ValueError where there is none."""
+def home_of(name: str, kind: str) -> type[TeacherConfig] | type[SupportConfig] | type[RoutingConfig] | type[ScheduleConfig]:
+    """The class of a kind, of ``name`` teacher, support, routing or schedule. Raises ValueError where there is none."""
     if name == "teacher":
         return teacher_class(kind)
     try:
-        return _KINDS[f"algorithm.{name}.kind"][kind]
+        return _KINDS[_KEYS[name]][kind]
     except KeyError:
-        raise ValueError(
-            f"algorithm.{name}.kind must be one of {', '.join(_KINDS[f'algorithm.{name}.kind'])}; got {kind}."
-        ) from None
+        raise ValueError(f"{_KEYS[name]} must be one of {', '.join(_KINDS[_KEYS[name]])}; got {kind}.") from None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from omegaconf import MISSING
+
 from sdpo.config.rules import at_least, between, positive, probability
+from sdpo.config.schedule import SCHEDULES, ConstantSchedule, ScheduleConfig
 from sdpo.plugins.seams import WEIGHT_SYNCS
 
 
@@ -81,7 +84,12 @@ class LearnerConfig:
     lr: float = 1e-5
     """Learning rate, after the first ``warmup_updates``."""
     warmup_updates: int = 2
-    """Linear, then constant. The paper: 10 at 1e-5, over runs of hundreds of updates."""
+    """Updates over which the rate rises in a straight line. The paper: 10 at 1e-5, over runs of hundreds of updates."""
+    schedule: ScheduleConfig = MISSING
+    """What the rate does besides: ``ConstantSchedule`` where nothing is said."""
+    num_epochs: int = 1
+    """Times that a step's samples are learned from. The log-probabilities of the importance ratios stay those from before the
+    step's first update."""
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
@@ -105,7 +113,30 @@ class LearnerConfig:
         """Ranks, or teams of ranks, that get rows of their own."""
         return self.num_ranks // self.sequence_parallel
 
+    def over(self, num_steps: int) -> LearnerConfig:
+        """The same for so many steps, which the schedule is stretched over unless it says how many itself.
+
+        A run's config thus holds the number, and a run that is continued with another ``num_steps`` is refused by it.
+        """
+        return self if self.schedule.is_bounded else replace(self, schedule=self.schedule.over(num_steps))
+
+    def rate(self, *, step: int, num_updates: int) -> float:
+        """The learning rate of the next update, after ``step`` finished steps and ``num_updates`` taken updates.
+
+        A pure function of what a checkpoint counts, so there is nothing else to restore.
+        """
+        warm = min(1.0, (num_updates + 1) / self.warmup_updates) if self.warmup_updates else 1.0
+        return self.lr * warm * self.schedule.share(step)
+
     def __post_init__(self) -> None:
+        self.schedule = ConstantSchedule() if self.schedule == MISSING else self.schedule
+        if SCHEDULES.get(self.schedule.kind) is not type(self.schedule):
+            raise ValueError(
+                "learner.schedule.kind decides which fields there are, so it must be chosen where configs are chosen: as "
+                f"learner.schedule.kind={self.schedule.kind} on the command line, in a YAML file as `override "
+                f"/learner/schedule: {self.schedule.kind}` under defaults, in Python by its class; got "
+                f"kind={self.schedule.kind} among the fields of another one."
+            )
         at_least("learner.num_ranks", self.num_ranks, 1, "somebody has to learn")
         if self.zero_stage not in (0, 1, 2, 3):
             raise ValueError(f"learner.zero_stage must be 0, 1, 2 or 3; got {self.zero_stage}.")
@@ -137,6 +168,7 @@ class LearnerConfig:
         positive("learner.timeout_s", self.timeout_s)
         positive("learner.logits_chunk_mib", self.logits_chunk_mib)
         at_least("learner.warmup_updates", self.warmup_updates, 0, "it counts updates")
+        at_least("learner.num_epochs", self.num_epochs, 1, "samples are learned from once")
         at_least("learner.max_restarts", self.max_restarts, 0, "it counts restarts")
         at_least("learner.max_skipped_updates", self.max_skipped_updates, 1, "the run ends at that many")
         if not self.grad_clip > 0.0:

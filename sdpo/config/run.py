@@ -186,6 +186,7 @@ class Config:
         finite_throughout(self)
         seed_within(self.seed)
         at_least("num_steps", self.num_steps, 1, "a run takes a step")
+        self.learner = self.learner.over(self.num_steps)
         if not self.name:
             environment = self.env.name.rpartition(":")[2].lower()
             self.name = f"{environment}-{self.algorithm.name}-{self.model.name}-s{self.seed}"

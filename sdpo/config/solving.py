@@ -147,6 +147,11 @@ class SearchConfig:
 
     def _check_learning(self) -> None:
         hindsight = self.algorithm.hindsight
+        if not self.learner.schedule.is_bounded:
+            raise ValueError(
+                "learner.schedule.num_steps must be given in a search (how many steps it takes is not known before its end); got "
+                f"null with kind={self.learner.schedule.kind}. Give it, or set learner.schedule.kind=constant."
+            )
         if hindsight.choice not in (HintChoice.demonstration_first, HintChoice.both, HintChoice.feedback_only):
             raise ValueError(
                 "algorithm.hindsight.choice must show feedback in a search (before the end there is no solved sibling, and the "
@@ -160,8 +165,8 @@ class SearchConfig:
         )
         if self.algorithm.teacher.other_model is not None or isinstance(self.algorithm.teacher, OnGainTeacher):
             raise ValueError(
-                "algorithm.teacher.kind must be ema, frozen, live or trust_region in a search (the teacher is the model itself, "
-                "and before the end no success has risen that could refresh it); got "
+                "algorithm.teacher.kind must be ema, periodic, frozen, live or trust_region in a search (the teacher is the "
+                "model itself, and before the end no success has risen that could refresh it); got "
                 f"{self.algorithm.teacher.kind}. Set ema."
             )
         if self.algorithm.question_weight is QuestionWeight.uncertainty:

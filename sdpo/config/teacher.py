@@ -33,8 +33,8 @@ class TeacherParts(Protocol[Part]):
         """The policy as it was before its first update."""
         ...
 
-    def average(self, *, rate: float, on_host: bool) -> Part:
-        """A copy of the policy in fp32, into which ``rate`` of the policy is mixed after each step."""
+    def average(self, *, rate: float, on_host: bool, every: int = 1) -> Part:
+        """A copy of the policy in fp32, into which ``rate`` of the policy is mixed after every ``every``-th step."""
         ...
 
     def other(self) -> Part:
@@ -119,6 +119,25 @@ class EmaTeacher(TeacherConfig):
 
     def __post_init__(self) -> None:
         between("algorithm.teacher.ema_rate", self.ema_rate, 0.0, 1.0)
+
+
+@dataclass
+class PeriodicTeacher(TeacherConfig):
+    """A copy of the policy in fp32, made anew after every so many steps and at rest in between."""
+
+    kind: str = "periodic"
+    refresh_every: int = 10
+    """Steps between two copies."""
+    offload: bool = False
+    """Keep the copy in the host's memory instead of the GPU's."""
+    keeps_average = True
+    is_another_self = True
+
+    def models(self, parts: TeacherParts[Part]) -> Sequence[Part]:
+        return [parts.average(rate=1.0, on_host=self.offload, every=self.refresh_every)]
+
+    def __post_init__(self) -> None:
+        at_least("algorithm.teacher.refresh_every", self.refresh_every, 1, "it counts steps")
 
 
 @dataclass

@@ -84,6 +84,7 @@ class WarmupConfig:
         finite_throughout(self)
         seed_within(self.seed)
         at_least("num_updates", self.num_updates, 1, "a warm-up takes an update")
+        self.learner = self.learner.over(self.num_updates)
         at_least("kl_weight", self.kl_weight, 0.0, "it punishes distance")
         at_least("pairs_per_update", self.pairs_per_update, 1, "an update needs a pair")
         at_least("plain_per_update", self.plain_per_update, 0, "it counts rows")
@@ -91,6 +92,11 @@ class WarmupConfig:
         if self.learner.lr != self.lr:
             raise ValueError(
                 f"a warm-up's learning rate is lr, and learner.lr follows it; got {self.lr} and {self.learner.lr}. Set lr."
+            )
+        if self.learner.num_epochs != 1:
+            raise ValueError(
+                "learner.num_epochs must be 1 in a warm-up (each update draws rows of its own, and num_updates says how many); "
+                f"got {self.learner.num_epochs}. Raise num_updates."
             )
         if (self.kl_weight > 0.0) != (self.plain_per_update > 0):
             raise ValueError(
@@ -124,6 +130,11 @@ class WarmupConfig:
     def _refuse_weighed_kl(self) -> None:
         """The base's rows stay while the policy moves, so nothing may correct for who sampled them, or weigh their tokens."""
         algorithm = self.algorithm
+        if algorithm.advantage_clip is not None:
+            raise ValueError(
+                "a warm-up's KL counts all of its support as it is: algorithm.advantage_clip must be null; got "
+                f"{algorithm.advantage_clip}. Leave it out."
+            )
         plain = (None, None, Granularity.logits, 0.0, 0.0, QuestionWeight.none)
         found = (
             algorithm.rollout_clip,

@@ -80,7 +80,7 @@ class DeepSpeedLearner:
     @torch.no_grad()
     def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
         """Keep what the policy says before the step's first update. With a single update that is what it says in it: free."""
-        is_first_of_many = len(updates) > 1
+        is_first_of_many = len(updates) * self._config.num_epochs > 1
         if not is_first_of_many and self._reference is None:
             self._old_logprobs = {}
             return
@@ -97,7 +97,7 @@ class DeepSpeedLearner:
             return {"updates": 0.0, "updates_without_samples": 1.0, "updates_skipped": 0.0}
         recorder = self._recorder(update)
         statistics = self.backward(update, algorithm, recorder)
-        rate = self._rate()
+        rate = self._config.rate(step=self.step, num_updates=self.num_updates)
         with self._stopwatch.timing("optimizer"):
             norm = self._policy.step(rate)
         seconds = self._stopwatch.take()
@@ -142,17 +142,17 @@ class DeepSpeedLearner:
         return found
 
     def finish_step(self, *, follow: bool = True) -> None:
-        """The teacher follows the policy, unless it shall not; the step counts as done.
+        """The step counts as done; the teacher follows the policy, unless it shall not.
 
-        After a step with skipped updates alone the policy stands where it was, and so does the teacher.
+        After a step with skipped updates alone the policy stands where it was, and so does an average of each step.
         """
         self._old_logprobs = {}
         self._credit = []
         is_moved = self._num_taken > 0 or self._num_skipped == 0
-        if follow and is_moved:
-            self._teacher.follow()
         self._num_taken = self._num_skipped = 0
         self.step += 1
+        if follow:
+            self._teacher.follow(self.step, is_moved=is_moved)
 
     def refresh_teacher(self) -> None:
         """The teacher becomes the policy as it is."""
@@ -169,8 +169,8 @@ class DeepSpeedLearner:
         self._num_taken = self._num_skipped = 0
 
     def _recorder(self, update: Update) -> Recorder | None:
-        """None where nothing is kept."""
-        if self._recording is None or self._recording.share == 0.0:
+        """None where nothing is kept, as in a step's later epochs: of each token one thing is said."""
+        if self._recording is None or self._recording.share == 0.0 or update.epoch > 0:
             return None
         return Recorder(recording=self._recording, step=self.step, update_index=update.index, stopwatch=self._stopwatch, kept=[])
 
@@ -301,11 +301,6 @@ class DeepSpeedLearner:
         """An update that was cut to this rank's part holds nobody else's."""
         alone = len(update.micro_batches) == 1
         return update.micro_batches[0 if alone else self.place.rank // self._config.sequence_parallel]
-
-    def _rate(self) -> float:
-        """Linear warm-up, then constant: a pure function of the updates taken, so nothing to restore."""
-        warmup = self._config.warmup_updates
-        return self._config.lr * min(1.0, (self.num_updates + 1) / warmup) if warmup else self._config.lr
 
     def _total(self, sums: Tensor) -> Tensor:
         if self.place.num_ranks > 1:

@@ -231,7 +231,7 @@ class LearnerGroup:
         return payloads[0]
 
     def keep_old_logprobs(self, updates: Sequence[Update]) -> None:
-        if len(updates) > 1 or self._has_reference:
+        if len(updates) * self._config.num_epochs > 1 or self._has_reference:
             self._answers(
                 [
                     actor.keep_old_logprobs.remote([update.of_rank(rank) for update in updates])
@@ -259,7 +259,8 @@ class LearnerGroup:
         from sdpo.learner import update_file
 
         self._num_skipped += 1
-        path = self._skipped / f"step_{self.step + 1:06d}-update_{update.index}.pt"
+        epoch = f"-epoch_{update.epoch}" if update.epoch else ""
+        path = self._skipped / f"step_{self.step + 1:06d}-update_{update.index}{epoch}.pt"
         update_file.save(path, update, step=self.step)
         if self._num_skipped >= self._config.max_skipped_updates:
             raise MachineError(

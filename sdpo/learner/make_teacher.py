@@ -48,7 +48,7 @@ class _Parts:
         model.is_hinted = is_hinted
         return model
 
-    def average(self, *, rate: float, on_host: bool) -> TeacherModel:
+    def average(self, *, rate: float, on_host: bool, every: int = 1) -> TeacherModel:
         policy = self.policy
         if self.config.lora.rank:
             copy = [teacher for _, teacher in models.teacher_adapters(policy.model)]
@@ -57,7 +57,7 @@ class _Parts:
         else:
             teacher_model = _copy(policy, self.config, self.model_path)
             copy = list(teacher_model.model.parameters())
-        self.kept = Average(policy.shards, copy, rate, on_host=on_host)
+        self.kept = Average(policy.shards, copy, rate, on_host=on_host, every=every)
         return teacher_model
 
     def other(self) -> TeacherModel:

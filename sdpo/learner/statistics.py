@@ -76,7 +76,7 @@ def metrics(
         "updates": 1.0,
         "updates_without_samples": 0.0,
         "updates_skipped": 0.0,
-        "learned_rows": float(update.num_learned_rows),
+        "learned_rows": float(update.num_learned_rows) if update.epoch == 0 else 0.0,  # an attempt counts once
         "learned_tokens": float(update.num_learned_tokens),
         **_times(seconds),
         "memory/learner_gib": memory_bytes / 2**30,

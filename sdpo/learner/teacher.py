@@ -71,17 +71,21 @@ class TeacherModel:
 
 
 class Average:
-    """average ← (1 - rate)·average + rate·policy, once a step, in fp32 shards."""
+    """average ← (1 - rate)·average + rate·policy, after every ``every``-th step, in fp32 shards."""
 
-    def __init__(self, shards: Shards, ema_copy: Sequence[nn.Parameter], rate: float, *, on_host: bool) -> None:
+    def __init__(self, shards: Shards, ema_copy: Sequence[nn.Parameter], rate: float, *, on_host: bool, every: int = 1) -> None:
         """``ema_copy`` are the parameters that hold the average in the compute type, in the order of the trained ones."""
-        self._shards, self._ema_copy, self._rate = shards, ema_copy, rate
+        self._shards, self._ema_copy, self._rate, self._every = shards, ema_copy, rate, every
         self.flats = [flat.detach().to("cpu" if on_host else flat.device, copy=True) for flat in shards.flats]
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Follow a step of the policy. At a rate of 0 the average does not move until it is refreshed."""
-        if self._rate == 0.0:
+    def follow(self, step: int, *, is_moved: bool) -> None:
+        """Follow the policy after ``step`` finished steps, where it is the turn of that step.
+
+        At a rate of 0 the average does not move until it is refreshed. ``is_moved``: the step has moved the policy. If it has
+        not, an average that follows every step does not either; one whose turn comes seldom still has earlier steps to follow.
+        """
+        if self._rate == 0.0 or step % self._every or not (is_moved or self._every > 1):
             return
         for average, master in zip(self.flats, self._shards.flats, strict=True):
             average.lerp_(master.detach().to(average.device), self._rate)
@@ -105,10 +109,10 @@ class Teacher:
     def __init__(self, models: Sequence[TeacherModel], average: Average | None = None) -> None:
         self.models, self.average = tuple(models), average
 
-    def follow(self) -> None:
-        """After a step of the policy."""
+    def follow(self, step: int, *, is_moved: bool) -> None:
+        """After ``step`` finished steps of the policy, the last of which has moved it, or not."""
         if self.average is not None:
-            self.average.follow()
+            self.average.follow(step, is_moved=is_moved)
 
     def refresh(self) -> None:
         """Become the policy as it is."""

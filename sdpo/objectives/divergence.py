@@ -89,19 +89,32 @@ class Clamped:
 
 @dataclass(frozen=True, slots=True)
 class ReverseKL:
-    """KL(S‖T)"""
+    """KL(S‖T)
+
+    Its gradient is -Σ A ∇p, with the advantage A = log q/p of each bucket a constant (arXiv 2601.20802, appendix B.1): that of
+    A's own share sums to 0. With ``advantage_clip`` c the value is -Σ p A, and the gradient -Σ A ∇p, of A clamped to [-c, c].
+    """
 
     share: float | None = 1.0
+    advantage_clip: float | None = None
 
     @classmethod
     def of(cls, algorithm: SDPOConfig) -> ReverseKL:
-        return cls()
+        return cls(advantage_clip=algorithm.advantage_clip)
 
     def terms(self, student_NK: Tensor, teacher_NK: Tensor) -> Tensor:
-        return _kl_terms(student_NK, teacher_NK)
+        if self.advantage_clip is None:
+            return _kl_terms(student_NK, teacher_NK)
+        is_empty = student_NK == -torch.inf
+        log_p, log_q = student_NK.masked_fill(is_empty, 0.0), teacher_NK.masked_fill(is_empty, 0.0)
+        advantage_NK = (log_q - log_p).detach().clamp(-self.advantage_clip, self.advantage_clip)
+        return (-log_p.exp() * advantage_NK).masked_fill(is_empty, 0.0)
 
     def read(self, student_rV: Tensor, teacher_rV: Tensor, p_rV: Tensor) -> tuple[Tensor, Tensor]:
-        divergence_r = row_dots(p_rV, teacher_rV.neg_().add_(student_rV))
+        lag_rV = teacher_rV.neg_().add_(student_rV)
+        if self.advantage_clip is not None:
+            lag_rV.clamp_(-self.advantage_clip, self.advantage_clip)
+        divergence_r = row_dots(p_rV, lag_rV)
         return divergence_r, divergence_r
 
 

@@ -51,17 +51,18 @@ class DivergenceLoss:
     """SDPO (arXiv 2601.20802): the divergence itself, over the support, or its estimate from the sampled tokens."""
 
     granularity: Granularity
+    advantage_clip: float | None = None
 
     @classmethod
     def of(cls, algorithm: SDPOConfig) -> DivergenceLoss:
-        return cls(algorithm.granularity)
+        return cls(algorithm.granularity, algorithm.advantage_clip)
 
     def compared(self, scores: TokenScores, rows_N: Tensor) -> Tensor:
         """From samples, ∇ KL(π‖q) = E_y[(log π(y) - log q(y)) ∇ log π(y)], the log-ratio a constant. So ``ratio.detach() *
         log π`` is differentiated, and the value shown is the ratio."""
         if self.granularity is Granularity.logits:
             return scores.divergence_N
-        ratio_N = (scores.student_N - scores.teacher_N).detach()
+        ratio_N = log_ratio(scores, self.advantage_clip)
         if self.granularity is Granularity.sequence:
             ratio_N = sum_by_row(ratio_N, rows_N)
         surrogate_N = ratio_N * scores.student_N
@@ -112,6 +113,12 @@ class EvidenceWeights:
     def advantages(self, scores: TokenScores, advantages_N: Tensor) -> Tensor:
         evidence_N = (advantages_N.sign() * _credit(scores)).exp().clamp(1.0 - self.clip, 1.0 + self.clip)
         return advantages_N * (1.0 - self.share + self.share * evidence_N)
+
+
+def log_ratio(scores: TokenScores, clip: float | None) -> Tensor:
+    """[N] log π/q of the sampled tokens, a constant: the advantage's opposite, clamped to [-clip, clip] as that is."""
+    ratio_N = (scores.student_N - scores.teacher_N).detach()
+    return ratio_N if clip is None else ratio_N.clamp(-clip, clip)
 
 
 def _credit(scores: TokenScores) -> Tensor:

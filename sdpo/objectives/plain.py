@@ -52,7 +52,7 @@ def distillation(
         case Granularity.logits:
             differs_R = divergence(student_RK, teacher_RK, algorithm)
         case Granularity.token:  # ∇ KL = E_y[(log π(y) - log q(y)) ∇ log π(y)], the log-ratio a constant
-            differs_R = _with_gradient((student_R - teacher_R).detach(), student_R)
+            differs_R = _with_gradient(_clipped((student_R - teacher_R).detach(), algorithm.advantage_clip), student_R)
         case Granularity.sequence:
             differs_R = _with_gradient((student_R - teacher_R).detach().sum().expand(len(ids_R)), student_R)
     losses_R = weights_R * differs_R
@@ -88,6 +88,8 @@ def _rest(logprobs_RV: Tensor, ids_RK: Tensor) -> Tensor:
 def divergence(student_RK: Tensor, teacher_RK: Tensor, algorithm: SDPOConfig) -> Tensor:
     """[R] in nats."""
     match algorithm.divergence:
+        case "reverse_kl" if algorithm.advantage_clip is not None:  # ∇ KL = -Σ A ∇p with A = log q/p, clamped
+            terms_RK = student_RK.exp() * _clipped((student_RK - teacher_RK).detach(), algorithm.advantage_clip)
         case "reverse_kl":
             terms_RK = _kl(student_RK, teacher_RK)
         case "forward_kl":
@@ -143,6 +145,11 @@ def _kl(p_RK: Tensor, q_RK: Tensor) -> Tensor:
 def _times(p_RK: Tensor, logs_RK: Tensor) -> Tensor:
     """p · logs, where an id that is excluded (p = 0, its log-probability -inf) adds 0 and has no gradient."""
     return p_RK * logs_RK.masked_fill(p_RK == 0.0, 0.0)
+
+
+def _clipped(values: Tensor, clip: float | None) -> Tensor:
+    bound = math.inf if clip is None else clip
+    return values.clamp(-bound, bound)
 
 
 def _with_gradient(value_R: Tensor, student_R: Tensor) -> Tensor:

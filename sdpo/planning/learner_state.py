@@ -188,7 +188,7 @@ class _TeacherTerms:
         learning = self.learning
         return () if learning.learner.lora.rank else (_copy(learning, "teacher", learning.shape.num_parameters),)
 
-    def average(self, *, rate: float, on_host: bool) -> tuple[Term, ...]:
+    def average(self, *, rate: float, on_host: bool, every: int = 1) -> tuple[Term, ...]:
         """The average in fp32 shards, 4·A/N; unless adapters are trained also a copy in the compute type for the forward."""
         learning = self.learning
         average = Term(

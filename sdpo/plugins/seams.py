@@ -72,6 +72,7 @@ TEACHERS = Seam(
         "live": "sdpo.config.teacher:LiveTeacher",
         "frozen": "sdpo.config.teacher:FrozenTeacher",
         "on_gain": "sdpo.config.teacher:OnGainTeacher",
+        "periodic": "sdpo.config.teacher:PeriodicTeacher",
         "trust_region": "sdpo.config.teacher:TrustRegionTeacher",
         "anchored": "sdpo.config.teacher:AnchoredTeacher",
         "external": "sdpo.config.teacher:ExternalTeacher",

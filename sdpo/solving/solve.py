@@ -14,7 +14,7 @@ from dataclasses import replace
 from sdpo.attempts.conversation import attempts
 from sdpo.attempts.groups import asked, grouped, refuse_broken_environment
 from sdpo.batches.samples import training_samples
-from sdpo.batches.updates import pack
+from sdpo.batches.updates import in_epochs, pack
 from sdpo.config import SearchConfig
 from sdpo.protocols import Sampler
 from sdpo.solving.budget import next_attempts
@@ -106,7 +106,7 @@ def _learn(
     samples = training_samples((group,), (hints,), parts.sampler.renderer, config.algorithm, config.sampling.max_response_tokens)
     updates = pack(samples, config.batch, parts.learner.ranks, config.algorithm)
     parts.learner.keep_old_logprobs(updates)
-    for update in updates:
+    for update in in_epochs(updates, config.learner.num_epochs, f"{seed}/{search.num_steps}"):
         parts.learner.update(update, config.algorithm)
     parts.learner.finish_step()
     return sum(update.num_learned_rows for update in updates)

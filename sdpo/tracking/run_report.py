@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sdpo import metrics
+from sdpo.config import Truncated
 from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
 from sdpo.protocols import Renderer, Watcher
@@ -66,6 +67,7 @@ class _StepLog(ProgressLog):
         self._step, self._tracker, self._renderer = step, tracker, renderer
         self._groups_P: Sequence[Group] = ()
         self._hints_P_G: Sequence[Sequence[Hint | None]] = ()
+        self.num_truncated = 0
         self.clock = _PhaseClock()
         self.values: dict[str, float] = {}
         self.updates: list[Metrics] = []
@@ -99,6 +101,7 @@ class _StepLog(ProgressLog):
         self._groups_P, self._hints_P_G = groups_P, hints_P_G
         self.values.update(metrics.of_groups(groups_P, hints_P_G))
         self.values.update(metrics.of_versions(groups_P, self._step - 1))
+        self.num_truncated = metrics.num_truncated(groups_P)
         self._terminal.attempts(self.values)
         self._tracker.rollouts(self._step, groups_P, hints_P_G)
 
@@ -150,6 +153,7 @@ class RunReport:
         row = {
             **log.values,
             **self._guards.numbers,
+            **self._unlearned(log.num_truncated),
             **of_updates,
             "generated_tokens": float(log.generated_tokens),
             "tokens_per_s": (log.generated_tokens - log.tokens_taken_over) / max(generation_s, 1e-9),
@@ -162,6 +166,11 @@ class RunReport:
         self._alarm(alarms)
         self._tracker.step(step, {**row, "alarms": float(len(alarms))})
         self._terminal.step_ends(step, row)
+
+    def _unlearned(self, num_truncated: int) -> dict[str, float]:
+        """How many were not learned from because they were cut off; nothing where they are like others."""
+        is_learned = self._guards.algorithm.truncated is Truncated.learn
+        return {} if is_learned else {"truncated/unlearned": float(num_truncated)}
 
     @contextmanager
     def evaluating(self, step: int) -> Iterator[ProgressLog]:

@@ -22,6 +22,7 @@ from sdpo.config import (
     PolicyGradientConfig,
     QuestionWeight,
     SDPOConfig,
+    Truncated,
 )
 from sdpo.hindsight.hints import choose_hints, hint_of
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, Ranks, Role, Sample, SetAside, Task, Verdict
@@ -366,3 +367,63 @@ def test_tasks_that_are_equally_uncertain_count_as_they_would_without_weights():
     assert training_samples(halves, (COURSE_HINTS[0],) * 2, WordCounts(), WEIGHED, 64) == training_samples(
         halves, (COURSE_HINTS[0],) * 2, WordCounts(), SDPOConfig(), 64
     )
+
+
+# Responses that the length limit has cut off.
+
+
+def cut_off(reward: float, *token_ids: int) -> Attempt:
+    one = attempt(reward, *token_ids)
+    return dataclasses.replace(one, completion=dataclasses.replace(one.completion, finish=Finish.length))
+
+
+CUT = group("a", attempt(1.0, 1, 2), cut_off(0.0, 3, 4, 5), attempt(0.0, 6))
+CUT_HINTS = ((None, HINT, HINT),)
+
+
+def test_a_response_that_was_cut_off_is_learned_from_like_others_unless_it_is_said():
+    samples = training_samples((CUT,), CUT_HINTS, WordCounts(), SDPOConfig(), 64)
+    assert [(sample.is_distilled, sum(sample.loss_mask)) for sample in samples] == [(False, 2), (True, 3), (True, 1)]
+
+
+def test_a_masked_response_carries_no_loss_and_is_still_part_of_its_groups_baseline():
+    """As TRL's ``mask_truncated_completions`` has it: the mean of a group counts it, the tokens of a loss do not."""
+    samples = training_samples((CUT,), CUT_HINTS, WordCounts(), GRPOConfig(truncated=Truncated.mask), 64)
+    assert [sample.advantage for sample in samples] == pytest.approx([2 / 3, -1 / 3, -1 / 3])
+    assert [sample.loss_mask for sample in samples] == [(True, True), (False, False, False), (True,)]
+    (update,) = pack(samples, BatchConfig(num_tasks=1), Ranks(num=1, pairs_per_token=100.0), GRPOConfig())
+    assert (update.num_loss_tokens, update.num_loss_rows, update.num_learned_rows) == (3, 3, 2)
+
+
+def test_a_response_that_is_left_out_is_no_part_of_the_baseline_either():
+    samples = training_samples((CUT,), CUT_HINTS, WordCounts(), GRPOConfig(truncated=Truncated.leave_out), 64)
+    assert [(sample.attempt_index, sample.advantage) for sample in samples] == [(0, 0.5), (2, -0.5)]
+    (update,) = pack(samples, BatchConfig(num_tasks=1), Ranks(num=1, pairs_per_token=100.0), GRPOConfig())
+    assert (update.num_loss_tokens, update.num_loss_rows, update.num_learned_rows) == (3, 2, 2)
+
+
+@pytest.mark.parametrize("truncated", [Truncated.mask, Truncated.leave_out], ids=lambda truncated: truncated.value)
+def test_a_response_that_was_cut_off_is_not_distilled_and_no_hint_is_shown_for_it(truncated: Truncated):
+    samples = training_samples((CUT,), CUT_HINTS, WordCounts(), SDPOConfig(truncated=truncated), 64)
+    assert [sample.attempt_index for sample in samples if sample.is_distilled] == [2]
+    assert shown_hints(CUT_HINTS, samples) == ((None, None, HINT),)
+    (update,) = pack(samples, BatchConfig(num_tasks=1), Ranks(num=1, pairs_per_token=100.0), SDPOConfig())
+    assert (update.num_distilled_tokens, update.num_learned_rows) == (1, 1)
+
+
+def test_a_group_whose_others_are_alike_is_uniform_only_where_the_one_that_was_cut_off_is_left_out():
+    alike = group("a", attempt(1.0, 1, 2), cut_off(0.0, 3, 4, 5), attempt(1.0, 6))
+    masked, left_out = (
+        training_samples((alike,), ((None, None, None),), WordCounts(), SDPOConfig(routing=ByGroup(), truncated=how), 64)
+        for how in (Truncated.mask, Truncated.leave_out)
+    )
+    assert weights_of(masked) == [1.0, 1.0, 1.0]
+    assert weights_of(left_out) == [0.0, 0.0]
+
+
+def test_a_group_that_was_cut_off_as_a_whole_teaches_nothing():
+    whole = group("a", cut_off(0.0, 1), cut_off(1.0, 2))
+    for how in (Truncated.mask, Truncated.leave_out):
+        samples = training_samples((whole,), ((HINT, HINT),), WordCounts(), SDPOConfig(truncated=how), 64)
+        (update,) = pack(samples, BatchConfig(num_tasks=1), Ranks(num=1, pairs_per_token=100.0), SDPOConfig())
+        assert (update.num_learned_rows, update.num_distilled_tokens) == (0, 0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sdpo.batches.packs import num_attended_pairs
-from sdpo.batches.updates import FAIR_ENOUGH, micro_batch, pack
+from sdpo.batches.updates import FAIR_ENOUGH, in_epochs, micro_batch, pack
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
@@ -380,6 +380,27 @@ def test_rows_of_a_task_stay_in_one_update(tasks_per_update):
         first = update.index * size
         prompts = Counter(len(students[0]) - 1 for students, *_ in computed_rows(update))
         assert prompts == {1 + task: GROUP_SIZE for task in range(first, first + size)}
+
+
+def test_epochs_repeat_a_steps_updates_each_time_in_an_order_of_the_seed():
+    """What an update holds stays, so what the policy said of it before the first one is looked up by its index."""
+    samples = [sample(prompt=1 + task, hindsight=4, task_index=task) for task in range(6)]
+    updates = pack(samples, batch_config(tasks_per_update=1, num_tasks=6), ranks(1), SDPO)
+    taken = list(in_epochs(updates, 3, "0/7"))
+    assert [update.epoch for update in taken] == [0] * 6 + [1] * 6 + [2] * 6
+    orders = [[update.index for update in taken[first : first + 6]] for first in (0, 6, 12)]
+    assert orders[0] == list(range(6))
+    assert [sorted(order) for order in orders] == [orders[0]] * 3
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert all(update.micro_batches is updates[update.index].micro_batches for update in taken)
+    assert taken == list(in_epochs(updates, 3, "0/7"))
+    other = [update.index for update in in_epochs(updates, 2, "1/7")]
+    assert other[6:] != orders[1]
+
+
+def test_one_epoch_is_the_updates_as_they_are():
+    updates = pack([sample(hindsight=4, task_index=3)], batch_config(tasks_per_update=1), ranks(1), SDPO)
+    assert tuple(in_epochs(updates, 1, "any")) == updates
 
 
 def test_an_update_whose_tasks_lost_all_their_attempts_keeps_its_place():

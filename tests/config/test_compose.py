@@ -27,6 +27,7 @@ from sdpo.config import (
     Resume,
     SDPOConfig,
     TopSupport,
+    Truncated,
     kinds,
 )
 from sdpo.config.compose import saved_config, train_config
@@ -211,8 +212,10 @@ def test_a_run_goes_on_in_another_way(changes: dict[str, object], tmp_path: Path
         ("learner.lr", 3e-5, "was 1e-05 and is now 3e-05"),
         ("learner.dtype", Dtype.float32, "was 'bfloat16' and is now 'float32'"),
         ("learner.warmup_updates", 3, "was 2 and is now 3"),
+        ("learner.num_epochs", 2, "was 1 and is now 2"),
         ("algorithm.routing", ByHint(), "kind was 'blend' and is now 'by_hint'"),
         ("algorithm.normalisation", Normalisation.authors, "was 'distilled' and is now 'authors'"),
+        ("algorithm.truncated", Truncated.mask, "was 'learn' and is now 'mask'"),
         ("algorithm.entropy_bonus", 0.1, "was 0.0 and is now 0.1"),
         ("algorithm.reference_kl", 0.1, "was 0.0 and is now 0.1"),
         ("algorithm.teacher.ema_rate", 0.1, "was 0.05 and is now 0.1"),
@@ -254,7 +257,7 @@ def test_no_key_may_change_because_another_one_begins_like_it() -> None:
         ),
         (
             ["algorithm/teacher=live", "algorithm.teacher.offload=true"],
-            "of algorithm.teacher.kind=ema or algorithm.teacher.kind=on_gain",
+            "of algorithm.teacher.kind=ema or algorithm.teacher.kind=on_gain or algorithm.teacher.kind=periodic alone",
         ),
         (
             ["algorithm.support.kind=full", "algorithm.support.num_ids=5"],
@@ -266,7 +269,7 @@ def test_no_key_may_change_because_another_one_begins_like_it() -> None:
         ),
         (
             ["algorithm.teacher.kind=emma"],
-            "algorithm.teacher.kind must be one of ema, live, frozen, on_gain, trust_region, anchored, external",
+            "algorithm.teacher.kind must be one of ema, live, frozen, on_gain, periodic, trust_region, anchored, external",
         ),
         (["algorithm.support.kind=whole"], "algorithm.support.kind must be one of student, teacher, full; got whole"),
         (

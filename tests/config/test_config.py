@@ -17,6 +17,7 @@ from sdpo.config import (
     BySuccess,
     CheckpointConfig,
     Config,
+    CosineSchedule,
     Dtype,
     EmaTeacher,
     EnvConfig,
@@ -32,6 +33,7 @@ from sdpo.config import (
     HintChoice,
     LearnerConfig,
     LiftSchedule,
+    LinearSchedule,
     LiveTeacher,
     LoraConfig,
     LossMean,
@@ -40,6 +42,7 @@ from sdpo.config import (
     Offload,
     OnGainTeacher,
     OnLowLift,
+    PeriodicTeacher,
     PolicyGradientConfig,
     QuestionWeight,
     RatioLevel,
@@ -71,6 +74,7 @@ RANGES = [
     ("algorithm.entropy_weight", lambda x: SDPOConfig(entropy_weight=x), -0.1, 0.0),
     ("algorithm.future_credit", lambda x: SDPOConfig(future_credit=x), 1.1, 1.0),
     ("algorithm.pointwise_clip", lambda x: SDPOConfig(pointwise_clip=x), 0.0, 1e-9),
+    ("algorithm.advantage_clip", lambda x: SDPOConfig(advantage_clip=x), 0.0, 1e-9),
     ("algorithm.hindsight.demonstration_reward", lambda x: HindsightConfig(demonstration_reward=x), 1.1, 1.0),
     ("algorithm.policy_gradient.clip_low", lambda x: PolicyGradientConfig(clip_low=x), 1.1, 1.0),
     ("algorithm.policy_gradient.clip_high", lambda x: PolicyGradientConfig(clip_high=x), -0.1, 0.0),
@@ -120,6 +124,10 @@ RANGES = [
     ("learner.timeout_s", lambda x: LearnerConfig(timeout_s=x), 0.0, 0.1),
     ("learner.lr", lambda x: LearnerConfig(lr=x), -1e-6, 0.0),
     ("learner.warmup_updates", lambda x: LearnerConfig(warmup_updates=x), -1, 0),
+    ("learner.num_epochs", lambda x: LearnerConfig(num_epochs=x), 0, 1),
+    ("learner.schedule.floor", lambda x: LinearSchedule(floor=x), 1.1, 1.0),
+    ("learner.schedule.floor", lambda x: CosineSchedule(floor=x), -0.1, 0.0),
+    ("learner.schedule.num_steps", lambda x: CosineSchedule(num_steps=x), 0, 1),
     ("learner.grad_clip", lambda x: LearnerConfig(grad_clip=x), 0.0, 0.1),
     ("learner.logits_chunk_mib", lambda x: LearnerConfig(logits_chunk_mib=x), 0.0, 0.001),
     ("rollout.gpu_memory_utilization", lambda x: RolloutConfig(gpu_memory_utilization=x), 0.0, 1.0),
@@ -135,6 +143,7 @@ RANGES = [
     ("algorithm.teacher.min_gain", lambda x: OnGainTeacher(min_gain=x), -0.1, 0.0),
     ("algorithm.teacher.max_length_growth", lambda x: OnGainTeacher(max_length_growth=x), -0.1, 0.0),
     ("algorithm.teacher.gain_window", lambda x: OnGainTeacher(gain_window=x), 0, 1),
+    ("algorithm.teacher.refresh_every", lambda x: PeriodicTeacher(refresh_every=x), 0, 1),
     ("guards.repeat_after", lambda x: GuardsConfig(repeat_after=x), 0, 1),
     ("guards.early", lambda x: GuardsConfig(early=x), 0, 1),
     ("guards.recent", lambda x: GuardsConfig(recent=x), 0, 1),
@@ -189,6 +198,8 @@ def test_a_value_out_of_range_is_refused_by_name_and_the_edge_of_the_range_is_no
         lambda: SDPOConfig(reference_kl=math.nan),
         lambda: SDPOConfig(entropy_weight=math.nan),
         lambda: SDPOConfig(pointwise_clip=math.nan),
+        lambda: SDPOConfig(advantage_clip=math.nan),
+        lambda: LinearSchedule(floor=math.nan),
         lambda: SDPOConfig(future_credit=math.nan),
     ],
     ids=[
@@ -207,6 +218,8 @@ def test_a_value_out_of_range_is_refused_by_name_and_the_edge_of_the_range_is_no
         "reference_kl",
         "entropy_weight",
         "pointwise_clip",
+        "advantage_clip",
+        "floor",
         "future_credit",
     ],
 )
@@ -223,6 +236,22 @@ def test_sampled_tokens_alone_go_with_the_reverse_kl_only(granularity, divergenc
     assert "Set algorithm.granularity=logits or algorithm.divergence=reverse_kl" in sentence
     SDPOConfig(granularity=granularity, divergence="reverse_kl")
     SDPOConfig(granularity=Granularity.logits, divergence=divergence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"divergence": "forward_kl"}, "needs algorithm.divergence=reverse_kl"),
+        ({"divergence": "jsd"}, "needs algorithm.divergence=reverse_kl"),
+        ({"granularity": Granularity.sequence}, "needs algorithm.granularity=logits or token"),
+        ({"pointwise_clip": 0.1}, "Set one of them."),
+    ],
+    ids=str,
+)
+def test_only_the_reverse_kl_of_tokens_has_advantages_to_clamp(changes, said):
+    assert said in refusal(lambda: SDPOConfig(advantage_clip=5.0, **changes))
+    SDPOConfig(advantage_clip=5.0, support=FullSupport())
+    SDPOConfig(advantage_clip=5.0, granularity=Granularity.token)
 
 
 def test_a_clamp_of_each_bucket_needs_buckets():
@@ -327,7 +356,15 @@ def test_the_hindsight_prompt_has_room_for_the_question():
 # Rules between two knobs: each sentence names both, what they were, and a way out that is one.
 
 
-SELVES = (LiveTeacher(), FrozenTeacher(), EmaTeacher(), OnGainTeacher(), TrustRegionTeacher(), AnchoredTeacher())
+SELVES = (
+    LiveTeacher(),
+    FrozenTeacher(),
+    EmaTeacher(),
+    OnGainTeacher(),
+    PeriodicTeacher(),
+    TrustRegionTeacher(),
+    AnchoredTeacher(),
+)
 
 
 def kind_of(teacher: TeacherConfig) -> str:
@@ -588,7 +625,7 @@ def test_only_a_teacher_with_weights_of_its_own_is_refreshed_or_frozen(response,
         build(SDPOConfig(teacher=teacher))
     else:
         sentence = refusal(lambda: build(SDPOConfig(teacher=teacher)))
-        assert f"guards.response={response.value} needs algorithm.teacher.kind=ema or on_gain" in sentence
+        assert f"guards.response={response.value} needs algorithm.teacher.kind=ema, on_gain or periodic" in sentence
         assert f"got {teacher.kind}" in sentence
     assert "got no teacher" in refusal(lambda: build(GRPOConfig()))
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from sdpo.batches.packs import pack_rows
+from sdpo.batches.updates import in_epochs
 from sdpo.commands.replay import run_replay
 from sdpo.config import AlgorithmConfig, Dtype, LearnerConfig, ReplayConfig
 from sdpo.errors import UserError
@@ -173,7 +174,8 @@ def without_clock(metrics: Mapping[str, float]) -> dict[str, float]:
 def take(learner: DeepSpeedLearner, updates: Sequence[Update], algorithm: AlgorithmConfig) -> list[dict[str, float]]:
     """A step, as sdpo.train takes it; the metrics of each update."""
     learner.keep_old_logprobs(updates)
-    metrics = [without_clock(learner.update(update, algorithm)) for update in updates]
+    in_turn = in_epochs(updates, learner._config.num_epochs, f"step {learner.step}")
+    metrics = [without_clock(learner.update(update, algorithm)) for update in in_turn]
     learner.finish_step()
     return metrics
 

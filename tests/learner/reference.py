@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from sdpo.config import AlgorithmConfig, EmaTeacher, LearnerConfig, LossMean, SDPOConfig
+from sdpo.config import AlgorithmConfig, EmaTeacher, LearnerConfig, LossMean, PeriodicTeacher, SDPOConfig
 from sdpo.objectives import plain
 from sdpo.types import Sample
 
@@ -255,7 +255,7 @@ def course(
     average = {name: weight.clone() for name, weight in start.items()}
     optimizer = AdamW(trained, config)
     losses, norms = [], []
-    for updates in steps:
+    for step, updates in enumerate(steps, start=1):
         old = {name: weight.detach().clone() for name, weight in adapters.onto(base, trained).items()}
         for samples in updates:
             weights = adapters.onto(base, trained)
@@ -274,7 +274,10 @@ def course(
             norms.append(optimizer.step(trained, dict(zip(trained, found, strict=True))))
             losses.append(total.item())
         if isinstance(algorithm, SDPOConfig):
-            rate = algorithm.teacher.ema_rate if isinstance(algorithm.teacher, EmaTeacher) else 0.0
+            teacher = algorithm.teacher
+            rate = teacher.ema_rate if isinstance(teacher, EmaTeacher) else 0.0
+            if isinstance(teacher, PeriodicTeacher) and step % teacher.refresh_every == 0:
+                rate = 1.0
             average = {name: (1.0 - rate) * average[name] + rate * trained[name].detach() for name in trained}
     return Course(
         losses=losses,
@@ -308,7 +311,7 @@ class _Parts:
     def start(self, *, weight: float = 1.0, is_hinted: bool = True) -> tuple[Llama | None, Weights, float, bool]:
         return None, self.first, weight, is_hinted
 
-    def average(self, *, rate: float, on_host: bool) -> tuple[Llama | None, Weights, float, bool]:
+    def average(self, *, rate: float, on_host: bool, every: int = 1) -> tuple[Llama | None, Weights, float, bool]:
         return None, self.kept, 1.0, True
 
     def other(self) -> tuple[Llama | None, Weights, float, bool]:

@@ -28,6 +28,7 @@ from sdpo.config import (
     LossMean,
     Offload,
     OnGainTeacher,
+    PeriodicTeacher,
     PolicyGradientConfig,
     RatioLevel,
     SDPOConfig,
@@ -54,6 +55,7 @@ TEACHERS: dict[str, TeacherConfig] = {
     "frozen": FrozenTeacher(),
     "ema": EmaTeacher(ema_rate=0.2),
     "on_gain": OnGainTeacher(),
+    "periodic": PeriodicTeacher(refresh_every=1),
     "trust_region": TrustRegionTeacher(live_weight=0.3),
     "anchored": AnchoredTeacher(beta=1.6),
     "external": ExternalTeacher(path="elsewhere"),
@@ -248,6 +250,33 @@ def test_every_algorithm_learns_by_its_formulas(num_ranks: int, stage: int, mode
     for label, setup, ours in zip(ALGORITHMS, setups, found, strict=True):
         keeps_average = isinstance(setup.algorithm, SDPOConfig) and setup.algorithm.teacher.kind == "ema"
         check(f"{label}, {num_ranks} ranks, ZeRO {stage}", ours, expected(setup), keeps_average=keeps_average)
+
+
+def test_later_epochs_learn_the_same_samples_by_ratios_to_the_policy_before_the_first(model: Path) -> None:
+    """A step's only update was scored by what the policy says in it, which in a second epoch is another policy.
+
+    An average rests until the step is over; a live teacher is the policy as each update finds it.
+    """
+    algorithms = (sdpo("ema"), sdpo("live"), GRPOConfig())
+    setups = [Setup(model=model, algorithm=algorithm, config=replace(CONFIG, num_epochs=2)) for algorithm in algorithms]
+    samples = [[[s for update in step for s in update] for step in samples_of(setup)] for setup in setups]
+    legs = [
+        Leg(setup=setup, steps=[updates_of(of_step, setup.algorithm, micro_batch_tokens=150) for of_step in of_setup])
+        for setup, of_setup in zip(setups, samples, strict=True)
+    ]
+    for setup, of_setup, ours in zip(setups, samples, launch(1, courses, legs)[0], strict=True):
+        theirs = reference.course(
+            model,
+            [[of_step, of_step] for of_step in of_setup],
+            setup.algorithm,
+            setup.config,
+            temperature=TEMPERATURE,
+            max_response_tokens=MAX_RESPONSE_TOKENS,
+        )
+        kind = setup.algorithm.taught_by.kind if setup.algorithm.taught_by is not None else "none"
+        check(f"two epochs, {setup.algorithm.name}, teacher {kind}", ours, theirs, keeps_average=kind == "ema")
+        assert (ours.num_updates, ours.num_steps) == (4, 2)
+        assert [metrics["learned_rows"] > 0.0 for metrics in ours.metrics] == [True, False] * 2
 
 
 @pytest.mark.parametrize(

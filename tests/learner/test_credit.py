@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,13 @@ def test_keeping_changes_nothing_of_what_is_learned(model: Path) -> None:
         return {name: value for name, value in metrics.items() if not name.startswith(("time/", "memory/"))}
 
     assert learned(ALL) == learned(Recording(share=0.0, num_top=4))
+
+
+def test_of_a_later_epoch_nothing_is_kept_and_no_attempt_is_counted_again(model: Path) -> None:
+    setup = Setup(model=model, algorithm=SDPO, recording=ALL)
+    again = replace(update_of(rows(model, share=0.0), SDPO), epoch=1)
+    ((found, metrics, _),) = launch(1, credits, setup, again)
+    assert (found, metrics["learned_rows"], metrics["updates"]) == ([], 0.0, 1.0)
 
 
 def test_a_share_of_the_attempts_is_kept_and_the_smaller_share_is_a_part_of_the_larger(model: Path) -> None:

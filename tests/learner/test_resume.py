@@ -15,6 +15,7 @@ from sdpo.config import (
     Dtype,
     EmaTeacher,
     LearnerConfig,
+    LinearSchedule,
     LoraConfig,
     Offload,
     SDPOConfig,
@@ -27,7 +28,9 @@ from tests.learner.tiers import MadeOnce, tiered
 
 pytestmark = pytest.mark.integration
 ALGORITHM = SDPOConfig(support=TopSupport(num_ids=10), routing=Blend(policy_gradient_share=0.4), teacher=EmaTeacher(ema_rate=0.2))
-CONFIG = LearnerConfig(dtype=Dtype.float32, lr=1e-3, warmup_updates=3, weight_decay=0.1)
+CONFIG = LearnerConfig(
+    dtype=Dtype.float32, lr=1e-3, warmup_updates=3, weight_decay=0.1, schedule=LinearSchedule(floor=0.5, num_steps=5)
+)
 
 
 def steps(model: Path, num_ranks: int, num_steps: int) -> Steps:
@@ -56,6 +59,7 @@ def differing(one: State | Mapping[str, Tensor], other: State | Mapping[str, Ten
 
 VARIANTS: Mapping[str, tuple[int, dict[str, object]]] = {
     "fp32, ZeRO 0": (1, {"zero_stage": 0}),
+    "fp32, ZeRO 0, two epochs": (1, {"zero_stage": 0, "num_epochs": 2}),
     "fp32, ZeRO 1": (1, {"zero_stage": 1}),
     "bf16, ZeRO 1": (1, {"zero_stage": 1, "dtype": Dtype.bfloat16}),
     "bf16, ZeRO 1, adapters": (1, {"zero_stage": 1, "dtype": Dtype.bfloat16, "lora": LoraConfig(rank=4)}),
@@ -68,7 +72,7 @@ VARIANTS: Mapping[str, tuple[int, dict[str, object]]] = {
     "bf16, ZeRO 3, 2 ranks, offloaded": (2, {"zero_stage": 3, "dtype": Dtype.bfloat16, "offload": Offload.all}),
     "bf16, ZeRO 3, 2 ranks, adapters": (2, {"zero_stage": 3, "dtype": Dtype.bfloat16, "lora": LoraConfig(rank=4)}),
 }
-CORNERS = ("fp32, ZeRO 0", "bf16, ZeRO 1, adapters", "bf16, ZeRO 2, 2 ranks", "bf16, ZeRO 3, 2 ranks, offloaded")
+CORNERS = ("fp32, ZeRO 0, two epochs", "bf16, ZeRO 1, adapters", "bf16, ZeRO 2, 2 ranks", "bf16, ZeRO 3, 2 ranks, offloaded")
 Straight = dict[str, tuple[Course, Course, Path]]
 Saved = dict[str, tuple[Course, Path]]
 
@@ -102,11 +106,15 @@ def test_a_resumed_run_ends_with_the_same_bits(label: str, straight: Straight, m
     assert differing(whole.policy, second.policy) == []
     assert all(torch.equal(one, other) for one, other in zip(whole.ema_copy, second.ema_copy, strict=True))
     assert [*first.metrics, *second.metrics] == list(whole.metrics)
-    assert whole.steps_counted == second.steps_counted == {12.0}
-    assert (second.num_steps, second.num_updates) == (6, 12)
+    num_updates = 12 * setup.config.num_epochs
+    shares = [share for share in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5) for _ in range(num_updates // 6)]
+    rates = [share * warm for share, warm in zip(shares, [1 / 3, 2 / 3, *[1.0] * (num_updates - 2)], strict=True)]
+    assert [metrics["lr"] / CONFIG.lr for metrics in whole.metrics] == pytest.approx(rates)
+    assert whole.steps_counted == second.steps_counted == {float(num_updates)}
+    assert (second.num_steps, second.num_updates) == (6, num_updates)
     assert torch.equal(whole.random, second.random)
     moved = torch.cat([whole.ends["master"][name] - whole.begins["master"][name] for name in whole.ends["master"]])
-    print(f"{label}: the same bits after 12 updates that moved the weights by {moved.norm():.2f}")
+    print(f"{label}: the same bits after {num_updates} updates that moved the weights by {moved.norm():.2f}")
 
 
 IN_BF16 = [label for label in VARIANTS if "bf16" in label and "adapters" not in label]

@@ -27,8 +27,9 @@ from sdpo.config import (
     Response,
     SDPOConfig,
     TrackingConfig,
+    Truncated,
 )
-from sdpo.guards.fold import folded
+from sdpo.guards.fold import Guards, folded
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
 from sdpo.protocols import Sampler
@@ -38,7 +39,7 @@ from sdpo.terminal.stop_request import StopRequest
 from sdpo.tracking.run_report import RunReport
 from sdpo.tracking.tracker import Tracker
 from sdpo.train import train
-from sdpo.types import Completion, Prompt, Ranks, Sampling
+from sdpo.types import Attempt, Completion, Finish, Group, Prompt, Ranks, Sampling, Verdict
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeVerifier, task
 
 TASKS = tuple(task(f"task {index}") for index in range(6))
@@ -121,6 +122,30 @@ class Run:
 
     def guards_of_steps(self, guard: Guard) -> list[int]:
         return [int(str(alarm["step"])) for alarm in records(self.folder.alarms) if alarm["guard"] == guard.value]
+
+
+@pytest.mark.parametrize(
+    ("truncated", "counted"), [(Truncated.learn, None), (Truncated.mask, 2.0), (Truncated.leave_out, 2.0)], ids=str
+)
+def test_attempts_that_nothing_is_learned_from_because_they_were_cut_off_are_counted(
+    truncated: Truncated, counted: float | None, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", Response.warn)
+    run.folder.rollouts.mkdir(parents=True)
+    guards = Guards(replace(run.config, algorithm=SDPOConfig(truncated=truncated)))
+    tracker = Tracker(run.folder, run.config.tracking)
+    report = RunReport(Terminal(run.screen, "run", 1), tracker, StopRequest(), guards)
+    attempts = tuple(
+        Attempt(
+            completion=Completion(token_ids=(1,), logprobs=(-1.0,), text="", finish=finish, weights_version=0),
+            verdict=Verdict(reward=0.0),
+        )
+        for finish in (Finish.length, Finish.stop, Finish.length)
+    )
+    with report.step(1) as log:
+        log.groups((Group(task=TASKS[0], prompt_ids=(1,), attempts=attempts),), ((None,) * 3,))
+    (row,) = records(run.folder.metrics)
+    assert row.get("truncated/unlearned") == counted
 
 
 def test_an_alarm_is_said_and_recorded(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from sdpo.config import (
     GRPOConfig,
     HindsightConfig,
     HintChoice,
+    LearnerConfig,
     LiftSchedule,
     OnLowLift,
     PolicyGradientConfig,
@@ -73,6 +74,19 @@ def test_without_heldout_tasks_no_checkpoint_has_a_score() -> None:
     run = Run(heldout=(), evaluation=EvaluationConfig(num_tasks=0))
     assert run.report.evaluations == []
     assert run.learner.scores == [None, None, None]
+
+
+def test_a_steps_samples_are_learned_from_in_every_epoch_and_scored_once_before() -> None:
+    def thrice(run: Run) -> None:
+        run.config.learner = LearnerConfig(num_epochs=3)
+
+    run = Run(num_steps=2, started=thrice)
+    of_learner = [event for event in run.events if event in ("anchor", "update", "finish")]
+    assert of_learner == (["anchor"] + ["update"] * 6 + ["finish"]) * 2
+    for first in (0, 6):
+        taken = run.learner.updates[first : first + 6]
+        assert [update.epoch for update in taken] == [0, 0, 1, 1, 2, 2]
+        assert [sorted(update.index for update in taken[place : place + 2]) for place in (0, 2, 4)] == [[0, 1]] * 3
 
 
 def test_rows_are_dealt_to_the_ranks_that_the_learner_has() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from sdpo.config import (
     PolicyGradientConfig,
     RatioLevel,
     SDPOConfig,
+    SupportConfig,
     SupportKind,
     TopSupport,
 )
@@ -35,6 +37,8 @@ VARIANTS = {
         f"terms clamped, {side.value}, {support}": SDPOConfig(pointwise_clip=0.05, pointwise_clip_side=side, support=support)
         for side, support in itertools.product(ClipSide, SUPPORTS)
     },
+    **{f"clamped advantages, {support}": SDPOConfig(advantage_clip=0.1, support=support) for support in SUPPORTS},
+    "clamped advantages, token": SDPOConfig(advantage_clip=0.1, granularity=Granularity.token, future_credit=0.8),
     **{granularity.value: SDPOConfig(granularity=granularity) for granularity in Granularity},
     **{
         f"{kind} {support}": SDPOConfig(divergence=kind, jsd_beta=0.3, support=support)
@@ -95,6 +99,38 @@ def test_the_plain_certainties_are_the_learners() -> None:
     assert torch.cat(found).mean().item() == pytest.approx(1.0)
     for weights_R, entropy_R in zip(found, entropies, strict=True):
         torch.testing.assert_close(certainty(entropy_R, torch.cat(entropies), algorithm.entropy_weight), weights_R)
+
+
+def test_an_advantage_by_hand_is_clamped_where_the_term_of_its_bucket_is_small() -> None:
+    """The paper's clip of 5 at test time was taken for one of each bucket's term, p·|A|, which is hardly ever that large.
+
+    Two tokens, 10 % and 90 %; the teacher gives the first a millionth. Its advantage of -11.5 counts as -5.
+    """
+
+    def slope(algorithm: SDPOConfig) -> float:
+        """By the first logit: -Σ A ∂p, with ∂p = ±p(1-p)."""
+        logits_RV = torch.tensor([[0.1, 0.9]], dtype=torch.float64).log().requires_grad_()
+        teacher_RV = torch.tensor([[1e-6, 1.0 - 1e-6]], dtype=torch.float64).log()
+        old_R = torch.tensor([0.1], dtype=torch.float64).log()
+        plain.distillation(logits_RV.log_softmax(-1), teacher_RV, torch.tensor([0]), old_R, old_R, algorithm).sum().backward()
+        assert logits_RV.grad is not None
+        return float(logits_RV.grad[0, 0])
+
+    first, second = math.log(1e-6 / 0.1), math.log((1.0 - 1e-6) / 0.9)
+    support = FullSupport()
+    assert slope(SDPOConfig(support=support)) == pytest.approx(-(first - second) * 0.09)
+    assert slope(SDPOConfig(support=support, advantage_clip=5.0)) == pytest.approx(-(-5.0 - second) * 0.09)
+    of_term = SDPOConfig(support=TopSupport(num_ids=2), pointwise_clip=5.0)
+    assert slope(of_term) == pytest.approx(-(first - second) * 0.09)
+
+
+@pytest.mark.parametrize("support", SUPPORTS, ids=str)
+def test_a_clip_that_no_advantage_reaches_changes_neither_loss_nor_gradient(support: SupportConfig) -> None:
+    """The loss is then the KL: what a clamp leaves out, the gradient of A itself, sums to 0."""
+    plainly, clipped = (fused(problem(sdpo=SDPOConfig(support=support, advantage_clip=clip))) for clip in (None, 1e3))
+    assert clipped.loss.item() == pytest.approx(plainly.loss.item(), rel=1e-10, abs=1e-10)
+    assert apart(clipped.of_hidden, plainly.of_hidden) < 1e-10
+    assert apart(clipped.of_head, plainly.of_head) < 1e-10
 
 
 def test_an_example_by_hand() -> None:

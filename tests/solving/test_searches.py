@@ -144,7 +144,7 @@ def test_the_settings_of_the_paper_are_shipped() -> None:
     config = solve_config(["experiment=solve_livecodebench", "task=a", "env.options.path=lcb.jsonl"])
     algorithm, learner = config.algorithm, config.learner
     assert (config.batch.num_tasks, config.batch.group_size, algorithm.support.num_ids) == (1, 16, 20)
-    assert (algorithm.divergence, algorithm.teacher.ema_rate, algorithm.pointwise_clip) == ("reverse_kl", 0.01, 5.0)
+    assert (algorithm.divergence, algorithm.teacher.ema_rate, algorithm.advantage_clip) == ("reverse_kl", 0.01, 5.0)
     assert (learner.lr, learner.weight_decay, learner.grad_clip, learner.lora.rank) == (1e-6, 0.01, 1.0, 0)
     assert discovery_config(["experiment=solve_livecodebench", "env.options.path=lcb.jsonl"]).strategies == list(
         STRATEGIES.built_in

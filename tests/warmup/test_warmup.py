@@ -342,6 +342,7 @@ def test_a_source_without_pairs_leaves_its_share_to_the_others() -> None:
         (["sampling.max_turns=2"], "sampling.max_turns must be 1"),
         (["evaluation.num_attempts=1"], "evaluation.num_attempts must be at least 2"),
         (["num_updates=0"], "num_updates must be at least 1"),
+        (["learner.num_epochs=2"], "learner.num_epochs must be 1 in a warm-up"),
         (["algorithm.hindsight.max_prompt_tokens=50"], "repeats the question"),
         (["num_update=1"], "Did you mean num_updates"),
     ],
