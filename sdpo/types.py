@@ -230,6 +230,40 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A group in short: what the choice of later tasks may go by."""
+
+    task: str
+    """Its id."""
+    rewards: tuple[float, ...]
+    """[G], less those set aside."""
+    num_set_aside: int = 0
+    is_replaced: bool = False
+    """Whether another group stands in for it."""
+
+    @staticmethod
+    def of(group: Group, *, is_replaced: bool = False) -> Tried:
+        return Tried(
+            task=group.task.id,
+            rewards=tuple(attempt.verdict.reward for attempt in group.attempts),
+            num_set_aside=len(group.set_aside),
+            is_replaced=is_replaced,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """How a step came to its groups."""
+
+    tried: tuple[Tried, ...]
+    """Those that were replaced, then the P that it learns from."""
+    num_without_signal: int | None
+    """Those among the P from which nothing is learned; None where that was not looked at."""
+    numbers: Mapping[str, float]
+    """What the task order says of its choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HintText:
     """One thing that the teacher is shown and the student is not."""
 

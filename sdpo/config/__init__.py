@@ -47,6 +47,7 @@ from sdpo.config.run import (
     ModelConfig,
     Resume,
     SamplingConfig,
+    TaskOrderConfig,
 )
 from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig
 from sdpo.config.teacher import (
@@ -125,6 +126,7 @@ __all__ = [
     "SupportConfig",
     "SupportKind",
     "TaintEffect",
+    "TaskOrderConfig",
     "TeacherConfig",
     "TeacherParts",
     "TolerationConfig",

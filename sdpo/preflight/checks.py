@@ -15,6 +15,7 @@ from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdpo.attempts.task_stream import task_order
 from sdpo.batches.filters import token_filter
 from sdpo.config import (
     AlgorithmConfig,
@@ -77,6 +78,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
     """Find and check everything. Raises UserError with the field, the value and the remedy."""
     check_named(config.algorithm, config.rollout)
     environment, train, heldout = check_environment(config)
+    _check_order(config, len(train))
     if config.sampling.max_turns == 1 and isinstance(environment, Conversational):
         say(
             f"Environment {environment.name!r} replies between turns, but sampling.max_turns=1 leaves the policy only one: its "
@@ -132,6 +134,14 @@ def check_named(algorithm: AlgorithmConfig, rollout: RolloutConfig) -> None:
                 source(name)
             if algorithm.divergence not in DIVERGENCES.built_in:
                 _check_divergence(algorithm)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _check_order(config: Config, num_tasks: int) -> None:
+    """Raises UserError where the task order that the config names cannot be made."""
+    try:
+        task_order(config.batch.order, num_tasks, config.seed)
     except ValueError as error:
         raise UserError(str(error)) from error
 
