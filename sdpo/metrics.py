@@ -150,6 +150,8 @@ METRICS: Mapping[str, Metric] = {
 }
 ENVIRONMENT_PREFIX = "env/"
 """The environment's own metrics, averaged over attempts, are logged under this prefix."""
+MEMBER_SUCCESS = "/success"
+"""How a mix of environments calls the success of a member: its label, and this."""
 
 
 def lift_in_words(metrics: Metrics) -> str:

@@ -52,9 +52,11 @@ class TaskOrder(Protocol):
     learns: bool
     """Whether it is told what became of the tasks."""
 
-    def positions(self, step: int, num: int) -> Iterator[int]:
-        """Positions in the split: the ``num`` tasks that are asked after ``step`` finished steps, then those that may stand in
-        for one of them, each once and none of the former."""
+    def positions(self, step: int, num_before: int, num: int) -> Iterator[int]:
+        """Positions in the split: the ``num`` tasks that are asked after ``step`` finished steps, which asked ``num_before``.
+
+        Then those that may stand in for one of them, each once and none of the former.
+        """
         ...
 
     def learn(self, tried: Sequence[tuple[int, Sequence[float]]]) -> None:

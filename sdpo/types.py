@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -550,3 +550,22 @@ Metrics = Mapping[str, float]
 """Names from ``sdpo.metrics`` to values."""
 
 Tasks = Sequence[Task]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some of a split's tasks, which are asked as often as their weight says."""
+
+    name: str
+    weight: float
+    """Beside the other parts'."""
+    positions: tuple[int, ...]
+    """In the split."""
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """Tasks, as ``Tasks``, that fall into parts with weights; no task is in two of them, and each in one."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]: ...

@@ -24,9 +24,9 @@ class Epochs:
     def __init__(self, num_tasks: int, seed: int) -> None:
         self._num_tasks, self._seed = num_tasks, seed
 
-    def positions(self, step: int, num: int) -> Iterator[int]:
+    def positions(self, step: int, num_before: int, num: int) -> Iterator[int]:
         """Stand-ins are drawn anew for each step: they take nothing away from the epochs."""
-        places = range(step * num, (step + 1) * num)
+        places = range(num_before, num_before + num)
         orders = {epoch: self._order(epoch) for epoch in {place // self._num_tasks for place in places}}
         chosen = [orders[epoch][index] for epoch, index in (divmod(place, self._num_tasks) for place in places)]
         yield from chosen
@@ -80,15 +80,15 @@ class Adaptive:
             num, total, squares = (self._memory * old + added for old, added in zip(kept, new, strict=True))
             self._sums[position] = num, total, squares
 
-    def positions(self, step: int, num: int) -> Iterator[int]:
+    def positions(self, step: int, num_before: int, num: int) -> Iterator[int]:
         shares = self._shares()
         found: list[int] = []
-        while len(found) < num:  # more than once around where a step asks for more tasks than there are
+        while len(found) < max(num, 1):  # more than once around where a step asks for more tasks than there are
             found += self._drawn(f"{self._seed}/adaptive/{step}/{len(found)}", shares)
         of_step = found[:num]
         self._numbers = {
             "tasks/tried": len(self._sums) / self._num_tasks,
-            "tasks/preference": sum(shares[position] for position in of_step) / num * self._num_tasks,
+            "tasks/preference": sum(shares[position] for position in of_step) / max(num, 1) * self._num_tasks,
             "tasks/effective": 1.0 / (self._num_tasks * sum(share * share for share in shares)),
         }
         return iter(found if num <= self._num_tasks else of_step)

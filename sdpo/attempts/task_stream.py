@@ -7,15 +7,16 @@ generated ahead or not, and whether the run was continued or not: a step's tasks
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import cast
 
+from sdpo.attempts.mixed_order import MixedOrder
 from sdpo.config import TaskOrderConfig
 from sdpo.plugins.seam import made
 from sdpo.plugins.seams import TASK_ORDERS
 from sdpo.protocols import TaskOrder
-from sdpo.types import Metrics, Task, Tasks, Tried
+from sdpo.types import InParts, Metrics, Task, Tasks, Tried
 
 
 class TaskStream:
@@ -33,7 +34,7 @@ class TaskStream:
         """``order``: None stands for the default. ``lag``: steps that a batch may be generated ahead. ``tried``: what a continued
         run has tried, step by step. Raises ValueError where the order cannot be made."""
         self._tasks, self._seed, self._config, self._lag = tasks, seed, order or TaskOrderConfig(), lag
-        self._order, self._num_learned = task_order(self._config, len(tasks), seed), 0
+        self._order, self._num_learned = self._new_order(), 0
         self._tried = {number: tuple(of_step) for number, of_step in enumerate(tried, start=1)}
 
     @property
@@ -47,7 +48,7 @@ class TaskStream:
     def drawn(self, step: int, num_tasks: int) -> Iterator[Task]:
         """The same, followed by the tasks that may stand in for them, each once."""
         self._catch_up(step - self._lag)
-        return (self._tasks[position] for position in self._order.positions(step, num_tasks))
+        return (self._tasks[position] for position in self._order.positions(step, step * num_tasks, num_tasks))
 
     def numbers(self) -> Metrics:
         """What the order says of the tasks that were drawn last."""
@@ -58,12 +59,17 @@ class TaskStream:
         self._tried = {number: of_step for number, of_step in self._tried.items() if number < step}
         self._tried[step] = tuple(tried)
 
+    def _new_order(self) -> TaskOrder:
+        if isinstance(self._tasks, InParts):
+            return MixedOrder(self._tasks.parts, self._seed, partial(task_order, self._config))
+        return task_order(self._config, len(self._tasks), self._seed)
+
     def _catch_up(self, last: int) -> None:
         """Bring the order to what it may know after ``last`` steps."""
         if not self._order.learns:
             return
         if self._num_learned > max(last, 0):
-            self._order, self._num_learned = task_order(self._config, len(self._tasks), self._seed), 0
+            self._order, self._num_learned = self._new_order(), 0
         for number in range(self._num_learned + 1, last + 1):
             found = [(self._places.get(one.task), one.rewards) for one in self._tried[number]]
             self._order.learn([(place, rewards) for place, rewards in found if place is not None])

@@ -17,6 +17,11 @@ def place_anywhere(
 ) -> None:
     """Make the paths of files absolute, in place: a rank, a verifier and a later command may start in another folder."""
     env.name = anywhere(env.name)
+    members = env.options.get("members")  # of a mix: environments too
+    if isinstance(members, dict):
+        for member in members.values():
+            if isinstance(member, dict) and isinstance(member.get("name"), str):
+                member["name"] = anywhere(member["name"])
     if rollout is not None:
         rollout.weight_sync = anywhere(rollout.weight_sync)
     if batch is not None:

@@ -241,7 +241,7 @@ def refuse_silence(environment: Environment, max_turns: int) -> None:
 
 def refuse_long_verdicts(environment: Environment, env: EnvConfig, rollout: RolloutConfig) -> None:
     """Raises UserError where a verdict may take as long as its verifier waits: a slow answer would be the environment's fault."""
-    timeout_s = _timeout_s(env)
+    timeout_s = registry.timeout_s(env.name, env.options)
     try:
         longest_s = environment.longest_verdict_s if isinstance(environment, TakesTime) else timeout_s
     except ValueError as error:
@@ -258,14 +258,6 @@ def refuse_long_verdicts(environment: Environment, env: EnvConfig, rollout: Roll
         f"and not as a failure); it is {rollout.verify_timeout_s:g} s, and {cause}. Set rollout.verify_timeout_s above "
         f"{longest_s:g}, or lower env.options.timeout_s."
     )
-
-
-def _timeout_s(env: EnvConfig) -> float | None:
-    """The environment's option of that name, as it was given or as its constructor has it; None where it has none."""
-    parameters = registry.options_of(registry.find_class(env.name))
-    known = {parameter.name: parameter.default for parameter in parameters} | dict(env.options)
-    value = known.get("timeout_s")
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Callable[[Task], str | None]:

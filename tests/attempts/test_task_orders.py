@@ -34,25 +34,25 @@ def test_epochs_come_in_the_order_that_they_always_came_in() -> None:
 @pytest.mark.parametrize("order", [Epochs(10, 1), Adaptive(10, 1)])
 @pytest.mark.parametrize("num", [1, 4, 10])
 def test_stand_ins_are_all_other_tasks_each_once(order: Epochs | Adaptive, num: int) -> None:
-    positions = list(order.positions(2, num))
+    positions = list(order.positions(2, 2 * num, num))
     assert set(positions) == set(range(10))
     assert len(positions[num:]) == 10 - len(set(positions[:num]))
 
 
 @pytest.mark.parametrize("order", [Epochs(3, 1), Adaptive(3, 1)])
 def test_a_step_may_ask_for_more_tasks_than_there_are(order: Epochs | Adaptive) -> None:
-    positions = list(order.positions(0, 7))
+    positions = list(order.positions(0, 0, 7))
     assert len(positions) == 7
     assert set(Counter(positions).values()) <= {2, 3}
 
 
 def test_stand_ins_differ_between_steps() -> None:
     order = Epochs(50, 0)
-    assert list(order.positions(0, 1))[1:] != list(order.positions(50, 1))[1:], "the same task, with others to stand in"
+    assert list(order.positions(0, 0, 1))[1:] != list(order.positions(50, 50, 1))[1:], "the same task, with others to stand in"
 
 
 def first_draws(order: Adaptive, num: int) -> Counter[int]:
-    return Counter(next(order.positions(step, 1)) for step in range(num))
+    return Counter(next(order.positions(step, step, 1)) for step in range(num))
 
 
 def test_tasks_whose_success_is_neither_0_nor_1_are_preferred() -> None:
@@ -100,7 +100,7 @@ def test_before_anything_was_tried_nothing_is_preferred() -> None:
 def test_attempts_that_were_all_set_aside_say_nothing_of_a_task() -> None:
     order = Adaptive(3, 0)
     order.learn([(0, [])])
-    next(order.positions(0, 1))
+    next(order.positions(0, 0, 1))
     assert order.numbers()["tasks/tried"] == 0.0
 
 
