@@ -11,7 +11,9 @@ import pytest
 
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import EnvConfig, TaskOrderConfig
+from sdpo.config.compose import train_config
 from sdpo.config.named import place_anywhere
+from sdpo.environments.inspection import check
 from sdpo.envs import registry
 from sdpo.envs.base import Conversational, Environment, HasReference, Message, Role, Task, Verdict
 from sdpo.envs.judging import reference_of, reply_of, verdict_of, verdict_on
@@ -221,3 +223,16 @@ def test_a_members_file_means_the_same_in_another_folder() -> None:
     env = EnvConfig(name="sdpo.envs.mix:Mix", options={"members": {"a": {"name": "here.py:Env"}, "b": None}})
     place_anywhere(env)
     assert env.options["members"]["a"]["name"].startswith("/")
+
+
+def test_the_check_of_environments_finds_nothing_wrong_with_a_mix() -> None:
+    inspection = check("sdpo.envs.mix:Mix", {"members": TWO}, num_tasks=3)
+    assert not inspection.findings
+
+
+def test_a_mix_is_said_in_the_words_of_a_command() -> None:
+    config = train_config(["env=mix", "env.options.members={code: {weight: 2}, chemistry: {}}"])
+    assert config.env.options == {"members": {"code": {"weight": 2}, "chemistry": {}}}
+    assert config.name.startswith("mix-")
+    config = train_config(["env=mix", "env.options.members.mine.name=a/b.py:C", "env.options.members.mine.options.size=3"])
+    assert config.env.options == {"members": {"mine": {"name": "a/b.py:C", "options": {"size": 3}}}}
