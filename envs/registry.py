@@ -69,6 +69,13 @@ def options_of(environment_class: type) -> list[inspect.Parameter]:
     return [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
+def timeout_s(spec: str, options: Mapping[str, object]) -> float | None:
+    """The option ``timeout_s``, as it is given or as the constructor has it; None where there is none."""
+    known = {parameter.name: parameter.default for parameter in options_of(find_class(spec))} | dict(options)
+    value = known.get("timeout_s")
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
 def find_class(spec: str) -> type:
     """The class that ``spec`` names, not yet called. Raises ValueError, as a sentence, where there is none."""
     place, colon, class_name = spec.rpartition(":")

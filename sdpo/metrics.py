@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from sdpo.types import Finish, Group, Hint, Metrics
+from sdpo.types import Draw, Finish, Group, Hint, Metrics
 
 
 class Reduction(Enum):
@@ -39,7 +39,20 @@ METRICS: Mapping[str, Metric] = {
     "hindsight/feedback": Metric(unit="share", meaning="attempts shown their feedback (alone or with a demonstration)"),
     "groups/all_failed": Metric(unit="share", meaning="tasks that no attempt solved"),
     "groups/all_solved": Metric(unit="share", meaning="tasks that every attempt solved"),
+    "groups/replaced": Metric(
+        unit="groups", meaning="groups without signal that others were asked in place of (`algorithm.replacement_rounds`)"
+    ),
+    "groups/without_signal": Metric(unit="share", meaning="tasks from whose group nothing is learned, after the replacement"),
+    "success/sampled": Metric(unit="share", meaning="success, with the attempts of replaced groups"),
+    "tasks/tried": Metric(unit="share", meaning="training tasks that were tried before (`batch.order.name=adaptive`)"),
+    "tasks/preference": Metric(
+        unit="1", meaning="how probable the step's tasks were to be drawn first, over an even draw: 1 prefers none"
+    ),
+    "tasks/effective": Metric(
+        unit="share", meaning="1/Σp² over the tasks there are: 1 draws evenly, near 0 is always the same few"
+    ),
     "attempts": Metric(unit="attempts", meaning="attempts verified"),
+    "attempts/replaced": Metric(unit="attempts", meaning="attempts at tasks whose group was replaced, those set aside included"),
     "set_aside": Metric(unit="attempts", meaning="attempts whose verification broke, neither failed nor rewarded"),
     "answers/distinct": Metric(unit="share", meaning="different answers to a task over its attempts, mean of the tasks"),
     "response_tokens": Metric(unit="tokens", meaning="mean length of a response"),
@@ -140,6 +153,8 @@ METRICS: Mapping[str, Metric] = {
 }
 ENVIRONMENT_PREFIX = "env/"
 """The environment's own metrics, averaged over attempts, are logged under this prefix."""
+MEMBER_SUCCESS = "/success"
+"""How a mix of environments calls the success of a member: its label, and this."""
 
 
 def lift_in_words(metrics: Metrics) -> str:
@@ -202,6 +217,20 @@ def of_groups(groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | Non
 def num_truncated(groups_P: Sequence[Group]) -> int:
     """Attempts that the length limit has cut off."""
     return sum(attempt.completion.finish is Finish.length for group in groups_P for attempt in group.attempts)
+
+
+def of_draw(draw: Draw) -> dict[str, float]:
+    """How a step came to its groups."""
+    if draw.num_without_signal is None:
+        return dict(draw.numbers)
+    replaced = [one for one in draw.tried if one.is_replaced]
+    return {
+        **draw.numbers,
+        "groups/replaced": float(len(replaced)),
+        "groups/without_signal": draw.num_without_signal / max(len(draw.tried) - len(replaced), 1),
+        "success/sampled": _mean([reward >= 1.0 for one in draw.tried for reward in one.rewards]),
+        "attempts/replaced": float(sum(len(one.rewards) + one.num_set_aside for one in replaced)),
+    }
 
 
 def distinct_share(groups: Sequence[Group]) -> float:

@@ -12,6 +12,7 @@ from sdpo.config import AlgorithmConfig
 from sdpo.types import (
     Attempt,
     Completion,
+    Draw,
     Evaluation,
     Group,
     Hint,
@@ -38,6 +39,33 @@ class TokenFilter(Protocol):
 
     def flags(self, text: str) -> Sequence[tuple[int, int]]:
         """Half-open ranges of the characters of ``text``, a response, that are masked."""
+        ...
+
+
+class TaskOrder(Protocol):
+    """Says which tasks a step asks: ``batch.order``.
+
+    It is made with the number of training tasks, the seed and ``batch.order.options``. What it says depends on these, on the step
+    and on what it has learned, and on nothing else: a resumed run makes another one, and tells it the same.
+    """
+
+    learns: bool
+    """Whether it is told what became of the tasks."""
+
+    def positions(self, step: int, num_before: int, num: int) -> Iterator[int]:
+        """Positions in the split: the ``num`` tasks that are asked after ``step`` finished steps, which asked ``num_before``.
+
+        Then those that may stand in for one of them, each once and none of the former.
+        """
+        ...
+
+    def learn(self, tried: Sequence[tuple[int, Sequence[float]]]) -> None:
+        """What a step tried: each task's position, with the rewards of its attempts. Told step by step, in order. Before
+        ``positions`` of a step it is told all of those that are more than ``rollout.staleness`` steps older."""
+        ...
+
+    def numbers(self) -> Metrics:
+        """What the latest positions say of it: keys ``tasks/...`` of ``sdpo.metrics``."""
         ...
 
 
@@ -187,6 +215,10 @@ class Watcher(Protocol):
 
     def ahead(self, seconds: float) -> None:
         """How long the step's attempts were generated before it asked for them."""
+        return
+
+    def drawn(self, draw: Draw) -> None:
+        """How the step came to its groups. Not called where it learns from the first that it asked, whatever became of them."""
         return
 
 

@@ -19,10 +19,11 @@ from sdpo.evaluation.constants import best_constants
 from sdpo.evaluation.heldout import evaluate, heldout_survey
 from sdpo.evaluation.lift import low_lift, teacher_lift
 from sdpo.guards.fold import Guards
-from sdpo.hindsight.hints import choose_hints, no_reference
+from sdpo.hindsight.hindsight import Hindsight
+from sdpo.hindsight.hints import no_reference
 from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
 from sdpo.protocols import Engine, Learner, Report, Rollouts, Sampler
-from sdpo.types import Group, Hint, Lift, Task
+from sdpo.types import Lift, Task
 
 
 def train(
@@ -40,6 +41,7 @@ def train(
     """Self-Distillation Policy Optimization, and GRPO beside it. The student answers; the same model, shown a solved sibling
     or the feedback, scores each answer again; the student moves towards it. The student samples all that is learned from."""
     engine, survey = sampler.engine, heldout_survey(run, sampler, heldout)
+    hindsight = Hindsight(run=run, references=references, successes=successes)
     engine.load(learner.weights(), version=learner.step)
     if learner.step == 0:
         _evaluated(0, run, rollouts, survey, learner, report)
@@ -53,7 +55,7 @@ def train(
 
             # 2. Hindsight: what would have helped? No solved sibling and no feedback means no sample.
             log.phase("hindsight")
-            hints_P_G = [_hints(group, run, step, references, successes) for group in groups_P]
+            hints_P_G = [hindsight.hints(group, step) for group in groups_P]
             successes.remember(groups_P)
             algorithm = guards.algorithm  # the run's; an alarm may have raised its share of policy gradient
             samples = training_samples(groups_P, hints_P_G, sampler.renderer, algorithm, run.sampling.max_response_tokens)
@@ -87,16 +89,6 @@ def train(
             is_last = report.should_stop  # asked for meanwhile: all that was done is kept
         if is_last:
             return
-
-
-def _hints(
-    group: Group, run: Config, step: int, references: Callable[[Task], str | None], successes: SuccessBuffer
-) -> tuple[Hint | None, ...]:
-    """[G] None where the algorithm shows nothing, as GRPO."""
-    if run.algorithm.hints is None:
-        return (None,) * len(group.attempts)
-    reference, remembered = references(group.task), successes.of(group.task.id)
-    return choose_hints(group, run.algorithm.hints, f"{run.seed}/{step}", reference=reference, remembered=remembered)
 
 
 def _evaluated(step: int, run: Config, rollouts: Rollouts, survey: Survey, learner: Learner, report: Report) -> float | None:

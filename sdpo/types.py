@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -227,6 +227,40 @@ class Group:
     attempts: tuple[Attempt, ...]
     """[G], less those set aside."""
     set_aside: tuple[SetAside, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A group in short: what the choice of later tasks may go by."""
+
+    task: str
+    """Its id."""
+    rewards: tuple[float, ...]
+    """[G], less those set aside."""
+    num_set_aside: int = 0
+    is_replaced: bool = False
+    """Whether another group stands in for it."""
+
+    @staticmethod
+    def of(group: Group, *, is_replaced: bool = False) -> Tried:
+        return Tried(
+            task=group.task.id,
+            rewards=tuple(attempt.verdict.reward for attempt in group.attempts),
+            num_set_aside=len(group.set_aside),
+            is_replaced=is_replaced,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """How a step came to its groups."""
+
+    tried: tuple[Tried, ...]
+    """Those that were replaced, then the P that it learns from."""
+    num_without_signal: int | None
+    """Those among the P from which nothing is learned; None where that was not looked at."""
+    numbers: Mapping[str, float]
+    """What the task order says of its choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -523,3 +557,22 @@ Metrics = Mapping[str, float]
 """Names from ``sdpo.metrics`` to values."""
 
 Tasks = Sequence[Task]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some of a split's tasks, which are asked as often as their weight says."""
+
+    name: str
+    weight: float
+    """Beside the other parts'."""
+    positions: tuple[int, ...]
+    """In the split."""
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """Tasks, as ``Tasks``, that fall into parts with weights; no task is in two of them, and each in one."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]: ...

@@ -7,8 +7,8 @@ import pytest
 
 from sdpo.evaluation.heldout import heldout_metrics
 from sdpo.hindsight.hints import hint_of
-from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS, Reduction, distinct_share, of_groups, of_versions, reduce
-from sdpo.types import Attempt, Completion, Finish, Group, Message, Role, SetAside, Task, Verdict
+from sdpo.metrics import ENVIRONMENT_PREFIX, METRICS, Reduction, distinct_share, of_draw, of_groups, of_versions, reduce
+from sdpo.types import Attempt, Completion, Draw, Finish, Group, Message, Role, SetAside, Task, Tried, Verdict
 
 TASK = Task(id="sums/1", env="sums", messages=(Message(role=Role.user, content="?"),))
 
@@ -126,3 +126,20 @@ def test_no_updates_give_no_numbers():
 def test_an_undeclared_number_is_refused():
     with pytest.raises(KeyError, match="surprise"):
         reduce([{"surprise": 1.0}])
+
+
+def test_what_was_replaced_is_counted_beside_what_is_learned_from():
+    tried = (
+        Tried(task="a", rewards=(0.0, 0.0), num_set_aside=1, is_replaced=True),
+        Tried(task="b", rewards=(1.0, 1.0, 1.0), is_replaced=True),
+        Tried(task="c", rewards=(0.0, 1.0, 0.0)),
+        Tried(task="d", rewards=(0.0, 0.0, 0.0)),
+    )
+    assert of_draw(Draw(tried=tried, num_without_signal=1, numbers={"tasks/tried": 0.5})) == {
+        "tasks/tried": 0.5,
+        "groups/replaced": 2.0,
+        "groups/without_signal": 0.5,
+        "success/sampled": 4 / 11,
+        "attempts/replaced": 6.0,
+    }
+    assert of_draw(Draw(tried=tried, num_without_signal=None, numbers={})) == {}

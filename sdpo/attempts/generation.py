@@ -3,7 +3,8 @@
 ``OnPolicy`` generates when the step asks, by the weights that it starts from. ``Ahead`` does so up to ``rollout.staleness`` steps
 before, in a thread of its own, while the learner works on earlier steps.
 
-The thread asks the engine and the verifiers, and nothing else. The loop's thread draws and renders tasks, and has the terminal.
+The thread asks the engine and the verifiers. It renders what follows in a conversation, and the tasks that stand in for others
+(``algorithm.replacement_rounds``). The loop's thread draws and renders the step's own tasks, and has the terminal.
 Several threads at once may ask engine and verifiers, which answer each without waiting for what another does with its answers.
 So the thread ends its batch by itself, whatever the loop does or waits for.
 
@@ -12,7 +13,7 @@ So the thread ends its batch by itself, whatever the loop does or waits for.
     the loop's thread                                         the thread "rollouts"
       of(s): batches up to s + k are drawn and rendered         waits at [asked]; one batch after the other:
       | each new _Batch                                         |
-      +--------------------> [asked], first in, first out ----->+ fill(): the whole batch, all of its turns
+      +--------------------> [asked], first in, first out ----->+ fill(): the whole batch, all of its turns and replacements
                                                                 |   sample: gate held --> EngineFleet
       waits at [events] of batch s                              |     waits at its outbox for completions
       | <------------------- [events], one for each batch <-----+   verify, reply --> VerifierPool
@@ -37,9 +38,10 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from traceback import clear_frames
 
-from sdpo.attempts.asking import Answers, Asked, Questions
+from sdpo.attempts.asking import Answered, Answers, Asked, Questions
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import Config
+from sdpo.hindsight.hindsight import Hindsight
 from sdpo.protocols import Engine, Rollouts, Sampler, Watcher
 from sdpo.run.journal import Journal
 from sdpo.types import Completion, Group, Prompt, Sampling
@@ -48,13 +50,19 @@ GIVE_UP_AFTER_S = 2.0
 """So long is waited for the thread to notice that nobody will learn from its batch; it does with the next completion."""
 
 
-def rollouts_of(run: Config, tasks: TaskStream, sampler: Sampler, journal: Journal | None = None) -> Rollouts:
-    """As ``rollout.staleness`` says. Without a journal a killed run asks a whole step again."""
+def rollouts_of(
+    run: Config,
+    tasks: TaskStream,
+    sampler: Sampler,
+    journal: Journal | None = None,
+    hindsight: Hindsight | None = None,
+) -> Rollouts:
+    """As ``rollout.staleness`` says. Without a journal a killed run asks a whole step again. ``hindsight``: as in ``Answers``."""
     questions = Questions(run, tasks, sampler.renderer)
     if run.rollout.staleness == 0:
-        return OnPolicy(questions, Answers(run, sampler, journal))
+        return OnPolicy(questions, Answers(run, sampler, journal, hindsight))
     gate = Lock()
-    answers = Answers(run, replace(sampler, engine=_Gated(sampler.engine, gate)), journal)
+    answers = Answers(run, replace(sampler, engine=_Gated(sampler.engine, gate)), journal, hindsight)
     return Ahead(questions, answers, gate, staleness=run.rollout.staleness, num_steps=run.num_steps)
 
 
@@ -65,7 +73,8 @@ class OnPolicy:
         self._questions, self._answers = questions, answers
 
     def of(self, step: int, log: Watcher) -> tuple[Group, ...]:
-        return self._answers.to(self._questions.of(step), log)
+        what = self._questions.of(step)
+        return self._questions.note(what, self._answers.to(what, log), log)
 
     def paused(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -103,7 +112,7 @@ class Ahead:
         self._next_step = last + 1
         batch = self._under_way[step]
         try:
-            return batch.awaited(log, asked_at)
+            return self._questions.note(batch.what, batch.awaited(log, asked_at), log)
         finally:
             batch.is_given_up.set()  # where the waiting was interrupted; else it is whole
             del self._under_way[step]
@@ -171,7 +180,7 @@ class _Judged:
 class _Filled:
     """The batch, and when it was generated; time.monotonic() seconds."""
 
-    groups_P: tuple[Group, ...]
+    answered: Answered
     began: float
     ended: float
 
@@ -187,7 +196,7 @@ class _Batch(Watcher):
     """A step's answers on their way from the thread to the loop."""
 
     def __init__(self, what: Asked) -> None:
-        self._what = what
+        self.what = what
         self.is_given_up = Event()
         self._events: SimpleQueue[_Event] = SimpleQueue()
 
@@ -195,8 +204,8 @@ class _Batch(Watcher):
         """The thread's side."""
         began = time.monotonic()
         try:
-            groups_P = answers.to(self._what, self)
-            self._events.put(_Filled(groups_P=groups_P, began=began, ended=time.monotonic()))
+            answered = answers.to(self.what, self)
+            self._events.put(_Filled(answered=answered, began=began, ended=time.monotonic()))
         except BaseException as error:  # noqa: BLE001 - the loop waits for the batch, and raises whatever kept it from coming
             clear_frames(error.__traceback__)  # lets go of what was being sampled, and with it of the gate
             self._events.put(error)
@@ -215,8 +224,8 @@ class _Batch(Watcher):
     def judging(self, seconds: float) -> None:
         self._events.put(_Judged(seconds, ended=time.monotonic()))
 
-    def awaited(self, log: Watcher, asked_at: float) -> tuple[Group, ...]:
-        """The loop's side: the groups, once they are whole; until then ``log`` is told of the answers."""
+    def awaited(self, log: Watcher, asked_at: float) -> Answered:
+        """The loop's side: the batch, once it is whole; until then ``log`` is told of the answers."""
         self._event = self._events.get()
         while not isinstance(self._event, _Filled | BaseException):
             if isinstance(self._event, _TakenOver):
@@ -232,7 +241,7 @@ class _Batch(Watcher):
         if isinstance(self._event, BaseException):
             raise self._event
         log.ahead(max(0.0, min(asked_at, self._event.ended) - self._event.began))
-        return self._event.groups_P
+        return self._event.answered
 
     def _arrivals(self) -> Iterator[tuple[Prompt, Completion]]:
         """Up to the next event of another kind, which is kept."""

@@ -9,8 +9,11 @@ from sdpo.errors import UserError
 from sdpo.types import Attempt, Group, Prompt, SetAside, Task
 
 
-def asked(prompts_P: Sequence[tuple[int, ...]], group_size: int, seed: str) -> tuple[Prompt, ...]:
-    """[P·G] each prompt ``group_size`` times, each with a seed of its own that depends on nothing but its place."""
+def asked(prompts_P: Sequence[tuple[int, ...]], group_size: int, seed: str, *, first: int = 0) -> tuple[Prompt, ...]:
+    """[P·G] each prompt ``group_size`` times, each with a seed of its own that depends on nothing but its place.
+
+    ``first`` is the place of the first task.
+    """
     return tuple(
         Prompt(
             token_ids=token_ids,
@@ -18,19 +21,24 @@ def asked(prompts_P: Sequence[tuple[int, ...]], group_size: int, seed: str) -> t
             task_index=task_index,
             attempt_index=attempt_index,
         )
-        for task_index, token_ids in enumerate(prompts_P)
+        for task_index, token_ids in enumerate(prompts_P, start=first)
         for attempt_index in range(group_size)
     )
 
 
 def grouped(
-    tasks_P: Sequence[Task], prompts_P: Sequence[tuple[int, ...]], verified: Iterable[tuple[Prompt, Attempt | SetAside]]
+    tasks_P: Sequence[Task],
+    prompts_P: Sequence[tuple[int, ...]],
+    verified: Iterable[tuple[Prompt, Attempt | SetAside]],
+    *,
+    first: int = 0,
 ) -> tuple[Group, ...]:
-    """[P] the attempts at each task, in the order they were asked for, not the one they came in."""
+    """[P] the attempts at each task, in the order they were asked for, not the one they came in. ``first``: as in ``asked``."""
     by_task: list[dict[int, Attempt | SetAside]] = [{} for _ in tasks_P]
     for prompt, outcome in verified:
-        assert prompt.attempt_index not in by_task[prompt.task_index], f"attempt {prompt.attempt_index} came twice"
-        by_task[prompt.task_index][prompt.attempt_index] = outcome
+        of_task = by_task[prompt.task_index - first]
+        assert prompt.attempt_index not in of_task, f"attempt {prompt.attempt_index} came twice"
+        of_task[prompt.attempt_index] = outcome
     return tuple(
         Group(
             task=task,

@@ -49,7 +49,7 @@ def run_training(config: Config) -> int:
     """``sdpo train``. Returns the exit code: 0, or 128 + the signal that ended it early."""
     refuse_pods(config)
     screen = user_screen()
-    place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout)
+    place_anywhere(config.env, algorithm=config.algorithm, rollout=config.rollout, batch=config.batch)
     folder = RunFolder(Path(config.runs_dir).absolute() / config.name)
     if config.dry_run:
         folder.check(config)

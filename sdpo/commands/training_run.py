@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 from sdpo.attempts.generation import rollouts_of
-from sdpo.attempts.task_stream import TaskStream
+from sdpo.attempts.tried import task_stream
 from sdpo.config import Config
 from sdpo.errors import LearnerLost, LearnerOutOfMemory, MachineError, NodeLost, OutOfMemory
 from sdpo.guards.fold import Guards, folded
+from sdpo.hindsight.hindsight import Hindsight
 from sdpo.hindsight.success_buffer import SuccessBuffer, remembered
 from sdpo.learner import checkpoint
 from sdpo.preflight.checks import Ready
@@ -164,9 +165,10 @@ class TrainingRun:
             self.terminal.warn(f"{why}; the learner was rebuilt in {seconds:.1f} s from {source}, and the run goes on")
 
     def _train(self, where: Standing, tracker: Tracker) -> None:
-        tasks = TaskStream(tasks=self.ready.train, seed=self.config.seed)
+        tasks = task_stream(self.config, self.ready.train, self.folder, where.step)
         journal = Journal(self.folder.unfinished, step=where.step)
-        rollouts = rollouts_of(self.config, tasks, self.sampler, journal)
+        hindsight = Hindsight(run=self.config, references=self.ready.references, successes=where.successes)
+        rollouts = rollouts_of(self.config, tasks, self.sampler, journal, hindsight)
         try:
             train(
                 self.config,

@@ -49,6 +49,7 @@ from sdpo.config.run import (
     ModelConfig,
     Resume,
     SamplingConfig,
+    TaskOrderConfig,
 )
 from sdpo.config.schedule import ConstantSchedule, CosineSchedule, LinearSchedule, ScheduleConfig
 from sdpo.config.solving import BudgetConfig, DiscoveryConfig, HardSetConfig, SearchConfig, SolveConfig
@@ -141,6 +142,7 @@ __all__ = [
     "SupportConfig",
     "SupportKind",
     "TaintEffect",
+    "TaskOrderConfig",
     "TeacherConfig",
     "TeacherParts",
     "TolerationConfig",

@@ -159,6 +159,10 @@ class AlgorithmConfig:
     http://joschu.net/blog/kl-approx.html). The paper trains without. Takes the memory of a frozen copy."""
     filter: FilterConfig = field(default_factory=FilterConfig)
     truncated: Truncated = Truncated.learn
+    replacement_rounds: int = 0
+    """Most further generations a step in which groups without signal are replaced by groups of other tasks, until none is left:
+    the dynamic sampling of DAPO (arXiv 2503.14476). A group has signal where its rewards differ, or something of it is distilled.
+    Each generation asks for as many groups as lack. 0: whatever was sampled is learned from."""
 
     @property
     def taught_by(self) -> TeacherConfig | None:
@@ -196,6 +200,7 @@ class AlgorithmConfig:
     def __post_init__(self) -> None:
         at_least("algorithm.entropy_bonus", self.entropy_bonus, 0.0, "it rewards entropy")
         at_least("algorithm.reference_kl", self.reference_kl, 0.0, "it punishes distance")
+        at_least("algorithm.replacement_rounds", self.replacement_rounds, 0, "it counts generations")
 
 
 @dataclass

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from sdpo.config.algorithm import AlgorithmConfig, SDPOConfig
 from sdpo.config.machines import RolloutConfig
-from sdpo.config.run import EnvConfig
+from sdpo.config.run import BatchConfig, EnvConfig
 from sdpo.plugins.seam import anywhere
 
 
-def place_anywhere(env: EnvConfig, *, algorithm: AlgorithmConfig | None = None, rollout: RolloutConfig | None = None) -> None:
+def place_anywhere(
+    env: EnvConfig,
+    *,
+    algorithm: AlgorithmConfig | None = None,
+    rollout: RolloutConfig | None = None,
+    batch: BatchConfig | None = None,
+) -> None:
     """Make the paths of files absolute, in place: a rank, a verifier and a later command may start in another folder."""
     env.name = anywhere(env.name)
+    members = env.options.get("members")  # of a mix: environments too
+    if isinstance(members, dict):
+        for member in members.values():
+            if isinstance(member, dict) and isinstance(member.get("name"), str):
+                member["name"] = anywhere(member["name"])
     if rollout is not None:
         rollout.weight_sync = anywhere(rollout.weight_sync)
+    if batch is not None:
+        batch.order.name = anywhere(batch.order.name)
     if algorithm is not None and algorithm.filter.name is not None:
         algorithm.filter.name = anywhere(algorithm.filter.name)
     if isinstance(algorithm, SDPOConfig):

@@ -91,8 +91,9 @@ class PolicyGradientConfig:
     ratio: RatioLevel = RatioLevel.token
     mean: LossMean = LossMean.token
     drop_uniform_groups: bool = False
-    """Leave groups whose rewards do not differ out of the counts the loss is divided by (DAPO, which then samples others).
-    The rewards are the environment's, before ``overlong_tokens``."""
+    """Leave groups whose rewards do not differ out of the counts the loss is divided by (DAPO, which first
+    samples others in their place: ``algorithm.replacement_rounds``). The rewards are the environment's, before
+    ``overlong_tokens``."""
     overlong_tokens: int = 0
     """The last so many tokens before the length limit cost reward, linearly up to 1 (DAPO's overlong shaping); 0: none do."""
     rollout_clip: float = 2.0

@@ -16,6 +16,7 @@ from sdpo.config.hindsight import HindsightConfig, HintChoice
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
 from sdpo.config.rules import at_least, finite_throughout, folder_name, positive, seed_within
 from sdpo.config.tracking import TrackingConfig
+from sdpo.plugins.seams import TASK_ORDERS
 from sdpo.types import Sampling
 
 
@@ -59,6 +60,20 @@ class EnvConfig:
 
 
 @dataclass
+class TaskOrderConfig:
+    """Which tasks a step asks."""
+
+    name: str = "epochs"
+    """``epochs``: all tasks, again and again, each time in another order. ``adaptive``: rather those whose success is neither 0
+    nor 1. Or a task order of your own: module:Class, path/to/file.py:Class, or an installed package's name."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of its class."""
+
+    def __post_init__(self) -> None:
+        TASK_ORDERS.check("batch.order.name", self.name)
+
+
+@dataclass
 class BatchConfig:
     """How much is sampled a step, and how it is split."""
 
@@ -70,6 +85,7 @@ class BatchConfig:
     """Tasks an optimizer step; None: all of the step's."""
     micro_batch_tokens: int = 4096
     """Token budget of one forward pass, student and teacher counted together; a longer row goes alone."""
+    order: TaskOrderConfig = field(default_factory=TaskOrderConfig)
 
     def __post_init__(self) -> None:
         at_least("batch.num_tasks", self.num_tasks, 1, "a step needs a task")
@@ -259,6 +275,17 @@ class Config:
             raise ValueError(
                 "algorithm.hindsight.success_buffer above 0 needs tracking.rollouts=true (a continued run reads the successes it "
                 f"remembers from there); got success_buffer={hints.success_buffer} and rollouts=false."
+            )
+        if (
+            self.algorithm.replacement_rounds > 0
+            and self.rollout.staleness > 0
+            and hints is not None
+            and hints.success_buffer > 0
+        ):
+            raise ValueError(
+                "algorithm.replacement_rounds above 0 with algorithm.hindsight.success_buffer above 0 needs rollout.staleness=0 "
+                "(whether a group is distilled depends on what is remembered then, and a batch that is generated ahead does not "
+                f"know that); got {self.rollout.staleness}. Set one of the three to 0."
             )
         if self.cluster.placement is Placement.colocated and self.rollout.staleness > 0:
             raise ValueError(

@@ -23,12 +23,14 @@ OPEN = (
     "env.options.",
     "algorithm.filter.options.",
     "algorithm.filter.options=",
+    "batch.order.options.",
+    "batch.order.options=",
     "model.chat_template_options.",
     "cluster.env.",
     "cluster.env=",
     "cluster.node_selector=",
 )
-"""Keys under these are the environment's, the filter's, the template's and the pods' own, so any may be given."""
+"""Keys under these are the environment's, the filter's, the order's, the template's and the pods' own, so any may be given."""
 _OPEN_GROUPS = tuple(dict.fromkeys(key.rstrip(".=") for key in OPEN))
 
 

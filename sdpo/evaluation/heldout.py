@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sdpo.attempts.survey import Survey
 from sdpo.config import Config, WarmupConfig
-from sdpo.metrics import distinct_share
+from sdpo.metrics import ENVIRONMENT_PREFIX, MEMBER_SUCCESS, distinct_share
 from sdpo.protocols import Sampler, Watcher
 from sdpo.types import Evaluation, Group, Task
 
@@ -46,4 +46,16 @@ def heldout_metrics(groups_P: Sequence[Group]) -> dict[str, float]:
         "heldout/distinct": distinct_share(groups_P),
         "heldout/set_aside": float(sum(len(group.set_aside) for group in groups_P)),
         "heldout/response_tokens": sum(lengths) / len(lengths) if lengths else 0.0,
+        **_of_members(groups_P),
     }
+
+
+def _of_members(groups_P: Sequence[Group]) -> dict[str, float]:
+    """Success by the member of a mix that a task is of: what such an environment says of each attempt."""
+    found: dict[str, list[float]] = {}
+    for group in groups_P:
+        for attempt in group.attempts:
+            for name, value in attempt.verdict.metrics.items():
+                if name.endswith(MEMBER_SUCCESS):
+                    found.setdefault(f"heldout/{ENVIRONMENT_PREFIX}{name}", []).append(value)
+    return {name: sum(values) / len(values) for name, values in sorted(found.items())}

@@ -18,7 +18,7 @@ from rich.console import Console
 from transformers import AutoConfig
 
 from sdpo.attempts.generation import rollouts_of
-from sdpo.attempts.task_stream import TaskStream
+from sdpo.attempts.tried import task_stream
 from sdpo.config import (
     AlgorithmConfig,
     BatchConfig,
@@ -40,6 +40,7 @@ from sdpo.envs.base import Environment
 from sdpo.errors import UserError
 from sdpo.guards.alarms import Alarm
 from sdpo.guards.fold import Guards
+from sdpo.hindsight.hindsight import Hindsight
 from sdpo.hindsight.success_buffer import remembered
 from sdpo.learner.orders import Recording
 from sdpo.machines.local import LocalEngine, LocalVerifier, local_learner
@@ -299,8 +300,10 @@ def _trained(config: Config, ready: Ready, model: LocalModel, run: RunFolder) ->
     terminal = Terminal(plain_screen(), f"sdpo · {config.name}", config.num_steps, plan=plan_of(config), quiet=True)
     guards = Guards(config)
     sampler = Sampler(engine=model.engine, verifier=LocalVerifier(ready.environment), renderer=ready.renderer)
-    tasks = TaskStream(tasks=ready.train, seed=config.seed)
-    rollouts = _Kept(rollouts_of(config, tasks, sampler))
+    tasks = task_stream(config, ready.train, run, 0)
+    successes = remembered(config.algorithm, ())
+    hindsight = Hindsight(run=config, references=ready.references, successes=successes)
+    rollouts = _Kept(rollouts_of(config, tasks, sampler, hindsight=hindsight))
     recording = Recording(share=config.tracking.credit_share, num_top=config.tracking.credit_top)
     sinks = trackers_of(config, run, terminal.warn)
     tracker = Tracker(run, config.tracking, sinks)
@@ -320,7 +323,7 @@ def _trained(config: Config, ready: Ready, model: LocalModel, run: RunFolder) ->
                 run.checkpoints,
                 guards,
                 references=ready.references,
-                successes=remembered(config.algorithm, ()),
+                successes=successes,
             )
             learner.write_policy(run.path / POLICY)
     finally:

@@ -52,8 +52,7 @@ def _future(scores: TokenScores, weights_N: Tensor, rows_N: Tensor, objective: S
     It is the second term of ∇ E[Σ_s w_s D_s] = E[Σ_t (w_t ∇ D_t + (Σ_{s>t} w_s D_s) ∇ log π(y_t))] (DistIL, arXiv 2606.05152).
     If D_s is the sampled token's log-ratio, its own gradient already has the form of that term.
     """
-    differs_N = (
-        scores.divergence_N if objective.granularity is Granularity.logits else log_ratio(scores, objective.advantage_clip)
-    )
+    is_of_logits = objective.granularity is Granularity.logits
+    differs_N = scores.divergence_N if is_of_logits else log_ratio(scores, objective.advantage_clip)
     credit_N = future_by_row((weights_N * differs_N).detach(), rows_N, objective.future_credit)
     return credit_N * (scores.student_N - scores.student_N.detach())

@@ -86,6 +86,15 @@ HINT_SOURCES = Seam(
 """What the teacher is shown besides siblings and feedback: a class, a ``sdpo.hindsight.sources.HintSource``."""
 FILTERS = Seam(what="token filter", group="sdpo.filters", built_in={})
 """Which tokens nothing is learned from: a class, a ``sdpo.protocols.TokenFilter``."""
+TASK_ORDERS = Seam(
+    what="task order",
+    group="sdpo.task_orders",
+    built_in={
+        "epochs": "sdpo.attempts.task_orders:Epochs",
+        "adaptive": "sdpo.attempts.task_orders:Adaptive",
+    },
+)
+"""Which tasks a step asks: a class, a ``sdpo.protocols.TaskOrder``."""
 WEIGHT_SYNCS = Seam(
     what="weight sync",
     group="sdpo.weight_syncs",

@@ -15,6 +15,7 @@ from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdpo.attempts.task_stream import task_order
 from sdpo.batches.filters import token_filter
 from sdpo.config import (
     AlgorithmConfig,
@@ -78,6 +79,7 @@ def check_training(config: Config, run_path: Path, say: Callable[[str], None]) -
     """Find and check everything. Raises UserError with the field, the value and the remedy."""
     check_named(config.algorithm, config.rollout)
     environment, train, heldout = check_environment(config)
+    _check_order(config, len(train))
     if config.sampling.max_turns == 1 and isinstance(environment, Conversational):
         say(
             f"Environment {environment.name!r} replies between turns, but sampling.max_turns=1 leaves the policy only one: its "
@@ -134,6 +136,14 @@ def check_named(algorithm: AlgorithmConfig, rollout: RolloutConfig) -> None:
             if algorithm.divergence not in DIVERGENCES.built_in:
                 _check_divergence(algorithm)
         _check_losses(algorithm)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _check_order(config: Config, num_tasks: int) -> None:
+    """Raises UserError where the task order that the config names cannot be made."""
+    try:
+        task_order(config.batch.order, num_tasks, config.seed)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -248,7 +258,7 @@ def refuse_silence(environment: Environment, max_turns: int) -> None:
 
 def refuse_long_verdicts(environment: Environment, env: EnvConfig, rollout: RolloutConfig) -> None:
     """Raises UserError where a verdict may take as long as its verifier waits: a slow answer would be the environment's fault."""
-    timeout_s = _timeout_s(env)
+    timeout_s = registry.timeout_s(env.name, env.options)
     try:
         longest_s = environment.longest_verdict_s if isinstance(environment, TakesTime) else timeout_s
     except ValueError as error:
@@ -265,14 +275,6 @@ def refuse_long_verdicts(environment: Environment, env: EnvConfig, rollout: Roll
         f"and not as a failure); it is {rollout.verify_timeout_s:g} s, and {cause}. Set rollout.verify_timeout_s above "
         f"{longest_s:g}, or lower env.options.timeout_s."
     )
-
-
-def _timeout_s(env: EnvConfig) -> float | None:
-    """The environment's option of that name, as it was given or as its constructor has it; None where it has none."""
-    parameters = registry.options_of(registry.find_class(env.name))
-    known = {parameter.name: parameter.default for parameter in parameters} | dict(env.options)
-    value = known.get("timeout_s")
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def references_of(environment: Environment, algorithm: AlgorithmConfig) -> Callable[[Task], str | None]:

@@ -93,7 +93,8 @@ def series(groups: Sequence[RunGroup], metric: str, axis: Axis, size: float, *, 
 def _cost(step: Metrics, axis: Axis) -> float | None:
     match axis:
         case Axis.generations:
-            return step["attempts"] + step.get("set_aside", 0.0) if "attempts" in step else None
+            others = step.get("set_aside", 0.0) + step.get("attempts/replaced", 0.0)
+            return step["attempts"] + others if "attempts" in step else None
         case Axis.tokens:
             return step.get("generated_tokens")
         case Axis.time:

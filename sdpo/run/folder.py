@@ -3,6 +3,7 @@
 - ``config.yaml``, ``alarms.jsonl``, ``best.json``.
 - ``metrics.jsonl`` has one line a step, ``evaluations.jsonl`` one line an evaluation.
 - ``rollouts/step_NNNNNN.jsonl`` has one line an attempt.
+- ``tasks.jsonl`` has one line a step, with the rewards of all that was tried, where tasks are chosen or replaced by them.
 - ``credit/step_NNNNNN.jsonl.gz`` has one line for some of the attempts (``tracking/credit.py``).
 - ``unfinished/`` (``journal.py``), ``checkpoints/step_NNNNNN/``, ``skipped/`` (updates that could not be taken).
 - ``tensorboard/``, ``wandb/`` with ``wandb.json``, ``mlflow.json``, ``logs/``; ``tracking/identity.py`` has the two JSON files.
@@ -64,6 +65,11 @@ class RunFolder:
     @property
     def alarms(self) -> Path:
         return self.path / "alarms.jsonl"
+
+    @property
+    def tasks(self) -> Path:
+        """What each step tried."""
+        return self.path / "tasks.jsonl"
 
     @property
     def best(self) -> Path:
@@ -190,7 +196,7 @@ class RunFolder:
 
         Raises UserError where a record that is there cannot be read.
         """
-        for file in (self.evaluations, self.alarms):
+        for file in (self.evaluations, self.alarms, self.tasks):
             stored.up_to(file, step)
         recorded = {line.step for line in stored.up_to(self.metrics, step)}
         missing = [number for number in range(1, step + 1) if number not in recorded]
@@ -206,7 +212,8 @@ class RunFolder:
 
         Raises UserError, before anything is changed, where a record of an earlier step cannot be read.
         """
-        kept = {file: stored.up_to(file, step) for file in (self.metrics, self.evaluations, self.alarms) if file.is_file()}
+        files = (self.metrics, self.evaluations, self.alarms, self.tasks)
+        kept = {file: stored.up_to(file, step) for file in files if file.is_file()}
         if self.best.is_file():
             self.best.unlink()
         for file, lines in kept.items():

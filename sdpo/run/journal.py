@@ -48,7 +48,8 @@ class Journal:
     def page(self, step: int, prompts: Sequence[Prompt], *, oldest_version: int) -> Page:
         """The page for the answers to the ``prompts`` of a step; ``step`` steps will be finished after it.
 
-        Lines of weights older than ``oldest_version`` are not taken over.
+        Lines of weights older than ``oldest_version`` are not taken over. Lines of other places than those of the ``prompts``
+        stay: the step may ask for more (``Page.further``).
         """
         if step <= self._last_step:  # the run has gone back to a checkpoint
             self._forget_weights_after(step - 1)
@@ -58,12 +59,12 @@ class Journal:
         kept = [
             line
             for line in _lines(file)
-            if wanted.get(line.place) == (line.seed, line.prompt)
+            if wanted.get(line.place, (line.seed, line.prompt)) == (line.seed, line.prompt)
             and isinstance(line.outcome, Attempt)
             and line.outcome.completion.weights_version >= oldest_version
         ]
         _write(file, kept)
-        return Page(file, prompts, {line.place: line.outcome for line in kept if isinstance(line.outcome, Attempt)})
+        return Page(file, prompts, kept)
 
     def _forget_weights_after(self, step: int) -> None:
         for _, file in _pages(self._folder):
@@ -73,12 +74,22 @@ class Journal:
 class Page:
     """The answers to one step's prompts."""
 
-    def __init__(self, file: Path, prompts: Sequence[Prompt], taken: Mapping[Place, Attempt]) -> None:
-        self._file = file
+    def __init__(self, file: Path, prompts: Sequence[Prompt], lines: Sequence[_Line]) -> None:
+        """``lines`` are those of the file that may be taken over."""
+        self._file, self._lines = file, lines
         self._asked = {place(prompt): prompt for prompt in prompts}
+        taken = {line.place: line.outcome for line in lines if self._is_of(line) and isinstance(line.outcome, Attempt)}
         self.taken = tuple((self._asked[where], attempt) for where, attempt in taken.items())
         """The attempts that a killed run already had."""
         self.missing = tuple(prompt for prompt in prompts if place(prompt) not in taken)
+
+    def further(self, prompts: Sequence[Prompt]) -> Page:
+        """The page for the answers to more prompts of the same step, at other places."""
+        return Page(self._file, prompts, self._lines)
+
+    def _is_of(self, line: _Line) -> bool:
+        prompt = self._asked.get(line.place)
+        return prompt is not None and (prompt.seed, _digest(prompt)) == (line.seed, line.prompt)
 
     def written(self, verified: Iterable[tuple[Prompt, Attempt | SetAside]]) -> Iterator[tuple[Prompt, Attempt | SetAside]]:
         """The same attempts, each a line of the file before it is passed on."""

@@ -17,7 +17,7 @@ from sdpo.terminal.live import Terminal
 from sdpo.terminal.stop_request import StopRequest
 from sdpo.tracking import credit
 from sdpo.tracking.tracker import Tracker, rounded
-from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Prompt, Sample, TokenCredit
+from sdpo.types import Completion, Draw, Evaluation, Group, Hint, Lift, Metrics, Prompt, Sample, TokenCredit
 
 TIMED = {name.removeprefix("time/").removesuffix("_s") for name in metrics.METRICS if name.startswith("time/")}
 
@@ -65,6 +65,7 @@ class _StepLog(ProgressLog):
     def __init__(self, step: int, terminal: Terminal, tracker: Tracker, progress: Progress, renderer: Renderer | None) -> None:
         super().__init__(terminal, progress)
         self._step, self._tracker, self._renderer = step, tracker, renderer
+        self._draw: Draw | None = None
         self._groups_P: Sequence[Group] = ()
         self._hints_P_G: Sequence[Sequence[Hint | None]] = ()
         self.num_truncated = 0
@@ -92,14 +93,20 @@ class _StepLog(ProgressLog):
         self._terminal.say(f"took over {len(completions)} of {total} attempts of step {self._step}")
 
     def judging(self, seconds: float) -> None:
-        self.clock.seconds["verify"] = seconds
+        self.clock.seconds["verify"] = self.clock.seconds.get("verify", 0.0) + seconds
 
     def ahead(self, seconds: float) -> None:
         self.clock.seconds["ahead"] = seconds
 
+    def drawn(self, draw: Draw) -> None:
+        self._draw = draw
+        self._tracker.tried(self._step, draw.tried)
+
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         self._groups_P, self._hints_P_G = groups_P, hints_P_G
         self.values.update(metrics.of_groups(groups_P, hints_P_G))
+        if self._draw is not None:
+            self.values.update(metrics.of_draw(self._draw))
         self.values.update(metrics.of_versions(groups_P, self._step - 1))
         self.num_truncated = metrics.num_truncated(groups_P)
         self._terminal.attempts(self.values)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from sdpo.attempts.tried import plain_tried
 from sdpo.config import Config, TrackingConfig, WandbMode
 from sdpo.guards.alarms import Alarm
 from sdpo.run import journal
@@ -18,7 +19,7 @@ from sdpo.tracking.mlflow import Mlflow
 from sdpo.tracking.sink import About, Record, Sink
 from sdpo.tracking.tensorboard import TensorBoard
 from sdpo.tracking.wandb import Wandb
-from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics
+from sdpo.types import Completion, Evaluation, Group, Hint, Lift, Metrics, Tried
 
 
 def trackers_of(config: Config, folder: RunFolder, on_event: Callable[[str], None]) -> tuple[BackgroundSink, ...]:
@@ -85,6 +86,10 @@ class Tracker:
         file = self._folder.rollouts_of(step)
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
+
+    def tried(self, step: int, tried: Sequence[Tried]) -> None:
+        """The groups of a step in short, those that were replaced first."""
+        _append(self._folder.tasks, {"step": step, "tried": [plain_tried(one) for one in tried]})
 
     def credit(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
         """What was kept of a step's tokens, gzipped: whole or not at all, and the same records are the same bytes."""

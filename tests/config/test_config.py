@@ -91,6 +91,8 @@ RANGES = [
     ("algorithm.entropy_bonus", lambda x: GRPOConfig(entropy_bonus=x), -0.1, 0.0),
     ("algorithm.reference_kl", lambda x: SDPOConfig(reference_kl=x), -0.1, 0.0),
     ("algorithm.reference_kl", lambda x: GRPOConfig(reference_kl=x), -0.1, 0.0),
+    ("algorithm.replacement_rounds", lambda x: GRPOConfig(replacement_rounds=x), -1, 0),
+    ("algorithm.replacement_rounds", lambda x: SDPOConfig(replacement_rounds=x), -1, 0),
     ("algorithm.importance_clip", lambda x: SDPOConfig(importance_clip=x), 0.9, 1.0),
     ("algorithm.rollout_clip", lambda x: SDPOConfig(rollout_clip=x), 0.9, 1.0),
     ("algorithm.routing.policy_gradient_share", lambda x: SDPOConfig(routing=Blend(policy_gradient_share=x)), 1.5, 1.0),
@@ -302,6 +304,15 @@ def test_remembered_successes_need_the_rollouts_that_they_are_read_from():
     assert "got success_buffer=3 and rollouts=false" in sentence
     Config(algorithm=algorithm)
     Config(algorithm=SDPOConfig(), tracking=TrackingConfig(rollouts=False))
+
+
+def test_what_a_remembered_success_would_teach_is_not_known_ahead():
+    algorithm = SDPOConfig(hindsight=HindsightConfig(success_buffer=3), replacement_rounds=1)
+    sentence = refusal(lambda: Config(algorithm=algorithm, rollout=RolloutConfig(staleness=2)))
+    assert sentence.startswith("algorithm.replacement_rounds above 0 with algorithm.hindsight.success_buffer above 0 needs")
+    assert "got 2" in sentence
+    Config(algorithm=algorithm)
+    Config(algorithm=SDPOConfig(replacement_rounds=1), rollout=RolloutConfig(staleness=2))
 
 
 def test_updates_learn_from_equally_many_tasks():

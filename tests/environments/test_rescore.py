@@ -200,3 +200,20 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_heldout_tasks_are_those_that_training_holds_out() -> None:
     assert rescore.HELDOUT_SEED == checks.HELDOUT_SEED
+
+
+def test_attempts_at_the_tasks_of_a_mix_are_judged_by_their_own_environments(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counting = f"{run.parent}/counting.py:Counting"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["env"]["name"] = "sdpo.envs.mix:Mix"
+    config["env"]["options"] = {"members": {"few": {"name": counting}, "many": {"name": counting, "options": {"least": 8}}}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "evaluations.jsonl").unlink()
+    (run / "rollouts/step_000002.jsonl").unlink()
+    attempts = [{**line("train", 1, 7, "6", 0.0), "task": f"{label}/train/1"} for label in ("few", "many", "gone")]
+    write(run / "rollouts/step_000001.jsonl", attempts, step=1)
+    found = rescored(capsys, run)
+    assert (found["env"], found["tasks_gone"], found["questions_changed"]) == ("mix", 1, 0)
+    assert [(one["task"], one["before"], one["after"]) for one in found["changes"]] == [("few/train/1", 0.0, 1.0)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from sdpo.attempts.asking import Answers, Questions
+from sdpo.attempts.asking import Answered, Answers, Asked, Questions
 from sdpo.protocols import StepLog
 from sdpo.types import Group
 
@@ -21,14 +21,15 @@ class Late:
         self._questions, self._answers = questions, answers
         self._staleness, self._num_steps = staleness, num_steps
         self._next_step = 0
-        self._waiting: dict[int, tuple[Group, ...]] = {}
+        self._waiting: dict[int, tuple[Asked, Answered]] = {}
 
     def of(self, step: int, log: StepLog) -> tuple[Group, ...]:
         last = min(step + self._staleness, self._num_steps - 1)
         for number in range(self._next_step, last + 1):
-            self._waiting[number] = self._answers.to(self._questions.of(number), log)
+            what = self._questions.of(number)
+            self._waiting[number] = what, self._answers.to(what, log)
         self._next_step = last + 1
-        return self._waiting.pop(step)
+        return self._questions.note(*self._waiting.pop(step), log)
 
     def paused(self) -> AbstractContextManager[None]:
         return nullcontext()

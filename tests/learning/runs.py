@@ -16,6 +16,7 @@ from rich.console import Console
 from sdpo.attempts.asking import Answers, Questions
 from sdpo.attempts.generation import rollouts_of
 from sdpo.attempts.task_stream import TaskStream
+from sdpo.attempts.tried import task_stream
 from sdpo.config import Config
 from sdpo.config.compose import train_config
 from sdpo.guards.fold import Guards
@@ -115,7 +116,7 @@ class Gym:
         sampler = Sampler(engine=self._engine, verifier=LocalVerifier(ready.environment), renderer=ready.renderer)
         train(
             config,
-            self._rollouts(config, TaskStream(tasks=ready.train, seed=config.seed), sampler),
+            self._rollouts(config, task_stream(config, ready.train, folder, 0), sampler),
             ready.heldout,
             sampler,
             LocalLearner(learner, ready.model_path, config.algorithm, max_skipped_updates=config.learner.max_skipped_updates),
@@ -155,13 +156,16 @@ def _curve(case: Case, folder: RunFolder) -> Curve:
     evaluations = [json.loads(line) for line in folder.evaluations.read_text().splitlines()]
 
     def until(name: str, step: int) -> float:
-        return sum(row[name] for row in steps if row["step"] <= step)
+        return sum(row.get(name, 0.0) for row in steps if row["step"] <= step)
 
     credits = [row["credit"] for row in steps[:5] if "credit" in row]
     return Curve(
         name=case.name,
         seed=case.seed,
-        generations=[int(until("attempts", evaluation["step"])) for evaluation in evaluations],
+        generations=[
+            int(until("attempts", evaluation["step"]) + until("attempts/replaced", evaluation["step"]))
+            for evaluation in evaluations
+        ],
         success=[evaluation["heldout/success"] for evaluation in evaluations],
         tokens=[int(until("generated_tokens", evaluation["step"])) for evaluation in evaluations],
         seconds=[round(until("time/step_s", evaluation["step"]), 2) for evaluation in evaluations],

@@ -12,6 +12,7 @@ from sdpo.protocols import StepLog
 from sdpo.types import (
     Attempt,
     Completion,
+    Draw,
     Evaluation,
     Finish,
     Group,
@@ -163,6 +164,7 @@ class FakeReport(StepLog):
     """Of each time that completions were waited for: how many came, and how many were to come."""
     judgings: list[float] = field(default_factory=list)
     """Of each step, how long verdicts were waited for after the last completion."""
+    draws: list[Draw] = field(default_factory=list)
     takeovers: list[tuple[int, int]] = field(default_factory=list)
     """Of each time that attempts were taken over from a killed run: how many, of how many."""
 
@@ -202,6 +204,9 @@ class FakeReport(StepLog):
 
     def judging(self, seconds: float) -> None:
         self.judgings.append(seconds)
+
+    def drawn(self, draw: Draw) -> None:
+        self.draws.append(draw)
 
     def groups(self, groups_P: Sequence[Group], hints_P_G: Sequence[Sequence[Hint | None]]) -> None:
         self.groups_seen.append(tuple(groups_P))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from sdpo.attempts.generation import rollouts_of
 from sdpo.attempts.task_stream import TaskStream
 from sdpo.config import BatchConfig, Config, EnvConfig, EvaluationConfig, ModelConfig, SDPOConfig
 from sdpo.guards.fold import Guards
+from sdpo.hindsight.hindsight import Hindsight
 from sdpo.hindsight.hints import no_reference
 from sdpo.hindsight.success_buffer import NOTHING_REMEMBERED, SuccessBuffer
 from sdpo.protocols import Sampler
 from sdpo.run.journal import Journal
 from sdpo.train import train
-from sdpo.types import Prompt, Ranks, Task
+from sdpo.types import Prompt, Ranks, Task, Tried
 from tests.loop.fakes import FakeEngine, FakeLearner, FakeRenderer, FakeReport, FakeVerifier, task
 
 TASKS = tuple(task(f"task {index}") for index in range(6))
@@ -41,10 +42,14 @@ class Run:
         references: Callable[[Task], str | None] = no_reference,
         successes: SuccessBuffer = NOTHING_REMEMBERED,
         journal: Path | None = None,
+        tasks: tuple[Task, ...] = TASKS,
+        tried: Sequence[Sequence[Tried]] = (),
         started: Callable[[Run], None] = lambda run: None,
         **changes: object,
     ) -> None:
-        """``events`` is a list to be filled, for one that outlives a failure; ``started`` is called before the first step."""
+        """``tried``: what the steps before ``first_step`` tried.
+
+        ``events`` is a list to be filled, for one that outlives a failure; ``started`` is called before the first step."""
         self.events: list[str] = [] if events is None else events
         ranks = Ranks(num=num_ranks, pairs_per_token=100.0)
         self.engine, self.learner = engine(self.events), learner(self.events, ranks=ranks, step=first_step)
@@ -62,7 +67,10 @@ class Run:
         self.config = replace(config, **changes)  # type: ignore[arg-type]
         sampler = Sampler(engine=self.engine, verifier=verifier(broken), renderer=FakeRenderer())  # type: ignore[arg-type]
         kept = None if journal is None else Journal(journal, step=first_step)
-        self.rollouts = rollouts_of(self.config, TaskStream(tasks=TASKS, seed=0), sampler, kept)
+        order, lag = self.config.batch.order, self.config.rollout.staleness
+        stream = TaskStream(tasks=tasks, seed=0, order=order, lag=lag, tried=tried)
+        hindsight = Hindsight(run=self.config, references=references, successes=successes)
+        self.rollouts = rollouts_of(self.config, stream, sampler, kept, hindsight)
         try:
             started(self)
             train(

@@ -19,13 +19,16 @@ from sdpo.config import (
     Config,
     EnvConfig,
     EvaluationConfig,
+    GRPOConfig,
     HindsightConfig,
     LearnerConfig,
     ModelConfig,
+    RolloutConfig,
     SDPOConfig,
+    TaskOrderConfig,
     TrackingConfig,
 )
-from sdpo.errors import LearnerLost, LearnerOutOfMemory, MachineError, OutOfMemory
+from sdpo.errors import LearnerLost, LearnerOutOfMemory, MachineError, OutOfMemory, UserError
 from sdpo.hindsight.hints import no_reference
 from sdpo.learner import checkpoint
 from sdpo.learner.checkpoint import Counters
@@ -141,6 +144,7 @@ class Run:
                 {name: value for name, value in record.items() if not name.startswith("time/")}
                 for record in records(self.folder.evaluations)
             ],
+            "tasks": records(self.folder.tasks),
             "rollouts": {path.name: path.read_text() for path in self.folder.rollouts.iterdir()},
             "checkpoints": {path.name: (path / checkpoint.COUNTERS).read_text() for path in self.folder.checkpoints.iterdir()},
         }
@@ -176,6 +180,38 @@ def test_the_run_goes_on_from_the_last_whole_checkpoint_and_keeps_what_an_undist
     assert f"warning: rank 1 of the learner died; the learner was rebuilt in 0.0 s from {source}, and the run goes on" in run.said
     assert run.recorded() == undisturbed
     assert run.learner.deaths == []
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_run_that_chooses_its_tasks_by_what_it_tried_chooses_the_same_when_it_goes_on(tmp_path: Path, staleness: int) -> None:
+    changes = {
+        "algorithm": GRPOConfig(replacement_rounds=1),
+        "batch": BatchConfig(num_tasks=2, group_size=4, order=TaskOrderConfig(name="adaptive")),
+        "rollout": RolloutConfig(staleness=staleness),
+    }
+    whole = Run(tmp_path / "whole", **changes)
+    whole()
+    run = Run(tmp_path / "run", "update 1", "save 4", "update 6", **changes)
+    run()
+    assert run.recorded()["tasks"] == whole.recorded()["tasks"]
+    assert [record["step"] for record in records(run.folder.tasks)] == [1, 2, 3, 4, 5, 6]
+    assert "tasks/preference" in records(run.folder.metrics)[-1]
+    if staleness == 0:  # else it depends on the threads which weights sample what
+        assert run.recorded() == whole.recorded()
+
+
+def test_a_run_whose_record_of_what_it_tried_is_gone_does_not_go_on(tmp_path: Path) -> None:
+    batch = BatchConfig(num_tasks=2, group_size=4, order=TaskOrderConfig(name="adaptive"))
+    run = Run(tmp_path / "run", batch=batch, num_steps=2)
+    run()
+    lines = run.folder.tasks.read_text().splitlines(keepends=True)
+    run.folder.tasks.write_text(lines[0])
+    with pytest.raises(UserError, match=r"tasks.jsonl has no record of step 2"):
+        run()
+
+
+def test_a_run_that_learns_from_what_comes_keeps_no_record_of_what_it_tried(undisturbed: dict[str, object]) -> None:
+    assert undisturbed["tasks"] == []
 
 
 def test_the_engine_gets_the_weights_that_the_run_goes_on_with(tmp_path: Path) -> None:

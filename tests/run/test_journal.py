@@ -171,3 +171,17 @@ def test_no_number_is_too_odd_for_a_line(tmp_path: Path) -> None:
     odd = attempt(logprobs=(-math.inf, -0.0))
     write(Journal(tmp_path, step=0).page(1, PROMPTS, oldest_version=0), [(PROMPTS[0], odd)])
     assert taken(tmp_path) == [(PROMPTS[0], odd)]
+
+
+def test_what_a_step_asks_for_later_stays_when_it_is_asked_for_less_first(tmp_path: Path) -> None:
+    """A step asks for its own tasks, and then for others in place of some of them: a page that dropped what it was not yet asked
+    for would have a continued run sample those again."""
+    page = Journal(tmp_path, step=0).page(1, PROMPTS[:3], oldest_version=0)
+    write(page, [(PROMPTS[0], attempt())])
+    write(page.further(PROMPTS[3:]), [(PROMPTS[4], attempt(text="later")), (PROMPTS[5], attempt())])
+    again = Journal(tmp_path, step=0).page(1, PROMPTS[:3], oldest_version=0)
+    assert again.taken == ((PROMPTS[0], attempt()),)
+    write(again, [(PROMPTS[1], attempt()), (PROMPTS[2], attempt())])
+    others = (PROMPTS[3], PROMPTS[4], replace(PROMPTS[5], seed=7))
+    assert again.further(others).taken == ((PROMPTS[4], attempt(text="later")),)
+    assert again.further(others).missing == (others[0], others[2])
