@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from sdpo.config import Dtype, LearnerConfig, Offload
 from sdpo.learner import model as models
-from sdpo.learner.forward import refuse_leaks
 from sdpo.learner.importing import import_deepspeed
 from sdpo.learner.shards import shards_of
 
@@ -64,7 +63,6 @@ class Policy:
             model=self._computes, optimizer=self._optimizer, config=deepspeed_config(config), dist_init_required=False
         )
         self.shards = shards_of(self._engine.optimizer, self.trained)
-        refuse_leaks(lambda compute: self.run(lambda model, head: compute(model)), type(model).__name__)
 
     @torch.no_grad()
     def run(self, compute: Callable[[PreTrainedModel, Head], Tensor]) -> Tensor:

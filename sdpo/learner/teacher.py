@@ -58,6 +58,10 @@ class TeacherModel:
             distributed.all_reduce(hidden_MH, group=team)
             return hidden_MH
 
+        return self.ask(compute)
+
+    def ask(self, compute: Callable[[PreTrainedModel], Tensor]) -> Tensor:
+        """What ``compute`` returns of the model."""
         with self._mode():
             return compute(self.model) if self.run is None else self.run(compute)
 
