@@ -769,7 +769,13 @@ def test_packing_changes_neither_loss_nor_gradient(name):
 
 
 ROWS_OF_ALL_LENGTHS = [
-    sample(prompt=3 + 7 * (row % 5), response=1 + 3 * row, hindsight=None if row % 3 == 0 else 9 + 4 * row, advantage=1.0)
+    sample(
+        prompt=3 + 7 * (row % 5),
+        response=1 + 3 * row,
+        hindsight=None if row % 3 == 0 else 9 + 4 * row,
+        weights=(0.75, 0.25),
+        advantage=1.0,
+    )
     for row in range(12)
 ]
 

@@ -100,7 +100,7 @@ PLAIN: dict[str, PretrainedConfig] = {
     "gemma 2": Gemma2Config(
         **SIZES, sliding_window=6, query_pre_attn_scalar=3, attn_logit_softcapping=5.0, final_logit_softcapping=None
     ),
-    "gpt-oss": GptOssConfig(**SIZES, sliding_window=6, num_local_experts=2, num_experts_per_tok=1),
+    "gpt-oss": GptOssConfig(**SIZES, sliding_window=6, num_local_experts=4, num_experts_per_tok=2),
 }
 SCORED_PLAINLY = ("qwen3-next", "qwen3.5", "olmo hybrid", "lfm2", "gemma 2", "gpt-oss", "qwen3")
 """Families whose logits are the hidden states times the head."""
@@ -163,11 +163,11 @@ def test_every_family_is_scored_as_transformers_does_it_alone(name: str) -> None
 def test_packed_a_hybrid_model_would_learn_from_other_rows(name: str) -> None:
     """The reason for the choice: what a row says depends on what happens to lie before it in the pack."""
     ours = model(HYBRIDS[name])
-    assert leak(on(ours), Packing.packed) > 0.03
-    assert movement(on(ours), Packing.packed) > 0.05
+    assert leak(on(ours), Packing.packed) > 0.01
+    assert movement(on(ours), Packing.packed) > 0.01
     with torch.no_grad():
         packed, whole = (response_hidden(ours, pack_rows(ROWS, ASKED, packing=way))[0] for way in (Packing.packed, Packing.whole))
-    assert off_by(packed, whole) > 0.05
+    assert off_by(packed, whole) > 0.01
 
 
 @pytest.mark.parametrize("dtype", list(Dtype), ids=lambda dtype: dtype.value)
@@ -260,7 +260,9 @@ def convolved(states: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tens
 
 
 def delta_rule_of(plainly: Callable[..., tuple[Tensor, None]]) -> Callable[..., tuple[Tensor, None]]:
-    def stretchwise(query: Tensor, key: Tensor, value: Tensor, *, g: Tensor, beta: Tensor, cu_seqlens: Tensor, **ignored: object):
+    def stretchwise(
+        query: Tensor, key: Tensor, value: Tensor, *, g: Tensor, beta: Tensor, cu_seqlens: Tensor, **ignored: object
+    ) -> tuple[Tensor, None]:
         """As flash-linear-attention does it: within each stretch between ``cu_seqlens``."""
         lengths = cu_seqlens.diff().tolist()
         parts = zip(*(part.split(lengths, dim=1) for part in (query, key, value, g, beta)), strict=True)
@@ -344,16 +346,23 @@ def saved(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["qwen3-next", "lfm2"])
+@pytest.mark.parametrize("name", ["lfm2", pytest.param("qwen3-next", marks=pytest.mark.full)])
 def test_a_hybrid_model_learns_and_beside_others_a_row_has_the_gradient_that_it_has_alone(name: str, tmp_path: Path) -> None:
     setup = Setup(model=saved(name, tmp_path), algorithm=BLEND)
     together, alone = (update_of(BLEND, budget=budget) for budget in (100_000, 1))
     assert max(one.student.num_rows for one in together.micro_batches[0]) > 1
     assert {one.student.num_rows for one in alone.micro_batches[0]} == {1}
-    ((first, second),) = launch(1, gradients, [(setup, [together, alone])])[0]
+    legs = [
+        Leg(setup=setup, steps=[], next=together),
+        Leg(setup=setup, steps=[], next=alone),
+        Leg(setup=setup, steps=[[together], [together]]),
+    ]
+    (of_together, of_alone, learned) = launch(1, courses, legs)[0]
+    first, second = of_together.next, of_alone.next
+    assert first is not None
+    assert second is not None
     assert first.loss == pytest.approx(second.loss, rel=1e-5)
     assert off_by(first.vector, second.vector) < 2e-6
-    (learned,) = launch(1, courses, [Leg(setup=setup, steps=[[together], [together]])])[0]
     assert learned.num_updates == 2
     assert learned.metrics[1]["loss"] < learned.metrics[0]["loss"]
 
