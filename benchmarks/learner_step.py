@@ -51,7 +51,7 @@ from sdpo.config import (
 from sdpo.learner.engine import DeepSpeedLearner
 from sdpo.learner.orders import Place, Scale
 from sdpo.preflight.models import resolve
-from sdpo.types import MicroBatch, Pack, Ranks, Sample, Segment, Update
+from sdpo.types import MicroBatch, Pack, Packing, Ranks, Sample, Segment, Update
 
 FORMS = ("packed", "rows", "padded")
 
@@ -120,7 +120,7 @@ def update_of(form: str, rows: Sequence[Sample], shape: Shape, algorithm: Algori
         else:
             packs.append([row])
             size = 1
-    batches = [micro_batch(pack, share=False) for pack in packs]
+    batches = [micro_batch(pack, packing=Packing.joined) for pack in packs]
     if form == "padded":
         batches = [padded(batch) for batch in batches]
     return replace(update, micro_batches=(tuple(batches),))

@@ -372,9 +372,20 @@ class Segment:
     """Earlier segments of the pack, in order."""
 
 
+class Packing(Enum):
+    """How rows lie in a forward pass."""
+
+    packed = "packed"
+    """End to end; what rows begin with alike is there once. For models whose tokens meet in attention alone."""
+    joined = "joined"
+    """End to end, each row with all its tokens, and every layer is told where a row ends."""
+    whole = "whole"
+    """Side by side, padded at their ends to one length. For every causal model."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """Rows of tokens end to end, without padding, what they have in common stored once."""
+    """The rows of a forward pass, end to end or side by side (``Packing``)."""
 
     ids_T: Tensor
     """[T] int64"""
@@ -384,6 +395,10 @@ class Pack:
     """In order; together they cover the T tokens."""
     predicts_N: Tensor
     """[N] int64: the position in the pack whose hidden state predicts each of N response tokens."""
+    num_rows: int = 1
+    """Rows side by side, each a segment of T / num_rows tokens. 1: all rows lie end to end."""
+    has_borders: bool = False
+    """Whether layers are told where segments end. Then every segment is a row with all its tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -428,7 +443,7 @@ class MicroBatch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that pass through the model, student and teacher together."""
+        """Tokens that pass through the model, padding included, student and teacher together."""
         return len(self.student.ids_T) + len(self.teacher.ids_T)
 
 
@@ -440,6 +455,8 @@ class Ranks:
     """Ranks, or teams of ranks, that get rows of their own."""
     pairs_per_token: float
     """Pairs of attention (a token and one that it sees) that cost as much as a token does in the other layers."""
+    packing: Packing = Packing.packed
+    """How rows must lie for the models that will score them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

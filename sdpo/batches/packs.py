@@ -1,4 +1,4 @@
-"""Rows of tokens to a pack: end to end, without padding, each shared beginning once.
+"""Rows of tokens to a pack: end to end, without padding, each shared beginning once; or side by side, for models that need it.
 
 Siblings answer one prompt, and often under one hindsight prompt; what they share is a tree, whose root every row of the group
 sees. Computed once, it costs once, and its gradient is the sum over the rows: the same mathematics at a fraction of the price.
@@ -11,23 +11,22 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from sdpo.types import Pack, Segment
+from sdpo.types import Pack, Packing, Segment
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MIN_SHARED = 8
 """Shorter beginnings are not worth a segment of their own."""
+PADDING = 0
+"""Id that rows side by side are padded with. Nothing sees it: it comes after their own tokens."""
 
 
-def pack_rows(rows: Sequence[Sequence[int]], predicts: Sequence[Sequence[int]], *, share: bool = True) -> Pack:
-    """``rows`` of token ids in one pack. ``predicts[b]`` are the positions in row b whose hidden states are asked for.
-
-    ``share=False`` stores every row whole.
-    """
+def pack_rows(rows: Sequence[Sequence[int]], predicts: Sequence[Sequence[int]], *, packing: Packing = Packing.packed) -> Pack:
+    """``rows`` of token ids in one pack. ``predicts[b]`` are the positions in row b whose hidden states are asked for."""
     import torch
 
-    tree = _grown(rows, share=share)
+    tree = _grown(rows, packing)
     ids = [torch.tensor(tree.rows[node.row][node.start : node.end], dtype=torch.int64) for node in tree.nodes]
     positions = [torch.arange(node.start, node.end) for node in tree.nodes]
     places = [torch.arange(segment.first, segment.last) for segment in tree.segments]
@@ -40,6 +39,8 @@ def pack_rows(rows: Sequence[Sequence[int]], predicts: Sequence[Sequence[int]], 
         positions_T=_joined(positions),
         segments=tuple(tree.segments),
         predicts_N=_joined(asked),
+        num_rows=max(len(rows), 1) if packing is Packing.whole else 1,
+        has_borders=packing is Packing.joined,
     )
 
 
@@ -52,9 +53,9 @@ class Size:
     """Pairs of a token and one that it sees."""
 
 
-def measure(rows: Sequence[Sequence[int]]) -> Size:
+def measure(rows: Sequence[Sequence[int]], packing: Packing = Packing.packed) -> Size:
     """The size of the pack that ``pack_rows`` would make."""
-    segments = _grown(rows, share=True).segments
+    segments = _grown(rows, packing).segments
     return Size(num_tokens=segments[-1].last if segments else 0, num_pairs=num_attended_pairs(segments))
 
 
@@ -79,9 +80,27 @@ def _num_shared(rows: Sequence[tuple[int, ...]]) -> int:
     return next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
 
 
-def _grown(rows: Sequence[Sequence[int]], *, share: bool) -> _Tree:
+def why_it_takes_longer(packing: Packing) -> str | None:
+    """A sentence for the user about what is not computed once for several rows; None where all that can be is."""
+    match packing:
+        case Packing.packed:
+            return None
+        case Packing.joined:
+            lie = "each row is computed with all its tokens, and layers are told where it ends"
+        case Packing.whole:
+            lie = "rows are computed side by side, padded"
+    return (
+        f"the model has layers that mix neighbouring tokens, so {lie} (learner.packing={packing.value}): prompts that rows share "
+        "are computed once a row, and an update takes longer"
+    )
+
+
+def _grown(rows: Sequence[Sequence[int]], packing: Packing) -> _Tree:
+    if packing is Packing.whole:
+        longest = max(map(len, rows), default=0)
+        rows = [(*row, *[PADDING] * (longest - len(row))) for row in rows]
     tree = _Tree(rows)
-    if rows and share:
+    if rows and packing is Packing.packed:
         tree.grow(range(len(rows)), 0, ())
     elif rows:
         for row in range(len(rows)):

@@ -2,7 +2,8 @@
 
 The counts are taken over the whole update, before anything is split. So neither the size of a micro-batch nor the number of
 ranks changes the gradient. Rows that carry no gradient are counted, and not computed. Siblings stay together, since they share
-their prompts: what a rank is dealt, and what a micro-batch holds, are families of rows.
+their prompts: what a rank is dealt, and what a micro-batch holds, are families of rows. Where nothing is shared, a family is a
+row, and a micro-batch holds rows of like length.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sdpo.batches.packs import measure, pack_rows
 from sdpo.config import AlgorithmConfig, BatchConfig, Normalisation, SDPOConfig
-from sdpo.types import MicroBatch, Ranks, Sample, Update
+from sdpo.types import MicroBatch, Packing, Ranks, Sample, Update
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +46,8 @@ def in_epochs(updates: Sequence[Update], num_epochs: int, seed: str) -> Iterator
         yield from (replace(update, epoch=epoch) for update in order)
 
 
-def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
-    """Rows of one forward pass. ``share=False`` computes also what they have in common row by row."""
+def micro_batch(samples: Sequence[Sample], *, packing: Packing = Packing.packed) -> MicroBatch:
+    """Rows of one forward pass."""
     import torch  # here, so that a run's first prompts do not wait for it
 
     teachers = [sample for sample in samples if sample.is_distilled]
@@ -54,12 +55,12 @@ def micro_batch(samples: Sequence[Sample], *, share: bool = True) -> MicroBatch:
         student=pack_rows(
             _student_rows(samples),
             [range(len(s.prompt_ids) - 1, len(s.prompt_ids) + len(s.response_ids) - 1) for s in samples],
-            share=share,
+            packing=packing,
         ),
         teacher=pack_rows(
             _teacher_rows(samples),
             [[len(_teacher_prompt(s)) - 1 + place for place, kept in enumerate(s.loss_mask) if kept] for s in teachers],
-            share=share,
+            packing=packing,
         ),
         response_ids_N=_joined([sample.response_ids for sample in samples], torch.int64),
         rows_N=_joined([[row] * len(sample.response_ids) for row, sample in enumerate(samples)], torch.int64),
@@ -82,7 +83,10 @@ def _update(index: int, samples: Sequence[Sample], batch: BatchConfig, ranks: Ra
         samples = _as_means_of_rows(samples)
     rows = [sample for sample in samples if any(sample.loss_mask) and _carries_gradient(sample, algorithm)]
     dealt = _shared_out(_families(rows, batch.micro_batch_tokens, ranks), ranks)
-    batches = [[micro_batch(pack) for pack in _packs(families, batch.micro_batch_tokens)] for families in dealt]
+    batches = [
+        [micro_batch(pack, packing=ranks.packing) for pack in _packs(families, batch.micro_batch_tokens, ranks.packing)]
+        for families in dealt
+    ]
     longest = max(len(of_rank) for of_rank in batches)
     graded = [sample for sample in samples if sample.policy_gradient_weight != 0.0]
     num_loss_tokens, num_distilled_tokens = _denominators(samples, graded, algorithm)
@@ -158,7 +162,9 @@ class _Family:
 
 
 def _families(rows: Sequence[Sample], token_budget: int, ranks: Ranks) -> list[_Family]:
-    """All siblings of a task in one, unless they exceed the budget."""
+    """All siblings of a task in one, unless they exceed the budget. Each row alone where nothing is computed in common."""
+    if ranks.packing is not Packing.packed:
+        return [_family((row,), ranks) for row in rows]
     whole = [_family(tuple(of_task), ranks) for _, of_task in groupby(rows, key=lambda sample: sample.task_index)]
     return [part for family in whole for part in _within(family, token_budget, ranks)]
 
@@ -175,7 +181,7 @@ def _halves(family: _Family, ranks: Ranks) -> list[_Family]:
 
 
 def _family(samples: tuple[Sample, ...], ranks: Ranks) -> _Family:
-    student, teacher = (measure(rows) for rows in (_student_rows(samples), _teacher_rows(samples)))
+    student, teacher = (measure(rows, ranks.packing) for rows in (_student_rows(samples), _teacher_rows(samples)))
     costs = [size.num_tokens + size.num_pairs / ranks.pairs_per_token for size in (student, teacher)]
     return _Family(samples=samples, num_tokens=student.num_tokens + teacher.num_tokens, cost=3.0 * costs[0] + costs[1])
 
@@ -227,8 +233,10 @@ def _work(families: Sequence[_Family]) -> float:
     return sum(map(_cost, families))
 
 
-def _packs(families: Sequence[_Family], token_budget: int) -> list[list[Sample]]:
+def _packs(families: Sequence[_Family], token_budget: int, packing: Packing) -> list[list[Sample]]:
     """Each family in the first pack that has room for it."""
+    if packing is Packing.whole:
+        return _packs_of_like_rows([sample for family in families for sample in family.samples], token_budget)
     packs: list[list[Sample]] = []
     sizes: list[int] = []
     for family in families:
@@ -240,6 +248,33 @@ def _packs(families: Sequence[_Family], token_budget: int) -> list[list[Sample]]
             packs.append(list(family.samples))
             sizes.append(family.num_tokens)
     return packs
+
+
+MOST_PADDING = 0.25
+"""Largest share of a pack's tokens that may be padding."""
+
+
+def _packs_of_like_rows(rows: Sequence[Sample], token_budget: int) -> list[list[Sample]]:
+    """Longest rows first, each beside its predecessor where the budget, padding included, and ``MOST_PADDING`` allow it."""
+    packs: list[list[Sample]] = []
+    for row in sorted(rows, key=lambda row: sum(_lengths(row)), reverse=True):
+        if packs and _go_together([*packs[-1], row], token_budget):
+            packs[-1].append(row)
+        else:
+            packs.append([row])
+    return packs
+
+
+def _go_together(rows: Sequence[Sample], token_budget: int) -> bool:
+    of_student, of_teacher = zip(*map(_lengths, rows), strict=True)
+    held = sum(max(lengths) * sum(length > 0 for length in lengths) for lengths in (of_student, of_teacher))
+    return held <= token_budget and held - sum(of_student) - sum(of_teacher) <= MOST_PADDING * held
+
+
+def _lengths(row: Sample) -> tuple[int, int]:
+    """Tokens of the student's row and of the teacher's, 0 where there is none."""
+    num = len(row.response_ids) - 1
+    return len(row.prompt_ids) + num, len(_teacher_prompt(row)) + num if row.is_distilled else 0
 
 
 def _filler() -> MicroBatch:

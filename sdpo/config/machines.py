@@ -29,6 +29,19 @@ class Offload(Enum):
     """The parameters too (ZeRO stage 3)."""
 
 
+class PackingChoice(Enum):
+    """How rows lie in the learner's forward pass (``sdpo.types.Packing``)."""
+
+    auto = "auto"
+    """The first of the others that keeps the model's rows apart, tried at the start."""
+    packed = "packed"
+    """End to end, what rows begin with alike once."""
+    joined = "joined"
+    """End to end, every layer told where a row ends: for layers with kernels that take ``cu_seqlens`` or ``seq_idx``."""
+    whole = "whole"
+    """Side by side, padded."""
+
+
 class SandboxIsolation(Enum):
     """What untrusted code is run in, from the strongest; ``sdpo doctor`` says what this machine gives."""
 
@@ -95,6 +108,8 @@ class LearnerConfig:
     beta2: float = 0.999
     grad_clip: float = 1.0
     gradient_checkpointing: bool = False
+    packing: PackingChoice = PackingChoice.auto
+    """How rows lie in a forward pass. Recurrent and convolutional layers need ``joined`` or ``whole``, which cost time."""
     logits_chunk_mib: float = 96.0
     """Size of one fp32 buffer of logits, MiB. Response tokens are scored in chunks whose logits fit it; there are two such
     buffers."""
@@ -159,6 +174,11 @@ class LearnerConfig:
             raise ValueError(
                 "learner.sequence_parallel must divide learner.num_ranks (teams of ranks share rows); got "
                 f"{self.sequence_parallel} and {self.num_ranks}."
+            )
+        if self.sequence_parallel > 1 and self.packing in (PackingChoice.joined, PackingChoice.whole):
+            raise ValueError(
+                "learner.sequence_parallel above 1 needs learner.packing=packed (ranks share a row, and only attention joins its "
+                f"parts); got packing={self.packing.value}. Set learner.sequence_parallel=1."
             )
         at_least("learner.lr", self.lr, 0.0, "a negative rate climbs")
         at_least("learner.weight_decay", self.weight_decay, 0.0, "a negative one grows the weights")

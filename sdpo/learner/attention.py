@@ -2,7 +2,8 @@
 
 transformers calls this in place of its own attention, in every layer of every model that goes through its attention interface.
 On a GPU it is one variable-length kernel a layer. On a CPU short segments are bundled into one call with a mask. A call there
-costs as much as the pairs of a few hundred tokens do.
+costs as much as the pairs of a few hundred tokens do. Soft-capped scores (Gemma 2) and sinks (gpt-oss), which neither kernel
+knows, are computed plainly, in chunks of queries that the backward computes again. Rows side by side are segments of one length.
 
 Under Ulysses (arXiv 2309.14509) a rank holds a slice of the pack's tokens. An all-to-all trades it for a slice of the heads of
 all tokens, and another one trades back.
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from sdpo.errors import UserError
@@ -26,7 +28,29 @@ from sdpo.types import Segment
 NAME = "sdpo_packed"
 BUNDLE_TOKENS = 256
 """Tokens that a bundle's one call on a CPU may see. Above it the masked pairs cost more than the calls that are saved."""
+SCORES_BYTES = 64 * 2**20
+"""Size of the fp32 scores of a chunk of queries, where they are computed plainly."""
+UNKNOWN = ("position_bias", "sinks", "block_indices")
+"""What some models hand to their attention and this one does not know. Others' names carry no meaning here."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """How a layer's scores are made of queries and keys."""
+
+    scaling: float | None
+    """None: one by the root of D."""
+    window: int | None
+    """Tokens that one sees, itself included; None: all before it."""
+    softcap: float | None = None
+    """Scores are bent to lie within plus and minus that."""
+    sinks_H: Tensor | None = None
+    """A score for each head that takes its part of the softmax, and brings nothing."""
+
+    @property
+    def are_plain(self) -> bool:
+        return self.softcap is None and self.sinks_H is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +79,9 @@ def install() -> None:
 
 def packed_attention(
     module: nn.Module,
-    query_1HTD: Tensor,
-    key_1GTD: Tensor,
-    value_1GTD: Tensor,
+    query_BHTD: Tensor,
+    key_BGTD: Tensor,
+    value_BGTD: Tensor,
     attention_mask: None,
     *,
     layout: Layout | None = None,
@@ -67,27 +91,39 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **ignored: object,
 ) -> tuple[Tensor, None]:
-    """[1, T, H, D] attention outputs; H heads, G key-value heads, D per head. The signature is transformers'."""
+    """[B, T, H, D] attention outputs; H heads, G key-value heads, D per head. The signature is transformers'.
+
+    B is 1, but for rows side by side.
+    """
     if layout is None:
         raise UserError(
             "the learner tells a model's attention which tokens of a pack belong together, so a model must hand on what its "
             f"forward is given; {type(module).__name__} is not told. Choose another model."
         )
-    if softcap is not None or s_aux is not None:
-        raise ValueError(
-            f"packed attention knows no logit soft-capping and no attention sinks; {type(module).__name__} asks for them"
-        )
+    unknown = [name for name in UNKNOWN if ignored.get(name) is not None]
+    if unknown:
+        raise ValueError(f"packed attention knows no {' and no '.join(unknown)}; {type(module).__name__} asks for it")
+    num_rows = query_BHTD.shape[0]
+    query_1HTD, key_1GTD, value_1GTD = (_end_to_end(part) for part in (query_BHTD, key_BGTD, value_BGTD))
     if layout.team is not None:
+        if s_aux is not None:
+            s_aux = s_aux.chunk(distributed.get_world_size(layout.team))[distributed.get_rank(layout.team)]
         repeats = _repeats(query_1HTD.shape[1], key_1GTD.shape[1], distributed.get_world_size(layout.team))
         key_1GTD, value_1GTD = key_1GTD.repeat_interleave(repeats, 1), value_1GTD.repeat_interleave(repeats, 1)
         query_1HTD, key_1GTD, value_1GTD = (
             _exchanged(part, layout.team, scatter=1, gather=2) for part in (query_1HTD, key_1GTD, value_1GTD)
         )
-    attend = _on_gpu if query_1HTD.is_cuda else _by_bundle
-    out_1HTD = attend(query_1HTD, key_1GTD, value_1GTD, layout, scaling, sliding_window)
+    scores = Scores(scaling=scaling, window=sliding_window, softcap=softcap, sinks_H=s_aux)
+    attend = _on_gpu if query_1HTD.is_cuda and scores.are_plain else _by_bundle
+    out_1HTD = attend(query_1HTD, key_1GTD, value_1GTD, layout, scores)
     if layout.team is not None:
         out_1HTD = _exchanged(out_1HTD, layout.team, scatter=2, gather=1)
-    return out_1HTD.transpose(1, 2), None
+    return out_1HTD.transpose(1, 2).unflatten(1, (num_rows, -1)).flatten(0, 1), None
+
+
+def _end_to_end(part_BHTD: Tensor) -> Tensor:
+    """[1, H, B·T, D]"""
+    return part_BHTD if part_BHTD.shape[0] == 1 else part_BHTD.transpose(0, 1).flatten(1, 2)[None]
 
 
 def _repeats(num_heads: int, num_key_value_heads: int, team_size: int) -> int:
@@ -107,10 +143,10 @@ def _by_bundle(
     key_1GTD: Tensor,
     value_1GTD: Tensor,
     layout: Layout,
-    scaling: float | None,
-    window: int | None,
+    scores: Scores,
 ) -> Tensor:
-    """One scaled_dot_product_attention a bundle of segments, over what precedes them and themselves."""
+    """One attention a bundle of segments, over what precedes them and themselves."""
+    window, device = scores.window, query_1HTD.device
     lengths = [segment.last - segment.first for segment in layout.segments]
     # Split once: a slice's backward would write a gradient of the whole pack's size for every segment.
     queries, keys, values = (part.split(lengths, dim=2) for part in (query_1HTD, key_1GTD, value_1GTD))
@@ -122,14 +158,45 @@ def _by_bundle(
             torch.cat([parts[index] for index in indices], dim=2) if len(indices) > 1 else parts[indices[0]]
             for parts, indices in ((queries, bundle), (keys, seen), (values, seen))
         )
-        is_plain = len(seen) == 1 and (window is None or key.shape[2] <= window)
-        mask = None if is_plain else layout.once((bundle, window), partial(_mask, layout.segments, bundle, seen, window))
+        is_causal = scores.are_plain and len(seen) == 1 and (window is None or key.shape[2] <= window)
+        mask = None if is_causal else layout.once((bundle, window), partial(_mask, layout.segments, bundle, seen, window, device))
         outputs.append(
             functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, is_causal=is_plain, scale=scaling, enable_gqa=grouped
+                query, key, value, attn_mask=mask, is_causal=is_causal, scale=scores.scaling, enable_gqa=grouped
             )
+            if mask is None or scores.are_plain
+            else _plainly(query, key, value, mask, scores)
         )
     return torch.cat(outputs, dim=2)
+
+
+def _plainly(query_1HqD: Tensor, key_1GkD: Tensor, value_1GkD: Tensor, mask_qk: Tensor, scores: Scores) -> Tensor:
+    """[1, H, q, D] in chunks of queries. The backward computes each chunk's scores again, so that none are kept."""
+    num_heads = query_1HqD.shape[1]
+    key, value = (part.repeat_interleave(num_heads // part.shape[1], 1) for part in (key_1GkD, value_1GkD))
+    num_queries = max(1, SCORES_BYTES // (4 * num_heads * key.shape[2]))
+    chunks = zip(query_1HqD.split(num_queries, 2), mask_qk.split(num_queries), strict=True)
+    return torch.cat(
+        [
+            checkpoint(_chunk, query, key, value, mask, scores, use_reentrant=False, preserve_rng_state=False)
+            for query, mask in chunks
+        ],
+        dim=2,
+    )
+
+
+def _chunk(query_1HqD: Tensor, key_1HkD: Tensor, value_1HkD: Tensor, mask_qk: Tensor, scores: Scores) -> Tensor:
+    scaling = query_1HqD.shape[-1] ** -0.5 if scores.scaling is None else scores.scaling
+    scores_1Hqk = (query_1HqD @ key_1HkD.transpose(2, 3)).float() * scaling
+    if scores.softcap is not None:
+        scores_1Hqk = scores.softcap * torch.tanh(scores_1Hqk / scores.softcap)
+    scores_1Hqk = scores_1Hqk.masked_fill(~mask_qk, -torch.inf)
+    if scores.sinks_H is not None:
+        sinks_1Hq1 = scores.sinks_H.float()[None, :, None, None].expand(1, -1, scores_1Hqk.shape[2], 1)
+        weights_1Hqk = torch.cat([scores_1Hqk, sinks_1Hq1], dim=3).softmax(3)[..., :-1]
+    else:
+        weights_1Hqk = scores_1Hqk.softmax(3)
+    return weights_1Hqk.to(value_1HkD.dtype) @ value_1HkD
 
 
 def _bundles(segments: tuple[Segment, ...]) -> list[tuple[int, ...]]:
@@ -150,7 +217,9 @@ def _bundles(segments: tuple[Segment, ...]) -> list[tuple[int, ...]]:
     return bundles
 
 
-def _mask(segments: tuple[Segment, ...], bundle: Sequence[int], seen: Sequence[int], window: int | None) -> Tensor:
+def _mask(
+    segments: tuple[Segment, ...], bundle: Sequence[int], seen: Sequence[int], window: int | None, device: torch.device
+) -> Tensor:
     """[queries, keys] bool: whether a token of ``bundle`` sees one of ``seen``."""
     lengths = [segment.last - segment.first for segment in segments]
     starts = [sum(lengths[b] for b in segment.before) for segment in segments]
@@ -162,7 +231,7 @@ def _mask(segments: tuple[Segment, ...], bundle: Sequence[int], seen: Sequence[i
     columns = torch.cat([torch.full((lengths[i],), column) for column, i in enumerate(seen)])
     distance = place_of_query[:, None] - place_of_key[None, :]
     allowed = is_before[of_query][:, columns] & (distance >= 0)
-    return allowed if window is None else allowed & (distance < window)
+    return (allowed if window is None else allowed & (distance < window)).to(device)
 
 
 def _on_gpu(
@@ -170,8 +239,7 @@ def _on_gpu(
     key_1GTD: Tensor,
     value_1GTD: Tensor,
     layout: Layout,
-    scaling: float | None,
-    window: int | None,
+    scores: Scores,
 ) -> Tensor:
     """One variable-length FlashAttention for all segments; their last query and last key are aligned."""
     from torch.nn.attention.varlen import varlen_attn
@@ -189,8 +257,8 @@ def _on_gpu(
         key_starts,
         layout.once("longest query", lambda: int(query_starts.diff().max())),
         layout.once("longest key", lambda: int(key_starts.diff().max())),
-        scale=scaling,
-        window_size=(-1 if window is None else window - 1, 0),
+        scale=scores.scaling,
+        window_size=(-1 if scores.window is None else scores.window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     assert isinstance(out, Tensor)

@@ -25,6 +25,7 @@ from sdpo.learner.importing import import_deepspeed
 from sdpo.learner.loss import OldLogprobs, micro_batch_loss, teacher_entropies
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
+from sdpo.learner.packing import Run, choose_packing
 from sdpo.learner.policy import Head, Policy
 from sdpo.learner.recording import Recorder
 from sdpo.learner.statistics import SUMS, LossStatistics, joined, metrics
@@ -66,6 +67,7 @@ class DeepSpeedLearner:
         self._policy = Policy(model_path, config, self._device, of_teacher=keeps_average)
         self._teacher = make_teacher(self._policy, config, algorithm, model_path, teacher_path)
         self._reference = frozen(self._policy, config, model_path) if algorithm.reference_kl else None
+        self.packing = choose_packing(self._packed_models(teacher_path), config)
 
     def parameters(self, *, wanted: bool = True) -> Iterator[tuple[str, Tensor]]:
         """The policy's as Hugging Face would save them, adapters merged, one at a time. Under ZeRO 3 all ranks must go through
@@ -167,6 +169,14 @@ class DeepSpeedLearner:
         shard_files.restore(folder, self.place.rank, self._policy.shards, self._teacher.average, num_updates)
         self.step, self.num_updates = step, num_updates
         self._num_taken = self._num_skipped = 0
+
+    def _packed_models(self, teacher_path: str | None) -> dict[str, Run]:
+        """Models that score the same packs and are no copies of each other, by their names."""
+        models: dict[str, Run] = {type(self._policy.model).__name__: self._policy.ask}
+        if teacher_path is not None:
+            (teacher_model,) = self._teacher.models
+            models[f"the teacher {type(teacher_model.model).__name__}"] = teacher_model.ask
+        return models
 
     def _recorder(self, update: Update) -> Recorder | None:
         """None where nothing is kept, as in a step's later epochs: of each token one thing is said."""

@@ -2,63 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
-from sdpo.batches.packs import pack_rows
-from sdpo.errors import UserError
 from sdpo.learner.attention import Layout
 from sdpo.types import Pack, Segment
-
-LEAK = 0.01
-"""Relative. Rounding does nothing where kernels see the same sizes (SmolLM2 in bf16: 0.0 %); leaks begin at 5 %."""
 
 
 def response_hidden(model: PreTrainedModel, pack: Pack, team: distributed.ProcessGroup | None = None) -> tuple[Tensor, Tensor]:
     """[n, H] the last hidden states, each of which predicts a response token, and [n] int64 which of the pack's N that is.
 
-    All N of them where one rank computes the pack; in a ``team``, those that lie in this rank's slice of the tokens.
+    All N of them where one rank computes the pack; in a ``team``, those that lie in this rank's slice of the tokens. A pack
+    of rows side by side, or with borders, is no team's.
     """
+    assert team is None or (pack.num_rows == 1 and not pack.has_borders), "only attention brings a team's slices together"
     device, (first, last) = model.device, _slice(pack, team)
     ids_T, positions_T, segments = pack.ids_T, pack.positions_T, pack.segments
     if team is not None:
         ids_T, positions_T, segments = _divisible(ids_T, positions_T, segments, distributed.get_world_size(team))
     hidden_TH = model.base_model(
-        input_ids=ids_T[None, first:last].to(device),
-        position_ids=positions_T[None, first:last].to(device),
+        input_ids=ids_T[first:last].view(pack.num_rows, -1).to(device),
+        position_ids=positions_T[first:last].view(pack.num_rows, -1).to(device),
         use_cache=False,
         layout=Layout(segments=segments, team=team),
-    ).last_hidden_state[0]
+        **(_borders(pack, device) if pack.has_borders else {}),
+    ).last_hidden_state.flatten(0, 1)
     mine_n = tokens_here(pack, team)
     return hidden_TH.index_select(0, (pack.predicts_N[mine_n] - first).to(device)), mine_n
 
 
-def refuse_leaks(run: Callable[[Callable[[PreTrainedModel], Tensor]], Tensor], name: str) -> None:
-    """Raise UserError for a model in which a row of a pack is affected by its neighbours.
+def _borders(pack: Pack, device: torch.device) -> dict[str, Tensor]:
+    """Where the segments begin, [segments+1] int32, and [1, T] int32 which one each token is of, by transformers' names.
 
-    Recurrent and convolutional layers do that silently, and so do distances that are counted through the pack. ``run`` runs
-    something on the model, which is called ``name``.
+    Gated delta rules take the former (flash-linear-attention), Mamba and short convolutions the latter (mamba-ssm,
+    causal-conv1d).
     """
-    shared, own, asked = list(range(1, 17)), [20, 21, 22, 23], range(16, 20)
-    packs = [pack_rows([shared + other, shared + own], [[], asked]) for other in ([9, 10, 11], [15, 14] * 20)]
-    assert all(pack.segments[-1].before == (0,) and pack.predicts_N[-1] == len(pack.ids_T) - 1 for pack in packs), "own last"
-    with torch.no_grad():
-        before, after = (run(partial(_only_hidden, pack)).float() for pack in packs)
-    difference = float((before - after).norm() / before.norm())
-    if not difference < LEAK:
-        raise UserError(
-            "the learner packs rows end to end, so a model's layers may mix tokens in attention alone, and by their positions; "
-            f"{name} does otherwise: a row's hidden state moved by {difference:.1%} when its neighbour changed. Models with "
-            "recurrent or convolutional layers are not supported."
-        )
-
-
-def _only_hidden(pack: Pack, model: PreTrainedModel) -> Tensor:
-    return response_hidden(model, pack)[0]
+    lengths = torch.tensor([segment.last - segment.first for segment in pack.segments])
+    starts = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(device, torch.int32)
+    indices = torch.arange(len(lengths)).repeat_interleave(lengths).to(device, torch.int32)
+    return {"cu_seq_lens_q": starts, "seq_idx": indices[None]}
 
 
 def tokens_here(pack: Pack, team: distributed.ProcessGroup | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import ChainMap
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sdpo.preflight.models import hidden_size
 from sdpo.protocols import Weights
 from sdpo.run import digests
 from sdpo.run.logs import redirect_output
-from sdpo.types import Metrics, Ranks, TokenCredit, Update
+from sdpo.types import Metrics, Packing, Ranks, TokenCredit, Update
 from sdpo.weights import WeightPayload, weight_payload
 
 
@@ -55,12 +56,14 @@ class LearnerActor:
         scale: Scale,
         place: Place,
         recording: Recording | None,
-    ) -> None:
+    ) -> Packing:
+        """How rows must lie for its models."""
         mark("learner's process")
         from sdpo.learner.engine import DeepSpeedLearner
 
         self._learner = DeepSpeedLearner(self._model_path, teacher_path, config, algorithm, scale, place, recording)
         mark("learner")
+        return self._learner.packing
 
     def weights(self, *, of_teacher: bool, bucket_bytes: int, weight_sync: str) -> WeightPayload:
         """The weights, left where the weight sync puts them: the driver never holds them. From rank 0, while others help."""
@@ -190,8 +193,9 @@ class LearnerGroup:
         ]
 
     def wait_until_ready(self) -> None:
-        """Returns once every rank has its model and has met the others."""
-        self._answers(self._started, at_least_s=START_TIMEOUT_S)
+        """Returns once every rank has its model and has met the others; ``ranks`` says how rows must lie from then on."""
+        packings: list[Packing] = self._answers(self._started, at_least_s=START_TIMEOUT_S)
+        self.ranks = replace(self.ranks, packing=packings[0])
 
     @property
     def is_whole(self) -> bool:

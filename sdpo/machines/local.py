@@ -8,10 +8,12 @@ that takes nobody along. So it is only for environments that are trusted.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sdpo.batches.packs import why_it_takes_longer
 from sdpo.config import AlgorithmConfig, LearnerConfig, SamplingConfig
 from sdpo.envs.base import Environment
 from sdpo.errors import MachineError
@@ -82,7 +84,7 @@ class LocalLearner:
         """``algorithm`` is what ``learner`` was made for, ``model_path`` what both begin with."""
         self._learner, self._model_path = learner, model_path
         self._teacher_differs = algorithm.taught_by is not None and algorithm.taught_by.is_another_self
-        self.ranks = Ranks(num=1, pairs_per_token=pairs_per_token(model_path))
+        self.ranks = Ranks(num=1, pairs_per_token=pairs_per_token(model_path), packing=learner.packing)
         self._max_skipped, self._num_skipped = max_skipped_updates, 0
 
     @property
@@ -155,6 +157,9 @@ def local_learner(
         Place(rank=0, num_ranks=1, rendezvous=f"file://{meeting}"),
         recording,
     )
+    slower = why_it_takes_longer(made.packing)
+    if slower is not None:
+        warnings.warn(slower, stacklevel=3)  # at the block that asks for the learner
     try:
         yield LocalLearner(made, model_path, algorithm, max_skipped_updates=learner.max_skipped_updates)
     finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sdpo.batches.packs import why_it_takes_longer
 from sdpo.cluster.placement import gpu_shares, placed
 from sdpo.config import (
     AlgorithmConfig,
@@ -121,6 +122,9 @@ def machines(
         waits_for("the learner")
         engine.when_ready(when_idle)
         learner.wait_until_ready()
+        slower = why_it_takes_longer(learner.ranks.packing)
+        if slower is not None:
+            on_event(slower)
         when_idle()
         waits_for("the engines")
         engine.wait_until_ready()

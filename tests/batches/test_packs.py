@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdpo.batches.packs import MIN_SHARED, num_attended_pairs, pack_rows
-from sdpo.types import Pack, Segment
+from sdpo.batches.packs import MIN_SHARED, measure, num_attended_pairs, pack_rows
+from sdpo.types import Pack, Packing, Segment
 from tests.batches.packs import context, everything, places_of_rows, seen_from
 
 Row = tuple[int, ...]
@@ -29,8 +29,8 @@ def families(draw: st.DrawFn) -> list[Row]:
     return [draw(st.sampled_from(beginnings)) + tuple(draw(endings)) for _ in range(draw(st.integers(1, 7)))]
 
 
-def packed(rows: Sequence[Sequence[int]], *, share: bool = True) -> Pack:
-    return pack_rows(rows, everything(rows), share=share)
+def packed(rows: Sequence[Sequence[int]], *, packing: Packing = Packing.packed) -> Pack:
+    return pack_rows(rows, everything(rows), packing=packing)
 
 
 def num_common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -44,28 +44,28 @@ def siblings(prompt: int, *responses: int, seed: int = 0) -> list[Row]:
     return [(*begins, row, *(draw.randrange(10**6) for _ in range(num - 1))) for row, num in enumerate(responses)]
 
 
-@given(rows=families(), share=st.booleans())
+@given(rows=families(), packing=st.sampled_from(Packing))
 @settings(deadline=None)
-def test_every_token_sees_its_rows_beginning_and_nothing_else(rows: list[Row], share: bool) -> None:
-    pack = packed(rows, share=share)
+def test_every_token_sees_its_rows_beginning_and_nothing_else(rows: list[Row], packing: Packing) -> None:
+    pack = packed(rows, packing=packing)
     for row, places in zip(rows, places_of_rows(pack, rows), strict=True):
         for position, place in enumerate(places):
             assert context(pack, place) == row[: position + 1]
             assert seen_from(pack, place) == places[: position + 1]
 
 
-@given(rows=families(), share=st.booleans())
+@given(rows=families(), packing=st.sampled_from(Packing))
 @settings(deadline=None)
-def test_positions_are_those_in_the_row(rows: list[Row], share: bool) -> None:
-    pack = packed(rows, share=share)
+def test_positions_are_those_in_the_row(rows: list[Row], packing: Packing) -> None:
+    pack = packed(rows, packing=packing)
     for places in places_of_rows(pack, rows):
         assert pack.positions_T[places].tolist() == list(range(len(places)))
 
 
-@given(rows=families(), share=st.booleans())
+@given(rows=families(), packing=st.sampled_from(Packing))
 @settings(deadline=None)
-def test_segments_follow_one_another_and_cover_the_pack(rows: list[Row], share: bool) -> None:
-    pack = packed(rows, share=share)
+def test_segments_follow_one_another_and_cover_the_pack(rows: list[Row], packing: Packing) -> None:
+    pack = packed(rows, packing=packing)
     assert [segment.first for segment in pack.segments] == [0, *(segment.last for segment in pack.segments[:-1])]
     assert pack.segments[-1].last == len(pack.ids_T) == len(pack.positions_T)
     for index, segment in enumerate(pack.segments):
@@ -74,12 +74,12 @@ def test_segments_follow_one_another_and_cover_the_pack(rows: list[Row], share: 
         assert list(segment.before) == sorted(set(segment.before))
 
 
-@given(rows=families(), share=st.booleans(), data=st.data())
+@given(rows=families(), packing=st.sampled_from(Packing), data=st.data())
 @settings(deadline=None)
-def test_what_is_asked_for_is_predicted_row_by_row(rows: list[Row], share: bool, data: st.DataObject) -> None:
+def test_what_is_asked_for_is_predicted_row_by_row(rows: list[Row], packing: Packing, data: st.DataObject) -> None:
     """Any positions, in any order, and none at all of some rows."""
     asked = [data.draw(st.lists(st.integers(0, len(row) - 1), max_size=4)) for row in rows]
-    pack = pack_rows(rows, asked, share=share)
+    pack = pack_rows(rows, asked, packing=packing)
     expected = [row[: position + 1] for row, positions in zip(rows, asked, strict=True) for position in positions]
     assert [context(pack, place) for place in pack.predicts_N.tolist()] == expected
 
@@ -99,15 +99,15 @@ def test_two_rows_share_what_they_begin_with_but_for_less_than_the_shortest_segm
 @given(rows=families())
 @settings(deadline=None)
 def test_sharing_never_costs_a_token_or_a_pair(rows: list[Row]) -> None:
-    shared, whole = packed(rows), packed(rows, share=False)
+    shared, whole = packed(rows), packed(rows, packing=Packing.joined)
     assert len(shared.ids_T) <= len(whole.ids_T)
     assert num_attended_pairs(shared.segments) <= num_attended_pairs(whole.segments)
 
 
-@given(rows=families(), share=st.booleans())
+@given(rows=families(), packing=st.sampled_from(Packing))
 @settings(deadline=None)
-def test_attended_pairs_are_those_that_one_counts(rows: list[Row], share: bool) -> None:
-    pack = packed(rows, share=share)
+def test_attended_pairs_are_those_that_one_counts(rows: list[Row], packing: Packing) -> None:
+    pack = packed(rows, packing=packing)
     assert num_attended_pairs(pack.segments) == sum(len(seen_from(pack, place)) for place in range(len(pack.ids_T)))
 
 
@@ -177,16 +177,27 @@ def test_a_lone_row_is_its_own_segment(row: Row) -> None:
 @given(rows=families())
 @settings(deadline=None)
 def test_without_sharing_every_row_is_stored_whole_and_in_order(rows: list[Row]) -> None:
-    pack = packed(rows, share=False)
+    pack = packed(rows, packing=Packing.joined)
     assert pack.ids_T.tolist() == [token for row in rows for token in row]
     assert [segment.last - segment.first for segment in pack.segments] == [len(row) for row in rows]
     assert all(segment.before == () for segment in pack.segments)
     assert pack.predicts_N.tolist() == list(range(len(pack.ids_T)))
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_no_rows_make_an_empty_pack(share: bool) -> None:
-    pack = pack_rows([], [], share=share)
+@given(rows=families())
+@settings(deadline=None)
+def test_rows_side_by_side_are_padded_at_their_ends_to_the_longest(rows: list[Row]) -> None:
+    pack = packed(rows, packing=Packing.whole)
+    assert pack.num_rows == len(rows)
+    longest = max(map(len, rows))
+    assert pack.ids_T.view(len(rows), longest).tolist() == [[*row, *[0] * (longest - len(row))] for row in rows]
+    assert pack.positions_T.view(len(rows), longest).tolist() == [list(range(longest))] * len(rows)
+    assert measure(rows, Packing.whole).num_tokens == len(rows) * longest
+
+
+@pytest.mark.parametrize("packing", list(Packing))
+def test_no_rows_make_an_empty_pack(packing: Packing) -> None:
+    pack = pack_rows([], [], packing=packing)
     assert (len(pack.ids_T), len(pack.positions_T), pack.segments, len(pack.predicts_N)) == (0, 0, (), 0)
     assert num_attended_pairs(pack.segments) == 0
 

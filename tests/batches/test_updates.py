@@ -35,7 +35,7 @@ from sdpo.learner.statistics import SUMS
 from sdpo.objectives.divergence import divergence, divergence_of
 from sdpo.objectives.logits import Logits
 from sdpo.objectives.policy_gradient import policy_gradient_loss
-from sdpo.types import MicroBatch, Pack, Ranks, Sample, Update
+from sdpo.types import MicroBatch, Pack, Packing, Ranks, Sample, Update
 from tests.batches.packs import context, seen_from
 
 VOCABULARY = 11
@@ -784,21 +784,72 @@ def test_the_credit_of_solved_and_of_failed_rows_is_what_each_of_them_has_alone(
     assert everything["credit"] - everything["credit_solved"] == pytest.approx(failed["credit"], rel=1e-6)
 
 
-def losses_of(samples: Sequence[Sample], algorithm: AlgorithmConfig, *, share: bool = True) -> tuple[Tensor, Tensor, Model]:
+def losses_of(
+    samples: Sequence[Sample], algorithm: AlgorithmConfig, *, packing: Packing = Packing.packed
+) -> tuple[Tensor, Tensor, Model]:
     """Loss and sums of one micro-batch of all ``samples``, under the counts of their update; and its gradient."""
     model = tuple(part.requires_grad_() for part in parameters(0))
     (update,) = pack(samples, batch_config(10_000), ranks(1), algorithm)
     learned = [s for s in samples if carries(s)[0] or s.policy_gradient_weight != 0.0]
-    loss, sums = packed_loss(model, micro_batch(learned, share=share), update, algorithm)
+    loss, sums = packed_loss(model, micro_batch(learned, packing=packing), update, algorithm)
     return loss, sums, torch.autograd.grad(loss, model)
 
 
 @pytest.mark.parametrize("name", ["blend", "grpo"])
-def test_sharing_changes_neither_loss_nor_gradient(name):
+def test_packing_changes_neither_loss_nor_gradient(name):
     algorithm = terms(name, LossMean.sequence, RatioLevel.sequence, Granularity.logits)
     samples = assorted(10, GRPO if name == "grpo" else algorithm)
-    shared, whole = (losses_of(samples, algorithm, share=share) for share in (True, False))
-    torch.testing.assert_close(shared, whole)
+    shared, *others = (losses_of(samples, algorithm, packing=packing) for packing in Packing)
+    for other in others:
+        torch.testing.assert_close(shared, other)
+
+
+ROWS_OF_ALL_LENGTHS = [
+    sample(
+        prompt=3 + 7 * (row % 5),
+        response=1 + 3 * row,
+        hindsight=None if row % 3 == 0 else 9 + 4 * row,
+        weights=(0.75, 0.25),
+        advantage=1.0,
+    )
+    for row in range(12)
+]
+
+
+def whole_ranks(num: int) -> Ranks:
+    return Ranks(num=num, pairs_per_token=PAIRS_PER_TOKEN, packing=Packing.whole)
+
+
+@pytest.mark.parametrize("budget", [1, 150, 400, 10_000])
+@pytest.mark.parametrize("num_ranks", [1, 3])
+def test_whole_rows_keep_to_the_budget_with_their_padding(budget: int, num_ranks: int) -> None:
+    """Memory follows the tokens that pass through the model, and padding does. A row that is longer goes alone."""
+    (update,) = pack(ROWS_OF_ALL_LENGTHS, batch_config(budget, num_tasks=1), whole_ranks(num_ranks), BLEND)
+    batches = [one for of_rank in update.micro_batches for one in of_rank]
+    assert all(one.num_tokens <= budget or len(one.row_keys) == 1 for one in batches)
+    assert sum(len(one.response_ids_N) for one in batches if bool(one.loss_mask_N.any())) == sum(
+        len(row.response_ids) for row in ROWS_OF_ALL_LENGTHS
+    )
+
+
+def test_whole_rows_lie_beside_rows_of_like_length() -> None:
+    """Padding costs what a token costs: of all that is computed it is a quarter at most."""
+    (update,) = pack(ROWS_OF_ALL_LENGTHS, batch_config(10_000, num_tasks=1), whole_ranks(1), BLEND)
+    (batches,) = update.micro_batches
+    assert len(batches) > 1
+    lengths = [len(row.prompt_ids) + len(row.response_ids) - 1 for row in ROWS_OF_ALL_LENGTHS]
+    hindsight = [len(row.teacher_prompt_ids) + len(row.response_ids) - 1 for row in ROWS_OF_ALL_LENGTHS if row.teacher_prompt_ids]
+    assert sum(lengths) + sum(hindsight) >= 0.75 * update.num_learned_tokens
+
+
+@pytest.mark.parametrize("packing", [Packing.joined, Packing.whole])
+def test_where_nothing_is_shared_no_row_sees_a_sibling(packing: Packing) -> None:
+    ranks_of = Ranks(num=1, pairs_per_token=PAIRS_PER_TOKEN, packing=packing)
+    (update,) = pack(ROWS_OF_ALL_LENGTHS, batch_config(10_000, num_tasks=1), ranks_of, BLEND)
+    for one in update.micro_batches[0]:
+        for made in (one.student, one.teacher):
+            assert all(segment.before == () for segment in made.segments)
+            assert made.has_borders is (packing is Packing.joined)
 
 
 @pytest.mark.parametrize("mean", list(LossMean), ids=lambda mean: mean.value)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sdpo.batches.updates import micro_batch, pack
 from sdpo.config import AlgorithmConfig, BatchConfig
-from sdpo.types import Ranks, Sample, Update
+from sdpo.types import Packing, Ranks, Sample, Update
 from tests.learner import reference
 from tests.tiny import write_tiny_model
 
@@ -116,7 +116,7 @@ def unshared(samples: Sequence[Sample], update: Update, num_parts: int) -> Updat
     """The counts of ``update`` over micro-batches that share nothing, its rows dealt to ``num_parts`` on one rank."""
     used = [s for s in samples if any(s.loss_mask) and (s.is_distilled or s.advantage != 0.0 or s.supervised_weight != 0.0)]
     parts = [used[part::num_parts] for part in range(num_parts)]
-    return replace(update, micro_batches=(tuple(micro_batch(part, share=False) for part in parts),))
+    return replace(update, micro_batches=(tuple(micro_batch(part, packing=Packing.joined) for part in parts),))
 
 
 def write_calm_model(folder: Path, *, tie_embeddings: bool = True, seed: int = 0) -> Path:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import copy
 import random
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
-    BloomConfig,
     Gemma2Config,
     GptOssConfig,
-    Lfm2Config,
     LlamaConfig,
     Olmo3Config,
     PretrainedConfig,
@@ -24,15 +21,11 @@ from transformers import (
 )
 
 from sdpo.batches.packs import pack_rows
-from sdpo.config import Dtype, LearnerConfig
-from sdpo.errors import UserError
 from sdpo.learner import attention
 from sdpo.learner.attention import Layout, packed_attention
-from sdpo.learner.forward import refuse_leaks, response_hidden, tokens_here
-from sdpo.learner.model import load
-from sdpo.types import Pack, Segment
+from sdpo.learner.forward import response_hidden, tokens_here
+from sdpo.types import Pack, Packing, Segment
 from tests.batches.packs import seen_from
-from tests.tiny import write_tiny_model
 
 VOCABULARY, WINDOW = 61, 6
 SIZES = {
@@ -54,6 +47,8 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "llama without grouped queries": LlamaConfig(**{**SIZES, "num_key_value_heads": 4}),
     "qwen3": Qwen3Config(**SIZES),
     "olmo3": Olmo3Config(**SIZES, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]),
+    "gemma2": Gemma2Config(**SIZES, sliding_window=WINDOW, query_pre_attn_scalar=3, attn_logit_softcapping=5.0),
+    "gpt-oss": GptOssConfig(**SIZES, sliding_window=WINDOW, num_local_experts=4, num_experts_per_tok=2),
 }
 TOLERANCE = 1e-5
 
@@ -84,7 +79,10 @@ attention.install()
 every_model = pytest.mark.parametrize("name", list(CONFIGS))
 bundled = pytest.mark.parametrize("bundle", [1, 40, 10_000], ids=["each alone", "some together", "all at once"])
 """How many tokens one call on a CPU serves."""
-shared_or_not = pytest.mark.parametrize("share", [True, False], ids=["shared", "row by row"])
+however_they_lie = pytest.mark.parametrize(
+    ("packing", "bundle"),
+    [(Packing.packed, 1), (Packing.packed, 40), (Packing.packed, 10_000), (Packing.joined, 40), (Packing.whole, 40)],
+)
 
 
 def model(config: PretrainedConfig, implementation: str) -> PreTrainedModel:
@@ -118,11 +116,10 @@ def off_by(found: Tensor, expected: Tensor) -> float:
 
 
 @every_model
-@shared_or_not
-@bundled
+@however_they_lie
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient checkpointing"])
 def test_hidden_states_and_gradients_are_those_of_each_row_alone(
-    name: str, share: bool, bundle: int, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, packing: Packing, bundle: int, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "BUNDLE_TOKENS", bundle)
     plain, packed = model(CONFIGS[name], "eager"), model(CONFIGS[name], attention.NAME)
@@ -131,7 +128,7 @@ def test_hidden_states_and_gradients_are_those_of_each_row_alone(
         packed.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     assert packed.is_activation_checkpointing is checkpointing
     expected = one_by_one(plain)
-    found, mine = response_hidden(packed, pack_rows(ROWS, ASKED, share=share))
+    found, mine = response_hidden(packed, pack_rows(ROWS, ASKED, packing=packing))
     assert mine.tolist() == list(range(len(expected)))
     assert off_by(found, expected) < TOLERANCE
     by_row, by_pack = gradients(plain, expected), gradients(packed, found)
@@ -225,51 +222,23 @@ def attend(**options: object) -> Tensor:
     return packed_attention(SomeAttention(), query, key, value, None, layout=layout, **options)[0]
 
 
-@pytest.mark.parametrize("option", [{"softcap": 50.0}, {"s_aux": torch.zeros(2)}], ids=["soft-capping", "sinks"])
-def test_soft_capping_and_sinks_are_refused_with_the_name_of_the_layer(option: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="no logit soft-capping and no attention sinks; SomeAttention asks for them"):
-        attend(**option)
+@pytest.mark.parametrize("option", ["position_bias", "sinks", "block_indices"])
+def test_what_would_change_the_scores_and_is_not_known_is_refused_with_the_name_of_the_layer(option: str) -> None:
+    with pytest.raises(ValueError, match=f"knows no {option}; SomeAttention asks for it"):
+        attend(**{option: torch.zeros(2)})
 
 
-def test_models_that_ask_for_neither_may_say_so() -> None:
-    assert attend(softcap=None, s_aux=None, dropout=0.0, is_causal=True).shape == (1, 4, 2, 8)
+def test_models_that_ask_for_nothing_special_may_say_so() -> None:
+    assert attend(softcap=None, s_aux=None, position_bias=None, dropout=0.0, is_causal=True).shape == (1, 4, 2, 8)
 
 
-GEMMA2 = Gemma2Config(**SIZES, sliding_window=WINDOW, query_pre_attn_scalar=3)
-GPT_OSS = GptOssConfig(**SIZES, sliding_window=WINDOW, num_local_experts=2, num_experts_per_tok=1)
-
-
-@pytest.mark.parametrize(
-    ("config", "layer"), [(GEMMA2, "Gemma2Attention"), (GPT_OSS, "GptOssAttention")], ids=["gemma2", "gpt-oss"]
-)
-def test_whole_models_that_need_them_are_refused(config: PretrainedConfig, layer: str) -> None:
-    with pytest.raises(ValueError, match=layer):
-        response_hidden(model(config, attention.NAME), pack_rows(ROWS, ASKED))
-
-
-MIXERS = {
-    "convolutions": Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]),
-    "alibi": BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, pad_token_id=0),
-}
-
-
-@pytest.mark.parametrize("name", list(MIXERS))
-def test_a_model_whose_tokens_meet_elsewhere_than_in_this_attention_is_refused(name: str, tmp_path: Path) -> None:
-    """A convolution or a recurrence runs from one row of the pack into the next, and so do biases by distance in the pack."""
-    AutoModelForCausalLM.from_config(copy.deepcopy(MIXERS[name]), dtype=torch.float32).save_pretrained(tmp_path)
-
-    def check() -> None:
-        model = load(str(tmp_path), LearnerConfig(dtype=Dtype.float32), {})
-        refuse_leaks(lambda compute: compute(model), name)
-
-    with pytest.raises(UserError, match=r"mix tokens in attention alone|attention interface"):
-        check()
-
-
-@pytest.mark.parametrize("dtype", [Dtype.float32, Dtype.bfloat16])
-def test_a_model_whose_tokens_meet_in_attention_alone_is_not_refused(dtype: Dtype, tmp_path: Path) -> None:
-    model = load(str(write_tiny_model(tmp_path)), LearnerConfig(dtype=dtype), {})
-    refuse_leaks(lambda compute: compute(model), "llama")
+def test_scores_are_computed_in_chunks_of_queries_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the rounding of another split; one query a chunk is the least."""
+    whole = attend(softcap=0.5, s_aux=torch.ones(2))
+    monkeypatch.setattr(attention, "SCORES_BYTES", 1)
+    assert off_by(attend(softcap=0.5, s_aux=torch.ones(2)), whole) < TOLERANCE
+    assert off_by(attend(s_aux=torch.ones(2)), whole) > 0.01
+    assert off_by(attend(softcap=0.5), whole) > 0.01
 
 
 def test_a_model_without_capping_is_not_taken_for_one_that_has_it() -> None:
