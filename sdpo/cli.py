@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sdpo.commands.table import BUILT_IN, commands
-from sdpo.errors import MachineError, Stopped, UserError, without_credentials
+from sdpo.errors import MachineError, UserError, without_credentials
 from sdpo.forkserver.owner import fork_servers
 from sdpo.forkserver.transformers_index import keep_index
 from sdpo.terminal.printable import printable
@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
     command, *rest = words
     keep_index()
+    request = StopRequest()
     try:
-        with stopping(StopRequest()), fork_servers() if _forks(command, rest) else nullcontext():
+        with stopping(request), fork_servers() if _forks(command, rest) else nullcontext():
             return _run(command, rest)
     except UserError as error:
         return _failed(str(error), 2)
@@ -56,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "set runs_dir to another disk, and repeat the command.",
             2,
         )
-    except KeyboardInterrupt as stopped:
-        number = signal.Signals(stopped.signal_number if isinstance(stopped, Stopped) else signal.SIGINT)
+    except KeyboardInterrupt:  # a Stopped, or what Ray makes of one
+        number = signal.Signals(request.signal_number or signal.SIGINT)
         return _failed(f"stopped at once by {number.name}{_left(command)}", 128 + number)
 
 

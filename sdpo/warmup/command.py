@@ -14,7 +14,6 @@ from sdpo.cluster.connection import beginning, connected
 from sdpo.cluster.local_node import LocalNode
 from sdpo.config import WarmupConfig
 from sdpo.config.named import place_anywhere
-from sdpo.errors import Stopped
 from sdpo.evaluation.heldout import heldout_survey
 from sdpo.learner.group import LearnerGroup
 from sdpo.machines.remote import Models, machines
@@ -58,9 +57,9 @@ def run_warmup(config: WarmupConfig) -> int:
             ready = prepare(config, lambda sentence: screen.print(sentence, highlight=False))
             with process_output_into(Path(config.logs_dir).absolute() / "driver.log", screen):
                 outcome = _warm_up(config, ready, target, screen, node)
-    except Stopped as stopped:
+    except KeyboardInterrupt:
         screen.print(f"Stopped: {target} was not made, and no part of it is left. The same command begins anew.", soft_wrap=True)
-        return 128 + stopped.signal_number
+        raise
     if outcome.before:
         screen.print(table(outcome.before, outcome.after, config.evaluation.num_attempts))
     screen.print(f"{target} is a model like any other: sdpo train model.path={target}", highlight=False, soft_wrap=True)

@@ -290,10 +290,13 @@ def test_later_epochs_learn_the_same_samples_by_ratios_to_the_policy_before_the_
     ids=lambda value: str(getattr(value, "value", value)),
 )
 def test_ranks_that_share_rows_learn_what_one_would(kind: str, stages: tuple[int, ...], model: Path) -> None:
-    """Each knows the old and the reference's log-probabilities of its own tokens alone; lengths and counts are the rows'."""
+    """Each knows the old and the reference's log-probabilities of its own tokens alone; lengths and counts are the rows', and
+    the mean certainty of the teacher is over the tokens of both."""
     pg = PolicyGradientConfig(mean=LossMean.sequence)
     setup = Setup(
-        model=model, algorithm=sdpo(kind, reference_kl=0.1, entropy_bonus=0.1, policy_gradient=pg), config=CONFIG
+        model=model,
+        algorithm=sdpo(kind, reference_kl=0.1, entropy_bonus=0.1, entropy_weight=0.8, policy_gradient=pg),
+        config=CONFIG,
     ).with_(num_ranks=2, sequence_parallel=2)
     found = launch(2, courses, [leg(setup.with_(zero_stage=stage), 1) for stage in stages])[0]
     for stage, ours in zip(stages, found, strict=True):

@@ -155,3 +155,22 @@ def test_every_command_ends_with_a_sentence_and_the_signals_number(
     monkeypatch.setattr(cli, "_forks", lambda command, rest: False)
     assert cli.main([command]) == 128 + number
     assert f"error: stopped at once by {number.name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_a_command_knows_its_signal_whatever_a_library_makes_of_it(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ray.get`` raises a KeyboardInterrupt of its own in place of ours: a SIGHUP in an evaluation ended with 130."""
+
+    def interrupted(command: str, rest: list[str]) -> int:
+        with stopping(StopRequest()):
+            try:
+                ask(number)
+            except Stopped:
+                raise KeyboardInterrupt from None
+        return 0
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    monkeypatch.setattr(cli, "_forks", lambda command, rest: False)
+    assert cli.main(["train"]) == 128 + number

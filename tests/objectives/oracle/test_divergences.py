@@ -55,7 +55,7 @@ def test_a_clamp_over_the_whole_vocabulary_is_the_formula_and_its_gradient(
     )
     ours = [part.clone().requires_grad_() for part in (hidden, head)]
     ids = torch.zeros(NUM, dtype=torch.int64)
-    loss, scores = fused_loss(*ours, ids, Summed(), comparison=comparison, budget=BUDGET)
+    loss, scores = fused_loss(ours[0], ours[1], ids, Summed(), comparison=comparison, budget=BUDGET)
     theirs = [part.clone().requires_grad_() for part in (hidden, head)]
     student, teacher = ((states @ theirs[1].T / TEMPERATURE).log_softmax(-1) for states in (theirs[0], other))
     teacher = teacher.detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from sdpo.hindsight.hints import hint_of
 from sdpo.learner.loss import OldLogprobs, micro_batch_loss, teacher_entropies
 from sdpo.objectives.distillation import certainty
 from sdpo.objectives.logits import Budget, Logits
+from sdpo.protocols import Renderer
 from sdpo.types import Attempt, Completion, Finish, Group, Hint, Message, MicroBatch, Role, Sample, Task, Update, Verdict
 from tests.batches.test_updates import (
     CHUNK_MIB,
@@ -60,6 +62,9 @@ class Renders:
 
     def hindsight_prompt(self, task: Task, hint: Hint) -> tuple[int, ...]:
         return tuple(ord(letter) % VOCABULARY for letter in hint.of("demonstration") or "")
+
+
+RENDERER = cast(Renderer, Renders())
 
 
 def groups(seed: int) -> tuple[list[Group], list[list[Hint | None]]]:
@@ -158,8 +163,9 @@ def loss_of(model: Model, batch: MicroBatch, update: Update, algorithm: SDPOConf
 def check(algorithm: SDPOConfig, formula: Callable[[Sequence[updates.Attempt]], Tensor], *, rel: float = 1e-6) -> None:
     """Loss and gradient of an update are the formula's, in every way to split it. Row weights are fp32."""
     made, hints = groups(seed=3)
-    samples = training_samples(made, hints, Renders(), algorithm, 16)
-    model = tuple(part.requires_grad_() for part in parameters(0))
+    samples = training_samples(made, hints, RENDERER, algorithm, 16)
+    embedding, head = parameters(0)
+    model = embedding.requires_grad_(), head.requires_grad_()
     exact = formula([attempt_of(model, sample, algorithm=algorithm) for sample in samples])
     gradients = torch.autograd.grad(exact, model)
     assert max(float(gradient.abs().max()) for gradient in gradients) > 1e-3
@@ -193,7 +199,7 @@ def test_the_normalisations_differ_where_lengths_and_hints_do() -> None:
     """Or the three tests above would say the same."""
     made, hints = groups(seed=3)
     model = parameters(0)
-    samples = training_samples(made, hints, Renders(), SDPOConfig(), 16)
+    samples = training_samples(made, hints, RENDERER, SDPOConfig(), 16)
     attempts = [attempt_of(model, sample, algorithm=SDPOConfig(divergence="jsd")) for sample in samples]
     found = [updates.paper(attempts), updates.authors(attempts, num_ranks=2), updates.srpo(attempts, 1.0)]
     assert len({round(float(value), 3) for value in found}) == 3
