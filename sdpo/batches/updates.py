@@ -268,7 +268,7 @@ def _packs_of_like_rows(rows: Sequence[Sample], token_budget: int) -> list[list[
 def _go_together(rows: Sequence[Sample], token_budget: int) -> bool:
     of_student, of_teacher = zip(*map(_lengths, rows), strict=True)
     held = sum(max(lengths) * sum(length > 0 for length in lengths) for lengths in (of_student, of_teacher))
-    return held <= token_budget and held - sum(of_student) - sum(of_teacher) <= MOST_PADDING * held
+    return bool(held <= token_budget and held - sum(of_student) - sum(of_teacher) <= MOST_PADDING * held)
 
 
 def _lengths(row: Sample) -> tuple[int, int]:

@@ -79,6 +79,7 @@ def _up(config: ClusterConfig, folder: Path | None, node: LocalNode | None) -> I
 def _joined_parts() -> tuple[Part, ...]:
     """The processes of somebody else's cluster without which this process cannot go on."""
     joined = ray._private.worker.global_worker.node
+    assert joined is not None
     host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
     store = Listener(title=f"Ray's control store at {host}:{port}", address=(host.strip("[]"), int(port)))
     raylet = listening_at(str(joined.raylet_socket_name))
@@ -99,7 +100,10 @@ def _join(config: ClusterConfig, there: str | LocalNode) -> None:
 
 def _init(**words: Any) -> None:
     on_terminate, elsewhere = signal.getsignal(signal.SIGTERM), services.resolve_ip_for_localhost
-    services.resolve_ip_for_localhost = str  # else 127.0.0.1 becomes this machine's address, where a node of our own is not
+    # Else 127.0.0.1 becomes this machine's address, where a node of our own is not.
+    services.resolve_ip_for_localhost = lambda host: host
+        address
+    )  # else 127.0.0.1 becomes this machine's address, where a node of our own is not
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **words)
     finally:

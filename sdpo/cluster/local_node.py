@@ -67,12 +67,14 @@ def _own_way() -> Iterator[None]:
         instead = _AGENT + subprocess.list2cmdline([sys.executable, "-S", no_agent.__file__, folder])
         return starts([instead if word.startswith(_AGENT) else word for word in command], *words, **others)
 
-    services.start_ray_process, services.ConsolePopen = start, partial(subprocess.Popen, start_new_session=True)
+    services.start_ray_process = start
+    services.ConsolePopen = partial(subprocess.Popen, start_new_session=True)  # type: ignore[assignment,misc]
     try:
         with deaf():
             yield
     finally:
-        services.start_ray_process, services.ConsolePopen = starts, opens
+        services.start_ray_process = starts
+        services.ConsolePopen = opens  # type: ignore[misc]
 
 
 class LocalNode:

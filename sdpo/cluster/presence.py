@@ -23,7 +23,7 @@ import psutil
 from sdpo.cluster.deaths import full_shared_memory, num_memory_kills
 from sdpo.errors import MachineError, Stopped, UserError
 from sdpo.run.logs import print_last_words
-from sdpo.terminal.foreground import handling
+from sdpo.terminal.stop_request import handling
 
 CHECK_S = 0.5
 NUM_PRESSES, PRESS_S = 3, 15.0

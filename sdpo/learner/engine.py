@@ -25,7 +25,8 @@ from sdpo.learner.importing import import_deepspeed
 from sdpo.learner.loss import OldLogprobs, micro_batch_loss, teacher_entropies
 from sdpo.learner.make_teacher import frozen, make_teacher
 from sdpo.learner.orders import START_TIMEOUT_S, Place, Recording, Scale
-from sdpo.learner.packing import Run, choose_packing
+from sdpo.learner.output import Run
+from sdpo.learner.packing import choose_packing
 from sdpo.learner.policy import Head, Policy
 from sdpo.learner.recording import Recorder
 from sdpo.learner.statistics import SUMS, LossStatistics, joined, metrics

@@ -7,7 +7,7 @@ recurrences, convolutions, and distances that are counted through the pack. What
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -18,10 +18,9 @@ from sdpo.batches.packs import pack_rows
 from sdpo.config import Dtype, LearnerConfig, PackingChoice
 from sdpo.errors import UserError
 from sdpo.learner.forward import response_hidden
+from sdpo.learner.output import Run
 from sdpo.types import Pack, Packing
 
-Run = Callable[[Callable[[PreTrainedModel], Tensor]], Tensor]
-"""Runs something on a model."""
 ROUNDING: Mapping[Dtype, float] = {Dtype.float32: 1e-3, Dtype.bfloat16: 0.05}
 """Largest relative change of a row's hidden states, when it lies elsewhere, that is taken for rounding.
 
@@ -143,4 +142,5 @@ def _gradient_norms(pack: Pack, model: PreTrainedModel) -> Tensor:
             (gradient_BTH,) = torch.autograd.grad((hidden_nH * weights_nH).sum(), embedded[:1])
     finally:
         handle.remove()
-    return gradient_BTH.float().flatten(0, 1).norm(dim=1)
+    norms_T: Tensor = gradient_BTH.float().flatten(0, 1).norm(dim=1)
+    return norms_T

@@ -29,7 +29,7 @@ from sdpo.objectives.hindsight_losses import hindsight_loss_of
 from sdpo.objectives.logits import Logits
 from sdpo.objectives.rollout_weights import rollout_weights
 from sdpo.objectives.scores import TokenScores
-from sdpo.types import MicroBatch, Sample, Update
+from sdpo.types import MicroBatch, Packing, Sample, Update
 from tests.objectives.oracle import variants as oracle
 
 VOCABULARY, WIDTH, TEMPERATURE = 13, 6, 0.8
@@ -109,7 +109,7 @@ def batch_of(of: Case, weights: tuple[float, float]) -> tuple[MicroBatch, Update
         for row in range(len(LENGTHS))
     ]
     num = int(of.mask.sum())
-    return micro_batch(samples, share=False), Update(
+    return micro_batch(samples, packing=Packing.joined), Update(
         index=0, micro_batches=(), num_loss_tokens=num, num_loss_rows=len(LENGTHS), num_distilled_tokens=num,
         num_supervised_tokens=0, num_scored_tokens=num, num_learned_rows=len(LENGTHS), num_learned_tokens=0,
     )  # fmt: skip
