@@ -239,11 +239,11 @@ def soak(run: Run, num_steps: int, every: int, chance: random.Random, screen: Co
                 screen.print(f"step {step}: {name}", highlight=False)
 
 
-def growth(sizes: dict[int, float], num_steps: int) -> float:
-    """Of the median, from the second fifth of the steps to the last."""
+def growth(sizes: dict[int, float], num_steps: int) -> float | None:
+    """Of the median, from the second fifth of the steps to the last; None where nothing was measured in one of them."""
     early = [size for step, size in sizes.items() if num_steps / 5 <= step < 2 * num_steps / 5]
     late = [size for step, size in sizes.items() if step >= 4 * num_steps / 5]
-    return statistics.median(late) / statistics.median(early) - 1.0
+    return statistics.median(late) / statistics.median(early) - 1.0 if early and late else None
 
 
 def complaints(run: Run, num_steps: int, faults: Counter[str]) -> list[str]:
@@ -306,7 +306,7 @@ def main() -> int:
         match = RECOVERY.search(line)
         if match:
             recovered[match[1] or match[3]].append(float(match[2] or match[4]))
-    grown = {role: round(growth(sizes, options.steps), 4) for role, sizes in memory.items()}
+    grown = {role: round(by, 4) for role, sizes in memory.items() if (by := growth(sizes, options.steps)) is not None}
     found += [f"the memory of {role} grew by {by:.1%}" for role, by in grown.items() if by > MEMORY_GROWTH]
     table = Table(title=f"{options.steps} steps, {sum(faults.values())} faults, {took_s / 60:.1f} min")
     table.add_column("fault")
