@@ -102,8 +102,6 @@ def _init(**words: Any) -> None:
     on_terminate, elsewhere = signal.getsignal(signal.SIGTERM), services.resolve_ip_for_localhost
     # Else 127.0.0.1 becomes this machine's address, where a node of our own is not.
     services.resolve_ip_for_localhost = lambda host: host
-        address
-    )  # else 127.0.0.1 becomes this machine's address, where a node of our own is not
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **words)
     finally:
