@@ -30,7 +30,8 @@ def pass_tokens(config: Config) -> PassTokens:
 
     A pack holds ``batch.micro_batch_tokens``, or one row that is longer. Student and teacher are counted together, and a
     hindsight prompt is at least as long as the prompt. So the student has at most half, unless rows without a teacher carry a
-    policy gradient. A team of ``sequence_parallel`` ranks shares each row.
+    policy gradient. A team of ``sequence_parallel`` ranks shares each row. Padding of rows side by side is counted in the pack,
+    so ``learner.packing`` changes nothing here.
     """
     algorithm, sampling, team = config.algorithm, config.sampling, config.learner.sequence_parallel
     budget, response = config.batch.micro_batch_tokens, sampling.max_response_tokens

@@ -31,8 +31,9 @@ from sdpo.run.files import refuse_unwritable, step_in, write_whole
 _MAY_DIFFER = (
     "num_steps", "resume", "dry_run", "runs_dir", "name", "cluster.", "tracking.", "checkpoint.", "rollout.", "evaluation.",
     "guards.", "learner.timeout_s", "learner.num_threads", "learner.num_ranks", "learner.zero_stage", "learner.offload",
-    "learner.sequence_parallel", "learner.gradient_checkpointing", "learner.logits_chunk_mib", "learner.max_skipped_updates",
-    "learner.max_restarts", "algorithm.teacher.offload", "batch.micro_batch_tokens", "env.tasks_limit_s",
+    "learner.sequence_parallel", "learner.gradient_checkpointing", "learner.packing", "learner.logits_chunk_mib",
+    "learner.max_skipped_updates", "learner.max_restarts", "algorithm.teacher.offload", "batch.micro_batch_tokens",
+    "env.tasks_limit_s",
 )  # fmt: skip
 _MAY_NOT = ("rollout.dtype",)
 """Config keys that a continued run may change, and exceptions: they decide how it is run and watched, not what is learned."""
