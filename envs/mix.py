@@ -64,10 +64,8 @@ class Mix:
     @property
     def longest_verdict_s(self) -> float:
         """Seconds that the slowest answer to the slowest member can take, as far as they say."""
-        return max(
-            (member.longest_verdict_s for member in self._members.values() if isinstance(member, TakesTime)),
-            default=max(self._longest_s, default=0.0),
-        )
+        said = [member.longest_verdict_s for member in self._members.values() if isinstance(member, TakesTime)]
+        return max((*said, *self._longest_s), default=0.0)
 
     @property
     def left_out(self) -> Mapping[str, int]:
