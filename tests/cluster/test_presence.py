@@ -89,8 +89,8 @@ presence.PRESS_S = 0.1
 class Gone:
     title = "{TITLE}"
     def end(self): return "is gone"
-signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR2}})
 with presence.while_there([Gone()]):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR2}})
     time.sleep(60)
 """
 

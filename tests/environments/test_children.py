@@ -149,8 +149,14 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
     os.kill(os.getpid(), number)
 started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 started.terminate()
-forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+def sleep(has_begun):
+    has_begun.set()
+    time.sleep(60)
+context = multiprocessing.get_context("fork")
+has_begun = context.Event()
+forked = context.Process(target=sleep, args=(has_begun,))
 forked.start()
+has_begun.wait()  # until then Python itself forgets signals that come after a fork
 forked.terminate()
 forked.join()
 print(started.wait(), forked.exitcode)
