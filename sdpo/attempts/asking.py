@@ -65,12 +65,15 @@ class Questions:
         tasks_P = tuple(islice(drawn, num_tasks))
         prompts_P = tuple(self._renderer.prompt(task) for task in tasks_P)
         prompts = asked(prompts_P, self._run.batch.group_size, _seed(self._run, step))
+        # Drawn now, since a batch may be answered beside the loop, which goes on to draw the next.
+        most = self._run.algorithm.replacement_rounds * num_tasks
+        stand_ins = iter(tuple(islice(drawn, most)))
         return Asked(
             step=step,
             tasks_P=tasks_P,
             prompts_P=prompts_P,
             prompts=prompts,
-            stand_ins=drawn,
+            stand_ins=stand_ins,
             numbers=self._tasks.numbers(),
         )
 

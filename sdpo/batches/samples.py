@@ -73,7 +73,11 @@ def training_samples(
                 )
             )
     if isinstance(algorithm, SDPOConfig) and algorithm.question_weight is QuestionWeight.uncertainty:
-        return _weighed_by_uncertainty(samples, groups_P)
+        counted_P = [
+            [attempt for attempt, counts in zip(group.attempts, counts_G, strict=True) if counts]
+            for group, counts_G in zip(groups_P, counts_P_G, strict=True)
+        ]
+        return _weighed_by_uncertainty(samples, counted_P)
     return tuple(samples)
 
 
@@ -113,13 +117,13 @@ def shaped_reward(attempt: Attempt, config: PolicyGradientConfig, max_response_t
     return attempt.verdict.reward - min(max(over, 0) / config.overlong_tokens, 1.0)
 
 
-def _weighed_by_uncertainty(samples: Sequence[Sample], groups_P: Sequence[Group]) -> tuple[Sample, ...]:
+def _weighed_by_uncertainty(samples: Sequence[Sample], attempts_P: Sequence[Sequence[Attempt]]) -> tuple[Sample, ...]:
     """The samples with each task's distillation weighted by √(p(1-p)), over its mean among the tasks that are distilled.
 
     Those have a hint and a weight above 0. So the loss, which is divided by what is distilled, keeps its scale (SC-SDPO,
     arXiv 2605.27765).
     """
-    weights_P = [_uncertainty(group) for group in groups_P]
+    weights_P = [_uncertainty(attempts) for attempts in attempts_P]
     distilled = {sample.task_index for sample in samples if sample.is_distilled and weights_P[sample.task_index] > 0.0}
     mean = sum(weights_P[index] for index in sorted(distilled)) / max(len(distilled), 1) or 1.0
     return tuple(
@@ -128,7 +132,7 @@ def _weighed_by_uncertainty(samples: Sequence[Sample], groups_P: Sequence[Group]
     )
 
 
-def _uncertainty(group: Group) -> float:
-    """The standard deviation of being solved among its attempts; exactly 0 where all were or none."""
-    solved = sum(attempt.verdict.is_solved for attempt in group.attempts) / max(len(group.attempts), 1)
+def _uncertainty(attempts: Sequence[Attempt]) -> float:
+    """The standard deviation of being solved among them; exactly 0 where all were or none."""
+    solved = sum(attempt.verdict.is_solved for attempt in attempts) / max(len(attempts), 1)
     return math.sqrt(solved * (1.0 - solved))

@@ -141,7 +141,8 @@ def _num_tokens(samples: Sequence[Sample]) -> int:
 
 def _carries_gradient(sample: Sample, algorithm: AlgorithmConfig) -> bool:
     is_graded = sample.policy_gradient_weight != 0.0 and (sample.advantage != 0.0 or algorithm.has_terms_without_advantage)
-    return sample.is_distilled or is_graded or sample.supervised_weight != 0.0
+    is_taught = sample.is_distilled and algorithm.adds_distillation
+    return is_taught or is_graded or sample.supervised_weight != 0.0
 
 
 FAIR_ENOUGH = 1.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -106,7 +107,8 @@ def _init(**words: Any) -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **words)
     finally:
         services.resolve_ip_for_localhost = elsewhere
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own in place, which ends without a word
 
 
 @contextmanager

@@ -36,7 +36,13 @@ class Death:
 
 def num_memory_kills(root: Path = Path("/")) -> int:
     """Processes that the kernel has killed on this machine for want of memory; 0 where it does not say."""
-    for file in (root / _own_group(root) / "memory.events", root / "sys/fs/cgroup/memory.events", root / "proc/vmstat"):
+    files = (
+        root / _own_group(root) / "memory.events",
+        root / "sys/fs/cgroup/memory.events",
+        root / "sys/fs/cgroup/memory/memory.oom_control",  # version 1, as a container sees its own
+        root / "proc/vmstat",
+    )
+    for file in files:
         with suppress(OSError):
             found = _COUNTED.search(file.read_text())
             if found:

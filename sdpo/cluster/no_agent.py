@@ -18,7 +18,7 @@ _EVERY_S = 1.0
 
 def main() -> None:
     """Write the ports, then wait until the parent has ended."""
-    parent = os.getppid()
+    parent = int(os.environ.get("RAY_RAYLET_PID") or os.getppid())  # the raylet may be gone before this line is reached
     folder, node = sys.argv[1], os.environ["RAY_NODE_ID"]
     for service in _SERVICES:
         file = os.path.join(folder, f"{service}_{node}")

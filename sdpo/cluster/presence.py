@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
@@ -85,15 +85,17 @@ class Listener:
     title: str
     address: tuple[str, int]
     patience_s: float = PATIENCE_S
-    _answered_at: float = field(default_factory=time.monotonic)
+    _refused_since: float | None = None
 
     def end(self) -> str | None:
         try:
             socket.create_connection(self.address, timeout=CHECK_S).close()
         except OSError:
-            silent_s = time.monotonic() - self._answered_at
+            now = time.monotonic()
+            self._refused_since = now if self._refused_since is None else self._refused_since
+            silent_s = now - self._refused_since
             return f"has refused connections for {silent_s:.0f} s" if silent_s > self.patience_s else None
-        self._answered_at = time.monotonic()
+        self._refused_since = None
         return None
 
 
@@ -125,10 +127,11 @@ def while_there(parts: Sequence[Part]) -> Iterator[None]:
         return
     watch = _Watch(parts)
     with handling(watch.interrupt, _INTERRUPT):
-        watch.start()
         try:
+            watch.start()
             yield
         except BaseException as error:
+            watch.leave()  # what interrupts this would be told in place of what is found
             found = watch.found_by_now(error)
             if found is None:
                 raise
@@ -152,12 +155,17 @@ class _Watch:
     def start(self) -> None:
         self._thread.start()
 
+    def leave(self) -> None:
+        """From here on nothing is interrupted."""
+        self._over.set()
+
     def stop(self) -> None:
         self._over.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        if not self._over.is_set():
+        if self._found is not None and not self._over.is_set():  # else it is somebody else's signal
             raise _Gone
 
     def found_by_now(self, error: BaseException) -> str | None:

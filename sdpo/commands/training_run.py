@@ -128,6 +128,8 @@ class TrainingRun:
                 return
             except MachineError as error:
                 is_lost = isinstance(error, LearnerLost) or not self.learner.is_whole
+                if self.stop.is_set and isinstance(error, LearnerOutOfMemory):
+                    raise LearnerLost(str(error)) from error  # once is a loss like any other
                 if self.stop.is_set or not is_lost or isinstance(error, NodeLost):
                     raise
                 if isinstance(error, LearnerOutOfMemory):

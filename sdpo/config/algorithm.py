@@ -184,6 +184,11 @@ class AlgorithmConfig:
         return 0.0, 1.0
 
     @property
+    def adds_distillation(self) -> bool:
+        """Whether a distilled attempt has a gradient of its own, whatever its advantage is."""
+        return self.taught_by is not None
+
+    @property
     def has_terms_without_advantage(self) -> bool:
         """Whether an attempt with advantage 0 still has a gradient."""
         return self.entropy_bonus != 0.0 or self.reference_kl != 0.0
@@ -201,6 +206,13 @@ class AlgorithmConfig:
         at_least("algorithm.entropy_bonus", self.entropy_bonus, 0.0, "it rewards entropy")
         at_least("algorithm.reference_kl", self.reference_kl, 0.0, "it punishes distance")
         at_least("algorithm.replacement_rounds", self.replacement_rounds, 0, "it counts generations")
+        if self.policy_gradient.advantage == "batch" and (self.replacement_rounds or self.policy_gradient.drop_uniform_groups):
+            raise ValueError(
+                "algorithm.policy_gradient.advantage=batch compares attempts with the whole step, so a group whose rewards are "
+                "all alike teaches too: algorithm.replacement_rounds must be 0, and "
+                "algorithm.policy_gradient.drop_uniform_groups false; "
+                f"got {self.replacement_rounds} and {self.policy_gradient.drop_uniform_groups}."
+            )
 
 
 @dataclass
@@ -283,7 +295,13 @@ class SDPOConfig(AlgorithmConfig):
     def distils_whole_rows(self) -> bool:
         """Whether the distillation of a token depends on the other tokens of its response."""
         corrects_sequences = self.rollout_clip is not None and self.rollout_correction.is_of_sequences
-        return self.granularity is Granularity.sequence or self.future_credit > 0.0 or corrects_sequences
+        is_of_another = self.loss not in HINDSIGHT_LOSSES.built_in  # which is given rows, and may compare their tokens
+        return self.granularity is Granularity.sequence or self.future_credit > 0.0 or corrects_sequences or is_of_another
+
+    @property
+    def adds_distillation(self) -> bool:
+        """Whether a distilled attempt has a gradient of its own, whatever its advantage is."""
+        return self.loss != "evidence"
 
     @property
     def has_policy_gradient(self) -> bool:
@@ -344,10 +362,22 @@ class SDPOConfig(AlgorithmConfig):
                 "algorithm.loss=evidence weighs advantages by what the teacher says and adds no loss of its own, so an attempt "
                 f"needs the policy gradient beside it: algorithm.routing.kind=auxiliary; got kind={self.routing.kind}."
             )
-        if self.loss in ("gated", "evidence") and self.future_credit > 0.0:
+        if self.loss != "divergence" and self.future_credit > 0.0:
             raise ValueError(
                 "algorithm.future_credit credits a token with later divergences, and works with algorithm.loss=divergence only; "
                 f"got future_credit={self.future_credit} with loss={self.loss}. Set it to 0."
+            )
+        of_divergence = (self.pointwise_clip, self.advantage_clip, self.granularity)
+        if self.loss in ("gated", "evidence") and of_divergence != (None, None, Granularity.logits):
+            raise ValueError(
+                f"algorithm.loss={self.loss} reads the sampled token's log-ratio alone: algorithm.pointwise_clip and "
+                "algorithm.advantage_clip must be null, and algorithm.granularity logits; got "
+                f"{of_divergence[0]}, {of_divergence[1]} and {of_divergence[2].value}. Leave them out."
+            )
+        if self.loss == "evidence" and self.entropy_weight > 0.0:
+            raise ValueError(
+                "algorithm.entropy_weight weighs a distillation, and algorithm.loss=evidence adds none; got "
+                f"{self.entropy_weight}. Set it to 0."
             )
 
     def _check_advantage_clip(self) -> None:

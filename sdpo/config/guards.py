@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from sdpo.config.algorithm import AlgorithmConfig, SDPOConfig
-from sdpo.config.policy_gradient import RatioLevel
 from sdpo.config.routing import Blend
 from sdpo.config.rules import at_least, between
 
@@ -175,10 +174,17 @@ def _refuse_raise(guards: GuardsConfig, algorithm: AlgorithmConfig, group_size: 
             "batch.group_size must be at least 2 with guards.response=raise_policy_gradient (a lone attempt's advantage is "
             f"always 0); got {group_size}."
         )
-    if algorithm.policy_gradient.ratio is RatioLevel.sequence and sequence_parallel > 1:
+    if algorithm.policy_gradient.needs_whole_rows and sequence_parallel > 1:
         raise ValueError(
-            "guards.response=raise_policy_gradient with algorithm.policy_gradient.ratio=sequence needs "
-            f"learner.sequence_parallel=1 (the ratio is over whole responses, and no rank sees one); got {sequence_parallel}."
+            "guards.response=raise_policy_gradient with algorithm.policy_gradient.ratio=sequence, or rollout_correction="
+            "sequence_truncate or sequence_mask, needs learner.sequence_parallel=1 (no rank sees a whole response); got "
+            f"{sequence_parallel}."
+        )
+    if algorithm.replacement_rounds:
+        raise ValueError(
+            "guards.response=raise_policy_gradient changes which groups teach anything, and algorithm.replacement_rounds "
+            "replaces those that do not by the algorithm of the start; got "
+            f"replacement_rounds={algorithm.replacement_rounds}. Set it to 0, or another guards.response."
         )
     if routing.policy_gradient_share >= guards.max_policy_gradient_share:
         raise ValueError(

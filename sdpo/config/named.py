@@ -28,7 +28,11 @@ def place_anywhere(
         batch.order.name = anywhere(batch.order.name)
     if algorithm is not None and algorithm.filter.name is not None:
         algorithm.filter.name = anywhere(algorithm.filter.name)
+    if algorithm is not None:
+        policy_gradient = algorithm.policy_gradient
+        policy_gradient.loss, policy_gradient.advantage = anywhere(policy_gradient.loss), anywhere(policy_gradient.advantage)
     if isinstance(algorithm, SDPOConfig):
+        algorithm.loss = anywhere(algorithm.loss)
         algorithm.teacher.kind = anywhere(algorithm.teacher.kind)
         algorithm.divergence = anywhere(algorithm.divergence)
         algorithm.hindsight.sources = [anywhere(name) for name in algorithm.hindsight.sources]

@@ -120,5 +120,10 @@ class PolicyGradientConfig:
                 "algorithm.policy_gradient.clip_ratio_c must be above 1 (at 1 it would cut off what is learned "
                 f"on-policy); got {self.clip_ratio_c}. Give null for no bound."
             )
+        if self.clip_ratio_c is not None and self.loss == "cispo":
+            raise ValueError(
+                "algorithm.policy_gradient.clip_ratio_c bounds the clipped loss; with algorithm.policy_gradient.loss=cispo the "
+                f"ratio is bounded already, so it must be null; got {self.clip_ratio_c}."
+            )
         at_least("algorithm.policy_gradient.overlong_tokens", self.overlong_tokens, 0, "it counts tokens")
         at_least("algorithm.policy_gradient.rollout_clip", self.rollout_clip, 1.0, "it truncates a ratio around 1 from above")

@@ -196,6 +196,35 @@ class Config:
         prompt = max(self.sampling.max_prompt_tokens, 0 if hindsight is None else hindsight.max_prompt_tokens)
         return prompt + self.sampling.max_response_tokens
 
+    def _refuse_lone_attempts(self) -> None:
+        """Raises ValueError where a single attempt at a task teaches nothing."""
+        algorithm = self.algorithm
+        has_baseline = algorithm.policy_gradient.advantage == "batch"  # the whole step
+        if not isinstance(algorithm, SDPOConfig):
+            if not has_baseline:
+                raise ValueError(
+                    "batch.group_size must be at least 2 with algorithm=grpo (a lone attempt has no sibling to be compared "
+                    f"with, so its advantage is always 0); got {self.batch.group_size}."
+                )
+            return
+        if algorithm.has_policy_gradient and not has_baseline:
+            raise ValueError(
+                "batch.group_size must be at least 2 with a policy gradient (a lone attempt's advantage is "
+                f"always 0); got {self.batch.group_size}."
+            )
+        if algorithm.question_weight is QuestionWeight.uncertainty:
+            raise ValueError(
+                "batch.group_size must be at least 2 with algorithm.question_weight=uncertainty (a lone attempt solves all "
+                f"or nothing of its task, which weighs 0 either way); got {self.batch.group_size}."
+            )
+        hindsight = algorithm.hindsight
+        has_others = hindsight.success_buffer or hindsight.sources
+        if hindsight.choice is HintChoice.demonstration_only and not has_others:
+            raise ValueError(
+                "batch.group_size must be at least 2 with algorithm.hindsight.choice=demonstration_only (a lone attempt "
+                f"has no sibling to learn from); got {self.batch.group_size}."
+            )
+
     def __post_init__(self) -> None:
         if not isinstance(self.algorithm, AlgorithmConfig):
             raise ValueError(f"algorithm must be given, as SDPOConfig() or GRPOConfig(); got {self.algorithm!r}.")
@@ -208,28 +237,7 @@ class Config:
             self.name = f"{environment}-{self.algorithm.name}-{self.model.name}-s{self.seed}"
         folder_name(self.name, "run")
         if self.batch.group_size < 2:
-            if not isinstance(self.algorithm, SDPOConfig):
-                raise ValueError(
-                    "batch.group_size must be at least 2 with algorithm=grpo (a lone attempt has no sibling to be compared "
-                    f"with, so its advantage is always 0); got {self.batch.group_size}."
-                )
-            if self.algorithm.has_policy_gradient:
-                raise ValueError(
-                    "batch.group_size must be at least 2 with a policy gradient (a lone attempt's advantage is "
-                    f"always 0); got {self.batch.group_size}."
-                )
-            if self.algorithm.question_weight is QuestionWeight.uncertainty:
-                raise ValueError(
-                    "batch.group_size must be at least 2 with algorithm.question_weight=uncertainty (a lone attempt solves all "
-                    f"or nothing of its task, which weighs 0 either way); got {self.batch.group_size}."
-                )
-            hindsight = self.algorithm.hindsight
-            has_others = hindsight.success_buffer or hindsight.sources
-            if hindsight.choice is HintChoice.demonstration_only and not has_others:
-                raise ValueError(
-                    "batch.group_size must be at least 2 with algorithm.hindsight.choice=demonstration_only (a lone attempt "
-                    f"has no sibling to learn from); got {self.batch.group_size}."
-                )
+            self._refuse_lone_attempts()
         if self.algorithm.policy_gradient.overlong_tokens > self.sampling.max_response_tokens:
             raise ValueError(
                 "algorithm.policy_gradient.overlong_tokens must not exceed sampling.max_response_tokens (they are the last "

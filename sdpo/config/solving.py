@@ -174,6 +174,16 @@ class SearchConfig:
                 "algorithm.question_weight must be none in a search (uncertainty weighs a task that no attempt has solved with "
                 "0, and a search ends where one has); got uncertainty."
             )
+        if not self.algorithm.adds_distillation:
+            raise ValueError(
+                f"algorithm.loss must teach by itself in a search (before the end no attempt is better than another); got "
+                f"{self.algorithm.loss}. Set divergence."
+            )
+        if self.algorithm.replacement_rounds:
+            raise ValueError(
+                "algorithm.replacement_rounds must be 0 in a search (there is one task, and no other to replace it); got "
+                f"{self.algorithm.replacement_rounds}."
+            )
         self.algorithm.refuse_split_rows(self.learner.sequence_parallel)
         if self.algorithm.has_policy_gradient and self.batch.group_size < 2:
             raise ValueError(

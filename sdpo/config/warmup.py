@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from sdpo.config.algorithm import Granularity, QuestionWeight, SDPOConfig
+from sdpo.config.algorithm import Granularity, Normalisation, QuestionWeight, SDPOConfig
 from sdpo.config.cluster import ClusterConfig
 from sdpo.config.evaluation import EvaluationConfig
 from sdpo.config.machines import LearnerConfig, RolloutConfig, SandboxConfig
@@ -134,6 +134,11 @@ class WarmupConfig:
             raise ValueError(
                 "a warm-up's KL counts all of its support as it is: algorithm.advantage_clip must be null; got "
                 f"{algorithm.advantage_clip}. Leave it out."
+            )
+        if algorithm.loss != "divergence" or algorithm.normalisation is not Normalisation.distilled:
+            raise ValueError(
+                "a warm-up minimises a KL over the tokens that have one: algorithm.loss must be divergence, and "
+                f"algorithm.normalisation distilled; got {algorithm.loss} and {algorithm.normalisation.value}. Leave them out."
             )
         plain = (None, None, Granularity.logits, 0.0, 0.0, QuestionWeight.none)
         found = (

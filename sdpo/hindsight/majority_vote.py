@@ -37,9 +37,10 @@ class MajorityVote:
     """The group that was asked about last, with what its attempts are shown: a vote is counted once."""
 
     def text(self, group: Group, index: int) -> str | None:
-        if self._shown is None or self._shown[0] is not group:
-            self._shown = group, corrections(group)
-        return self._shown[1][index]
+        shown = self._shown  # a batch that is generated ahead asks from another thread
+        if shown is None or shown[0] is not group:
+            shown = self._shown = group, corrections(group)
+        return shown[1][index]
 
 
 def corrections(group: Group) -> tuple[str | None, ...]:

@@ -175,8 +175,9 @@ class DeepSpeedLearner:
         """Models that score the same packs and are no copies of each other, by their names."""
         models: dict[str, Run] = {type(self._policy.model).__name__: self._policy.ask}
         if teacher_path is not None:
-            (teacher_model,) = self._teacher.models
-            models[f"the teacher {type(teacher_model.model).__name__}"] = teacher_model.ask
+            for number, teacher_model in enumerate(self._teacher.models, start=1):
+                if teacher_model.model is not self._policy.model:
+                    models[f"the teacher's model {number}, {type(teacher_model.model).__name__}"] = teacher_model.ask
         return models
 
     def _recorder(self, update: Update) -> Recorder | None:

@@ -17,13 +17,20 @@ class Advantage(Protocol):
     """How attempts are compared."""
 
     def __call__(self, rewards_P_G: Sequence[Sequence[float]], config: PolicyGradientConfig) -> tuple[tuple[float, ...], ...]:
-        """[P, G] advantages; exactly 0 where there is nothing to tell attempts apart by."""
+        """[P, G] advantages; exactly 0 where there is nothing to tell attempts apart by. A group may be empty."""
         ...
 
 
 def advantages_of(rewards_P_G: Sequence[Sequence[float]], config: PolicyGradientConfig) -> tuple[tuple[float, ...], ...]:
     """[P, G] as ``config.advantage`` has them."""
-    return advantage_of(config)(rewards_P_G, config)
+    found = advantage_of(config)(rewards_P_G, config)
+    lengths, wanted = [len(advantages_G) for advantages_G in found], [len(rewards_G) for rewards_G in rewards_P_G]
+    if lengths != wanted:
+        raise ValueError(
+            f"algorithm.policy_gradient.advantage must give each attempt a number; {config.advantage!r} gave groups of {wanted} "
+            f"attempts {lengths}."
+        )
+    return found
 
 
 def advantage_of(config: PolicyGradientConfig) -> Advantage:
@@ -66,7 +73,7 @@ def over_groups_then_batch(rewards_P_G: Sequence[Sequence[float]], config: Polic
     """
     centred_P_G = _centred(rewards_P_G)
     squares = [centred * centred for centred_G in centred_P_G for centred in centred_G]
-    deviation = (sum(squares) / max(len(squares), 1)) ** 0.5 or 1.0
+    deviation = (sum(squares) / max(config.deviation.num_free(len(squares)), 1)) ** 0.5 or 1.0
     return tuple(tuple(centred / deviation for centred in centred_G) for centred_G in centred_P_G)
 
 

@@ -22,7 +22,10 @@ class PolicyLoss(Protocol):
     """What is minimised of each token."""
 
     def __call__(self, ratio_N: Tensor, student_N: Tensor, advantages_N: Tensor, objective: PolicyGradientConfig) -> Tensor:
-        """[N] losses. ``ratio_N`` is π_θ/π_old, ``student_N`` is log π_θ(y_t); both carry gradient."""
+        """[N] losses. ``ratio_N`` is π_θ/π_old, ``student_N`` is log π_θ(y_t); both carry gradient.
+
+        Tokens whose advantage is 0 are not asked about.
+        """
         ...
 
 

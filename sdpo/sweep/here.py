@@ -56,6 +56,8 @@ def run(points: Sequence[Point], say: Callable[[str], None]) -> int:
                     start_new_session=True,  # it hears what this process is told, once
                 )
                 line.tie(present.process, signal.SIGTERM)
+                if present.stopped_by is not None:  # the request came while the run was started
+                    present.process.send_signal(present.stopped_by)
                 code = present.process.wait()
             outcomes.append("done" if code == 0 else f"failed, exit code {code}" if present.stopped_by is None else "stopped")
     for point, outcome in zip(points, outcomes, strict=True):

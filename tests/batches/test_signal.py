@@ -10,10 +10,12 @@ from sdpo.batches.samples import training_samples
 from sdpo.batches.signal import has_signal
 from sdpo.config import (
     AlgorithmConfig,
+    Auxiliary,
     Blend,
     ByGroup,
     ByHint,
     BySuccess,
+    BySuccessAndHint,
     ExternalTeacher,
     GRPOConfig,
     HindsightConfig,
@@ -35,6 +37,9 @@ ALGORITHMS = [
     SDPOConfig(question_weight=QuestionWeight.uncertainty),
     SDPOConfig(teacher=ExternalTeacher(path="another"), hindsight=HindsightConfig(choice=HintChoice.none)),
     *(SDPOConfig(routing=routing) for routing in (Blend(policy_gradient_share=0.5), BySuccess(), ByHint(), ByGroup())),
+    SDPOConfig(routing=BySuccessAndHint()),
+    SDPOConfig(routing=Auxiliary(), loss="evidence"),
+    SDPOConfig(teacher=ExternalTeacher(path="another"), hindsight=HindsightConfig(choice=HintChoice.none), routing=ByHint()),
 ]
 
 
@@ -55,7 +60,10 @@ def test_a_group_has_signal_where_one_of_its_samples_carries_a_gradient(algorith
             )
             hints_G = hints(one, algorithm)
             samples = training_samples((one,), (hints_G,), WordCounts(), algorithm, 64)  # type: ignore[arg-type]
-            carries = any(s.is_distilled or (s.policy_gradient_weight != 0.0 and s.advantage != 0.0) for s in samples)
+            distils = getattr(algorithm, "loss", "") != "evidence"  # which adds no loss of its own
+            carries = any(
+                (distils and s.is_distilled) or (s.policy_gradient_weight != 0.0 and s.advantage != 0.0) for s in samples
+            )
             assert has_signal(one, hints_G, algorithm, WordCounts()) is carries, (rewards, feedback)  # type: ignore[arg-type]
 
 
@@ -83,3 +91,6 @@ def test_a_hint_of_which_nothing_fits_is_none() -> None:
 
     one = group("a", attempt(0.0, 1), attempt(1.0, 2))
     assert not has_signal(one, (hint_of(demonstration="four"), None), SDPOConfig(), Narrow())  # type: ignore[arg-type]
+    # By its routing an attempt without a hint has the policy gradient: such groups were thrown away.
+    by_hint = SDPOConfig(routing=ByHint())
+    assert has_signal(one, (hint_of(demonstration="four"), None), by_hint, Narrow())  # type: ignore[arg-type]

@@ -68,6 +68,34 @@ def test_an_error_that_ray_s_end_led_to_is_told_as_that(raylet: subprocess.Popen
         raise MachineError("engine 0 died")
 
 
+def test_what_ray_says_a_moment_before_its_end_is_seen_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread found the end while the error was looked into, and its interrupt left in the error's place: exit code 130."""
+    monkeypatch.setattr(presence, "CHECK_S", 0.05)
+
+    class Late:
+        title = TITLE
+        ends_at = 0.0
+
+        def end(self) -> str | None:
+            return "is gone" if time.monotonic() > self.ends_at else None
+
+    def fail() -> None:
+        time.sleep(0.1)
+        raise RuntimeError("a call of Ray failed")
+
+    for _ in range(20):
+        part = Late()
+        part.ends_at = time.monotonic() + 0.12
+        with pytest.raises(MachineError, match=TITLE), while_there([part]):
+            fail()
+
+
+def test_a_signal_of_somebody_else_interrupts_nothing(raylet: subprocess.Popen[bytes]) -> None:
+    with while_there([Child(title=TITLE, process=raylet)]):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(0.1)
+
+
 def test_other_errors_stay_what_they_are(raylet: subprocess.Popen[bytes]) -> None:
     for error in (UserError("a key"), MachineError("a rank"), Stopped(15), KeyboardInterrupt()):
         with pytest.raises(type(error)) as raised, while_there([Child(title=TITLE, process=raylet)]):
