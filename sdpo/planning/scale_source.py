@@ -64,7 +64,7 @@ def workload(request: PlanRequest, shape: ModelShape) -> Workload:
         sync_s=seconds[Phase.sync],
         driver_s=seconds[Phase.hindsight] + seconds[Phase.record] + seconds[Phase.rest],
         attempts=found.attempts,
-        rows_per_update=found.attempts / found.updates,
+        rows_per_update=found.attempts * config.learner.num_epochs / found.updates,
         updates=found.updates,
         ranks_per_node=found.ranks_per_node,
         passes=max(1, ceil(passes)),
@@ -121,7 +121,7 @@ def _of_json(found: Mapping[str, object], source: str, request: PlanRequest) -> 
         ranks_per_node=request.config.learner.num_data_ranks / request.config.cluster.nodes,
         attempts=numbers.get("attempts", float(batch.num_tasks * batch.group_size)),
         learned_tokens=numbers.get("learned_tokens"),
-        updates=batch.num_tasks // (batch.tasks_per_update or batch.num_tasks),
+        updates=batch.num_tasks // (batch.tasks_per_update or batch.num_tasks) * request.config.learner.num_epochs,
     )
 
 
@@ -134,7 +134,7 @@ def _of_run(run: RunRecord, request: PlanRequest) -> Times:
         )
     batch, nodes = request.config.batch, run.config.get("cluster.nodes", 1)
     num_nodes = nodes if isinstance(nodes, int) and nodes > 0 else 1
-    updates = batch.num_tasks // (batch.tasks_per_update or batch.num_tasks)
+    updates = batch.num_tasks // (batch.tasks_per_update or batch.num_tasks) * request.config.learner.num_epochs
     return Times(
         source=f"{run.name}, {'its only step' if times.is_first_counted else f'the median of {times.num_steps} steps'}",
         seconds=times.seconds,
