@@ -151,8 +151,9 @@ def _check_order(config: Config, num_tasks: int) -> None:
 def _check_divergence(algorithm: SDPOConfig) -> None:
     from sdpo.objectives.divergence import divergence_of  # torch, which a run without a divergence of its own need not wait for
 
+    found = divergence_of(algorithm)
     is_whole = isinstance(algorithm.support, FullSupport) and algorithm.pointwise_clip is None  # a clamped one needs no read
-    if is_whole and not hasattr(divergence_of(algorithm), "read"):
+    if is_whole and not hasattr(found, "read"):
         raise ValueError(
             f"algorithm.support.kind=full needs a divergence with its gradient (sdpo.objectives.divergence.WholeRows); "
             f"{algorithm.divergence!r} has no read. Set algorithm.support.kind=student or teacher."

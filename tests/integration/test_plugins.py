@@ -202,7 +202,10 @@ def test_a_search_uses_a_strategy_and_a_command_is_called(trainer: Trainer, pack
     ("word", "said"),
     [
         ("algorithm.divergence=squarez", "algorithm.divergence must be one of reverse_kl, forward_kl, jsd"),
-        ("algorithm.hindsight.sources=[rulez]", "algorithm.hindsight.sources must name a hint source"),
+        (
+            "algorithm.hindsight.sources=[rulez]",
+            "algorithm.hindsight.sources must be one of majority_vote, or name a hint source",
+        ),
         ("algorithm.filter.name=vowelz", "algorithm.filter.name must name a token filter"),
         ("algorithm.teacher.kind=halfwax", "algorithm.teacher.kind must be one of ema, live, frozen"),
         ("rollout.weight_sync=filez", "rollout.weight_sync must be one of object_store"),

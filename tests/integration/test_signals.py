@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ import ray
 
 from sdpo.envs.children import ASKS, Lifeline, own_module
 from sdpo.forkserver.owner import FOLDER
+from tests import letters
 from tests.integration.conftest import LETTERS, Trainer
 from tests.session import RAY
 
@@ -27,7 +29,7 @@ SLOW = LETTERS.replace(":Letters", ":Thoughtful")
 SLOWING = """
 import time
 from pathlib import Path
-from tests.letters import Letters
+from letters import Letters
 
 class Slowing(Letters):
     def verify(self, task, completion):
@@ -78,6 +80,7 @@ def check_last_step_is_kept(trainer: Trainer, said: str, number: signal.Signals)
 def test_a_signal_to_the_whole_group_in_a_step_costs_no_checkpoint(trainer: Trainer, tmp_path: Path) -> None:
     """``timeout`` sends SIGTERM to its child and to the child's group. Ray's processes stood in that and died: the run said that
     it would stop after this step, hung for a minute and ended with exit code 1."""
+    shutil.copy(letters.__file__, tmp_path)  # a command that starts from nothing knows no package of tests
     (tmp_path / "slowing.py").write_text(SLOWING)
     process = trainer.start_from_nothing(words(trainer, f"env.name={tmp_path / 'slowing.py'}:Slowing"), **{MARKER: "group"})
     assert os.getpgid(process.pid) == process.pid
