@@ -494,7 +494,7 @@ def test_a_sound_environment_is_found_sound(sound: Path) -> None:
 def test_each_fault_is_found_and_nothing_else(fault: str, sound: Path) -> None:
     expected, body = FAULTS[fault]
     sound.write_text(f"{SOUND}\nclass Faulty(Sound):{body}")
-    inspection = check(f"{sound}:Faulty", num_tasks=1, verdict_limit_s=4.0)
+    inspection = check(f"{sound}:Faulty", num_tasks=1, verdict_limit_s=10.0)
     assert kinds(inspection) == sorted(expected), str(inspection)
     for finding in inspection.findings:
         assert finding.where
