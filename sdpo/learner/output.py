@@ -39,7 +39,7 @@ EXACT = 1e-5
 CLOSED_BELOW = -1e30
 
 Run = Callable[[Callable[[PreTrainedModel], Tensor]], Tensor]
-"""Runs something on the model; under ZeRO 3 all ranks call it."""
+"""Runs something on a model: straight, or through the DeepSpeed engine that has its parts, where all ranks must call."""
 
 
 def read_rule(model: PreTrainedModel, run: Run) -> HeadRule:

@@ -11,22 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
 
 import torch
 from torch import Tensor, distributed, nn
 from transformers import PreTrainedModel
 
 from sdpo.learner.forward import response_hidden
+from sdpo.learner.output import Run
 from sdpo.learner.shards import Shards
 from sdpo.objectives.logits import PLAIN, HeadRule
 from sdpo.types import Pack
-
-
-class Run(Protocol):
-    """How a model is called: straight, or through the DeepSpeed engine that has its parameters in parts."""
-
-    def __call__(self, compute: Callable[[PreTrainedModel], Tensor]) -> Tensor: ...
 
 
 class TeacherModel:
